@@ -1,0 +1,1 @@
+"""The processes: configuration, socket activation, privileges, `serve`, `flockpr-pr-helper`."""

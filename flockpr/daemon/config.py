@@ -1,0 +1,407 @@
+"""Find, merge and check the configuration.
+
+Precedence, strongest first, key by key: the command line, the environment (FLOCKPR_ROOT
+and so on, one variable per key of [serve]), the file named by --config or FLOCKPR_CONFIG,
+the user's file, /etc/flockpr.toml. An array of tables counts as one key.
+
+Every source is checked by itself before anything is merged, so a mistake is reported with
+the file that contains it even where a stronger source would have hidden it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from flockpr.daemon.settings import (
+    ARRAYS,
+    TABLES,
+    Lun,
+    Portal,
+    Serve,
+    ServedSocket,
+    Settings,
+    Socket,
+    Target,
+    check_filled,
+    check_initiator,
+    check_lun_name,
+    check_socket_path,
+    type_names,
+)
+from flockpr.errors import ConfigError
+
+SYSTEM_FILE = "/etc/flockpr.toml"
+USER_FILE = "flockpr.toml"
+MAX_FILE = 1 << 20
+"""A configuration is never this large; a file that is, is the wrong file."""
+
+ENVIRONMENT = {f"FLOCKPR_{field.name.upper()}": field.name for field in attrs.fields(Serve)}
+"""Environment variable to the key of [serve] that it sets."""
+CONFIG_VARIABLE = "FLOCKPR_CONFIG"
+
+_PATH_KEYS = ("root", "socket", "pidfile")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    system_file: str = SYSTEM_FILE,
+    user_file: bool = True,
+    uid: int | None = None,
+) -> Settings:
+    """Read every source and merge them.
+
+    Args:
+        flags: What the command line says: keys of [serve] (`root`, `socket`, `lun`,
+            `unit_attentions`, ...) and `config`, a path. None means "not given". Values are
+            of the key's own type, or text. Relative paths count from the working directory.
+        environ: The environment; the process's own by default.
+        system_file: The weakest file; may be absent.
+        user_file: Whether the user's own file counts.
+        uid: Whose defaults to use; the effective user's by default.
+
+    Returns:
+        The settings; the root may not exist and no socket has been touched.
+
+    Raises:
+        ConfigError: Something is wrong; names the source, the key, and for an unknown key the
+            nearest known name.
+    """
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid() if uid is None else uid
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    named = given.pop("config", None) or environ.get(CONFIG_VARIABLE)
+
+    files: list[tuple[str, bool]] = [(system_file, False)]
+    if user_file and (own := _user_file(environ)):
+        files.append((own, False))
+    if named:
+        files.append((os.path.abspath(str(named)), True))
+
+    merged: dict[str, Any] = {}
+    read: list[str] = []
+    for path, required in files:
+        document = _read(path, required=required)
+        if document is not None:
+            read.append(path)
+            _merge(merged, _check_document(document, path))
+    forced = _from_environment(environ) | _from_flags(given)
+    from_files = dict(merged.get("serve", {}))
+    _merge(merged, {"serve": forced})
+    return _settle(merged, from_files, forced, files=tuple(read), environ=environ, uid=uid)
+
+
+def default_root(environ: Mapping[str, str], uid: int) -> str:
+    """The root of somebody who named none: absolute, may not exist."""
+    if uid == 0:
+        return "/var/lib/flockpr"
+    base = _absolute(environ.get("XDG_DATA_HOME")) or os.path.join(_home(environ), ".local/share")
+    return os.path.join(base, "flockpr")
+
+
+def default_socket(environ: Mapping[str, str], uid: int) -> str:
+    """The socket of somebody who named none: absolute, its directory may not exist."""
+    if uid == 0:
+        return "/run/flockpr/pr.sock"
+    base = _absolute(environ.get("XDG_RUNTIME_DIR"))
+    # Without a session manager there is no runtime directory. The fallback lies in a directory
+    # that anybody may write to, so the daemon insists that it owns it before it binds there.
+    return os.path.join(base, "flockpr", "pr.sock") if base else f"/tmp/flockpr-{uid}/pr.sock"  # noqa: S108
+
+
+def known_keys() -> list[str]:
+    """Every key as the documentation writes it: `serve.root`, `socket[].path`, `lun.NAME.wwids`."""
+    names = []
+    for table, schema in TABLES.items():
+        prefix = {"lun": "lun.NAME"}.get(table, f"{table}[]" if table in ARRAYS else table)
+        names += [f"{prefix}.{field.name}" for field in attrs.fields(schema)]
+    return [*names, "initiators.NAME"]
+
+
+# Reading one source.
+
+
+def _read(path: str, *, required: bool) -> dict[str, Any] | None:
+    """The document at `path`; None when it is absent and nobody asked for it by name."""
+    import tomllib
+
+    try:
+        # Non-blocking: a FIFO in the place of the file must not stop the daemon for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if required else os.O_NONBLOCK))
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(MAX_FILE + 1) or b""
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if required:
+            msg = f"{path}: no such configuration file"
+            raise ConfigError(msg) from error
+        return None
+    except OSError as error:
+        msg = f"{path}: cannot read the configuration file: {error.strerror}"
+        raise ConfigError(msg) from error
+    if len(data) > MAX_FILE:
+        msg = f"{path}: larger than {MAX_FILE} bytes: not a configuration file"
+        raise ConfigError(msg)
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        msg = f"{path}: not valid TOML: {error}"
+        raise ConfigError(msg) from error
+
+
+def _check_document(document: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Check one file by itself; its values converted, in the same shape."""
+    checked: dict[str, Any] = {}
+    for table, content in document.items():
+        if table == "initiators":
+            checked[table] = _check_initiators(_table(content, source, table), source)
+        elif table not in TABLES:
+            raise _unknown(source, table, "table", [*TABLES, "initiators"])
+        elif table in ARRAYS:
+            checked[table] = _check_array(table, content, source)
+        elif table == "lun":
+            checked[table] = _check_luns(_table(content, source, table), source)
+        else:
+            checked[table] = _check_table(
+                TABLES[table], _table(content, source, table), source, table
+            )
+    return checked
+
+
+def _check_array(table: str, content: Any, source: str) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        msg = f"{source}: {table}: must be written [[{table}]], once per {table}"
+        raise ConfigError(msg)
+    entries: list[dict[str, Any]] = []
+    for number, entry in enumerate(content, 1):
+        where = f"{table}[{number}]"
+        values = _check_table(TABLES[table], _table(entry, source, where), source, where)
+        if table == "socket" and not values.keys() & {"path", "name"}:
+            msg = f"{source}: {where}: needs a path, or the name under which systemd passes it"
+            raise ConfigError(msg)
+        for key in ("portal", "tag") if table == "portal" else ("path", "name"):
+            if key in values and any(values[key] == other.get(key) for other in entries):
+                msg = f"{source}: {where}.{key}: {values[key]!r} is there twice"
+                raise ConfigError(msg)
+        entries.append(values)
+    return entries
+
+
+def _check_luns(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    checked = {}
+    for name, entry in content.items():
+        where = f"lun.{name}"
+        _run(check_lun_name, name, source, where)
+        checked[name] = _check_table(Lun, _table(entry, source, where), source, where)
+    return checked
+
+
+def _check_initiators(content: Mapping[str, Any], source: str) -> dict[str, str]:
+    checked = {}
+    for name, value in content.items():
+        where = f"initiators.{name}"
+        _run(check_filled, name, source, where)
+        if not isinstance(value, str):
+            raise _wrong_type(source, where, str, value)
+        _run(check_initiator, value, source, where)
+        checked[name] = value
+    return checked
+
+
+def _check_table(
+    schema: type, content: Mapping[str, Any], source: str, where: str
+) -> dict[str, Any]:
+    fields = {field.name: field for field in attrs.fields(schema)}
+    checked = {}
+    for name, value in content.items():
+        if name not in fields:
+            raise _unknown(source, f"{where}.{name}", "key", fields)
+        checked[name] = _check_value(fields[name], value, source, f"{where}.{name}")
+    return checked
+
+
+def _check_value(field: Any, value: Any, source: str, where: str) -> Any:
+    kind: type = field.metadata["kind"]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    right = number if kind is float else type(value) is kind
+    if not right:
+        raise _wrong_type(source, where, kind, value)
+    _run(lambda given: field.validator(None, field, given), value, source, where)
+    convert = field.metadata["convert"] or (float if kind is float else None)
+    return convert(value) if convert else value
+
+
+def _run(check: Any, value: Any, source: str, where: str) -> None:
+    try:
+        check(value)
+    except (ValueError, TypeError) as error:
+        msg = f"{source}: {where}: {error}"
+        raise ConfigError(msg) from error
+
+
+def _table(content: Any, source: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(content, dict):
+        msg = f"{source}: {where}: must be a table"
+        raise ConfigError(msg)
+    return content
+
+
+def _wrong_type(source: str, where: str, kind: type, value: Any) -> ConfigError:
+    return ConfigError(f"{source}: {where}: must be {type_names[kind]}, not {value!r}")
+
+
+def _unknown(source: str, where: str, what: str, known: Iterable[str]) -> ConfigError:
+    import difflib
+
+    name = where.rpartition(".")[2]
+    nearest = difflib.get_close_matches(name, list(known), 1, cutoff=0.0)[0]
+    return ConfigError(f"{source}: {where}: unknown {what}; the nearest known one is {nearest!r}")
+
+
+# The environment and the command line.
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    import difflib
+
+    values = {}
+    for variable in sorted(environ):
+        if variable in ENVIRONMENT:
+            if environ[variable]:  # set but empty is how a shell unsets for one command
+                values[ENVIRONMENT[variable]] = _from_text(
+                    ENVIRONMENT[variable], environ[variable], "the environment", variable
+                )
+        elif variable.startswith("FLOCKPR_") and variable != CONFIG_VARIABLE:
+            # Others may use the prefix, but a slip of a key must not pass in silence: the daemon
+            # would serve the default root instead of the shared one.
+            near = difflib.get_close_matches(variable, [*ENVIRONMENT, CONFIG_VARIABLE], 1, 0.9)
+            if near:
+                msg = f"the environment: {variable}: unknown variable; did you mean {near[0]}?"
+                raise ConfigError(msg)
+    return values
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, Any]:
+    values = {}
+    names = [field.name for field in attrs.fields(Serve)]
+    for name, value in flags.items():
+        option = "--" + name.replace("_", "-")
+        if name not in names:
+            raise _unknown("the command line", option, "option", names)
+        values[name] = _from_text(name, value, "the command line", option)
+    return values
+
+
+def _from_text(name: str, value: object, source: str, where: str) -> Any:
+    """A checked value of [serve] from text, or from a value of the right type already."""
+    field = getattr(attrs.fields(Serve), name)
+    kind: type = field.metadata["kind"]
+    if name in _PATH_KEYS and isinstance(value, (str, os.PathLike)):
+        value = os.path.abspath(os.fspath(value))
+    elif isinstance(value, str) and kind is bool:
+        lowered = value.lower()
+        if lowered not in _TRUE + _FALSE:
+            raise _wrong_type(source, where, kind, value)
+        value = lowered in _TRUE
+    elif isinstance(value, str) and kind is float:
+        try:
+            value = float(value)
+        except ValueError as error:
+            raise _wrong_type(source, where, kind, value) from error
+    return _check_value(field, value, source, where)
+
+
+# Merging.
+
+
+def _merge(merged: dict[str, Any], stronger: Mapping[str, Any]) -> None:
+    """Lay `stronger` over `merged`, key by key; arrays and [lun.NAME] entries per key, too."""
+    for table, content in stronger.items():
+        if isinstance(content, dict):
+            _merge(merged.setdefault(table, {}), content)
+        else:
+            merged[table] = content
+
+
+def _settle(
+    merged: Mapping[str, Any],
+    from_files: Mapping[str, Any],
+    forced: Mapping[str, Any],
+    *,
+    files: tuple[str, ...],
+    environ: Mapping[str, str],
+    uid: int,
+) -> Settings:
+    serve = Serve(**merged.get("serve", {}))
+    tables = [Socket(**entry) for entry in merged.get("socket", [])]
+    if "socket" in forced:
+        path = forced["socket"]
+        tables = [entry for entry in tables if entry.path == path] or [Socket(path=path)]
+    elif serve.socket and serve.socket not in [entry.path for entry in tables]:
+        tables.append(Socket(path=serve.socket))
+    sockets = [_inherit(entry, from_files, forced) for entry in tables]
+    if not sockets:
+        path = default_socket(environ, uid)
+        _run(check_socket_path, path, "the default socket", "give another with --socket")
+        sockets = [attrs.evolve(_inherit(Socket(path=path), from_files, forced), is_default=True)]
+    return Settings(
+        root=serve.root or default_root(environ, uid),
+        root_is_default=serve.root is None,
+        sockets=tuple(sockets),
+        sockets_from_flag="socket" in forced,
+        serve=serve,
+        luns={name: Lun(**entry) for name, entry in merged.get("lun", {}).items()},
+        initiators=merged.get("initiators", {}),
+        target=Target(**merged["target"]) if "target" in merged else None,
+        portals=tuple(Portal(**entry) for entry in merged.get("portal", [])),
+        files=files,
+    )
+
+
+def _inherit(
+    entry: Socket, from_files: Mapping[str, Any], forced: Mapping[str, Any]
+) -> ServedSocket:
+    """Fill in what a socket leaves open: its own table, then [serve]; flags beat both."""
+
+    def pick(serve_key: str, own: Any) -> Any:
+        if serve_key in forced:
+            return forced[serve_key]
+        return from_files.get(serve_key) if own is None else own
+
+    return ServedSocket(
+        path=entry.path or "",
+        name=entry.name,
+        lun=pick("lun", entry.lun),
+        initiator=pick("initiator", entry.initiator),
+        unit_attentions=bool(pick("unit_attentions", entry.unit_attentions)),
+        mode=pick("socket_mode", entry.mode),
+        owner=pick("socket_owner", entry.owner),
+        group=pick("socket_group", entry.group),
+    )
+
+
+def _user_file(environ: Mapping[str, str]) -> str | None:
+    base = _absolute(environ.get("XDG_CONFIG_HOME"))
+    return os.path.join(base or os.path.join(_home(environ), ".config"), USER_FILE)
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    """The user's home directory; `/` for a user who has none."""
+    if home := _absolute(environ.get("HOME")):
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
+
+
+def _absolute(path: str | None) -> str | None:
+    """`path` if it is absolute: relative XDG directories are invalid and to be ignored."""
+    return path if path and path.startswith("/") else None
