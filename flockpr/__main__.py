@@ -1,0 +1,10 @@
+"""`python -m flockpr` is `flockpr`."""
+
+from __future__ import annotations
+
+import sys
+
+from flockpr.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

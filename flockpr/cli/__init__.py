@@ -1,0 +1,83 @@
+"""The command line: `main` finds the verb, one module per verb does the rest.
+
+A verb module has `add(verbs)`, which describes its options, and `run(args)`, which returns the
+exit code. It imports what it works with inside `run`: cluster scripts call the command line
+often, and `flockpr --help` or a wrong option must not pay for loading the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from flockpr._version import __version__
+from flockpr.cli import demo, log, lun, serve, status, upgrade
+from flockpr.cli.common import report
+from flockpr.cli.exit_codes import ExitCode
+from flockpr.errors import FlockprError
+
+__all__ = ["ExitCode", "build_parser", "main"]
+
+_EPILOG = "exit codes:\n" + "\n".join(f"  {code:3d}  {code.meaning}" for code in ExitCode)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="flockpr",
+        description="SCSI-3 persistent reservations for disks that have no SAN behind them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in (serve, lun, status, log, upgrade, demo):
+        module.add(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: Arguments without the program's name; those of the process when None.
+
+    Returns:
+        The exit code, see `ExitCode`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's character set lacks must not end a report.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        # argparse has printed help or the mistake; callers of main() want a number.
+        return stop.code if isinstance(stop.code, int) else ExitCode.USAGE
+    verb: str = args.verb
+    try:
+        code = int(args.run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`flockpr log disk | head`): nobody is left to be told. The
+        # descriptor is pointed elsewhere because the interpreter flushes once more at exit.
+        _abandon_stdout()
+        return ExitCode.FAILED
+    except (FlockprError, OSError, KeyboardInterrupt) as error:
+        return report(verb, error)
+    return code
+
+
+def _abandon_stdout() -> None:
+    """Send what is still buffered for standard output to nowhere."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

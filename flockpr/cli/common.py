@@ -1,0 +1,89 @@
+"""What the verbs share: the root option, JSON on standard output, and error reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from flockpr.cli.exit_codes import ExitCode, code_of, remedy_of, text_of
+from flockpr.cli.text import printable
+
+if TYPE_CHECKING:
+    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
+
+FORMAT = 1
+"""Number of every `--json` document; it moves only when a key changes its meaning."""
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Give a verb the options that say where the lock directories are."""
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="the directory that holds the lock directories (default: FLOCKPR_ROOT, then the "
+        "configuration, then a directory of the user)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="configuration file (default: the user's, then /etc/flockpr.toml)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Give a verb `--json`; the document is described in docs/cli.md."""
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of text"
+    )
+
+
+def find_root(args: argparse.Namespace) -> str:
+    """The root: flag, then FLOCKPR_ROOT, then the configuration, then the user's default.
+
+    The flag and the environment are looked at first, so that a broken configuration file does
+    not stand in the way of somebody who said where the root is.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+    """
+    stated: str | None = args.root or os.environ.get("FLOCKPR_ROOT")
+    if stated:
+        return os.path.abspath(stated)
+    from flockpr.daemon.config import load_settings
+
+    return load_settings({"config": args.config}).root
+
+
+def emit_json(document: Mapping[str, object]) -> None:
+    """Print a document with its format number, keys in the order given."""
+    json.dump({"format": FORMAT, **document}, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def emit(lines: Sequence[str]) -> None:
+    """Print lines for people."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def report(verb: str, error: BaseException) -> ExitCode:
+    """Say on standard error what went wrong and what to do; return the code to leave with."""
+    print(f"flockpr {verb}: {printable(text_of(error))}", file=sys.stderr)
+    remedy = remedy_of(error)
+    if remedy:
+        print(f"  remedy: {printable(remedy)}", file=sys.stderr)
+    return code_of(error)
+
+
+def error_document(error: BaseException) -> dict[str, object]:
+    """An error as it stands inside a JSON document."""
+    return {
+        "kind": type(error).__name__,
+        "what": str(getattr(error, "what", "") or text_of(error)),
+        "path": str(getattr(error, "path", "") or getattr(error, "filename", None) or ""),
+        "remedy": remedy_of(error),
+        "exit_code": int(code_of(error)),
+    }

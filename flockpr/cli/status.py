@@ -1,0 +1,118 @@
+"""`flockpr status`: who is registered, who holds, who is alive."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from flockpr.cli.common import (
+    add_json,
+    add_root,
+    emit,
+    emit_json,
+    error_document,
+    find_root,
+    report,
+)
+from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.text import duration, printable, table
+from flockpr.errors import StoreError
+
+if TYPE_CHECKING:
+    from flockpr.cli.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser("status", help="registrations, reservation and liveness")
+    parser.add_argument("lun", nargs="?", metavar="LUN", help="one logical unit (default: all)")
+    add_root(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status of one logical unit, or of all in the root."""
+    from flockpr.logical_unit import LogicalUnit
+    from flockpr.store.provision import list_luns, read_identity
+
+    root = find_root(args)
+    names = (
+        [read_identity(root, args.lun).name] if args.lun else [one.name for one in list_luns(root)]
+    )
+    code = ExitCode.GOOD
+    documents: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+                documents.append({**unit.status().to_json(), "error": None})
+        except StoreError as error:
+            # The other logical units are none the worse for this one.
+            code = report("status", error)
+            documents.append({"lun": name, "error": error_document(error)})
+    if args.json:
+        emit_json({"root": root, "luns": documents})
+        return code
+    blocks = [describe(document) for document in documents if document["error"] is None]
+    emit([line for block in blocks for line in ("", *block)][1:])
+    if not names:
+        emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
+    return code
+
+
+def describe(document: dict[str, Any]) -> list[str]:
+    """Lines for people about one logical unit.
+
+    Args:
+        document: `UnitStatus.to_json()`.
+    """
+    lines = [
+        printable(
+            f"{document['lun']}: generation {document['generation']}, "
+            f"APTPL {'on' if document['aptpl'] else 'off'}, transaction {document['number']}, "
+            f"changed {duration(document['age_s'])} ago"
+        ),
+        f"  reservation: {_reservation(document)}",
+    ]
+    registrations = document["registrations"]
+    rows = [
+        (
+            one["initiator"],
+            str(one["target_port"]),
+            one["key"],
+            one["liveness"],
+            one["host"] or "",
+            one["door"] or "",
+            "holder" if one["holder"] else "",
+        )
+        for one in registrations
+    ]
+    if rows:
+        lines += table(
+            ("INITIATOR", "PORT", "KEY", "LIVENESS", "HOST", "DOOR", "ROLE"), rows, indent="  "
+        )
+    else:
+        lines.append("  no registrations")
+    pending = len(document["attentions"])
+    if pending:
+        lines.append(f"  unit attentions wait for {pending} initiator{'s' * (pending > 1)}")
+    if document["published"] != document["number"]:
+        lines.append("  registry.json lags behind; the next command or daemon publishes it again")
+    return lines
+
+
+def _reservation(document: dict[str, Any]) -> str:
+    """The reservation in words."""
+    reservation = document["reservation"]
+    if reservation is not None:
+        holder = reservation["holder"]
+        by = (
+            f"{holder['initiator']} (port {holder['target_port']})" if holder else "all registrants"
+        )
+        key = f", key {reservation['key']}" if reservation["key"] else ""
+        return printable(f"{reservation['type_name']}, held by {by}{key}")
+    spc2 = document["spc2"]
+    if spc2 is not None:
+        return printable(f"SPC-2 RESERVE, held by {spc2['holder']['initiator']}")
+    return "none"

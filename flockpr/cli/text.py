@@ -1,0 +1,68 @@
+"""Plain text for people: columns, ages, and nothing that a terminal would obey.
+
+Names of initiators and hosts come out of documents that other machines wrote, so whatever is
+not printable is escaped before it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+_WIDE = ("W", "F")
+
+
+def printable(text: str) -> str:
+    """The text with control, format and lone surrogate characters written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def width(text: str) -> int:
+    """Columns that a printable text takes on a terminal."""
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in _WIDE else 1
+        for one in text
+    )
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
+    """Lines of left-aligned columns, two blanks apart, without trailing blanks.
+
+    Args:
+        headers: One heading per column.
+        rows: Cells; every row as long as `headers`.
+        indent: Put before every line.
+
+    Returns:
+        The heading line and one line per row; a column whose cells are all empty is left out.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    shown = [column for column in range(len(headers)) if any(row[column] for row in cells)]
+    if not shown:
+        return []
+    lines = [[headers[column] for column in shown]]
+    lines += [[row[column] for column in shown] for row in cells]
+    widths = [max(width(line[column]) for line in lines) for column in range(len(shown))]
+    return [
+        (
+            indent
+            + "  ".join(
+                cell + " " * (room - width(cell)) for cell, room in zip(line, widths, strict=True)
+            )
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest unit that still says something: 42 s, 7 min, 3 h, 12 d."""
+    whole = max(0, int(seconds))
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if whole < limit:
+            return f"{whole // size} {unit}"
+    return f"{whole // 86400} d"
