@@ -1,0 +1,1 @@
+"""The rules: the state of one logical unit and the one pure `step`."""

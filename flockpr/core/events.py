@@ -1,0 +1,100 @@
+"""What befalls a logical unit without a command: power, resets, lost nexuses."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from flockpr.core import spc2
+from flockpr.core.attention import queue
+from flockpr.core.model import LogicalUnitState, Nexus, PendingAttentions, UnitConfig
+from flockpr.core.outcome import Outcome
+from flockpr.spc.codes import Attention
+
+_DEFAULT_CONFIG = UnitConfig()
+
+
+@attrs.frozen
+class PowerCycle:
+    """The logical unit lost power and came back; never the same as a host's crash."""
+
+
+@attrs.frozen
+class LogicalUnitReset:
+    """A LOGICAL UNIT RESET or a target reset."""
+
+
+@attrs.frozen
+class NexusLoss:
+    """A nexus logged out or its connection was lost."""
+
+    nexus: Nexus
+
+
+Event: TypeAlias = PowerCycle | LogicalUnitReset | NexusLoss
+
+
+def occur(
+    state: LogicalUnitState, event: Event, *, config: UnitConfig = _DEFAULT_CONFIG
+) -> Outcome:
+    """Return what an event does; `Outcome.state` is `state` exactly if nothing changed.
+
+    Args:
+        state: The state.
+        event: What happened.
+        config: The logical unit's limits.
+    """
+    match event:
+        case PowerCycle():
+            return _power_cycle(state, config)
+        case LogicalUnitReset():
+            return _reset(state, config)
+        case NexusLoss(nexus):
+            # Registrations and reservation outlive a logout (SPC-4 5.13.5).
+            return Outcome(spc2.freed(state, nexus))
+
+
+def _power_cycle(state: LogicalUnitState, config: UnitConfig) -> Outcome:
+    """Power on (SPC-4 5.13.5, APTPL).
+
+    What was pending is replaced by 29/00, which says more. Every nexus that the state names
+    finds it in the queue; one that was only logged in finds it by the epoch, through the
+    door that remembers it. If there are more names than places, the registered ones come
+    first and the others are strangers to whom `overflowed` speaks.
+    """
+    named = _named(state)
+    kept = named[: config.max_pending]
+    after = attrs.evolve(
+        state,
+        generation=0,
+        registrations=state.registrations if state.aptpl else (),
+        reservation=state.reservation if state.aptpl else None,
+        spc2=None,
+        attentions=tuple(PendingAttentions(nexus, (Attention.POWER_ON,)) for nexus in kept),
+        attention_epoch=state.attention_epoch + 1,
+        overflowed=len(kept) < len(named),
+        power_cycles=state.power_cycles + 1,
+    )
+    return Outcome(after, raised=tuple((nexus, Attention.POWER_ON) for nexus in named))
+
+
+def _reset(state: LogicalUnitState, config: UnitConfig) -> Outcome:
+    """Logical unit reset: frees the SPC-2 reservation, no other (SPC-4 5.13.5).
+
+    29/03 goes to every nexus that the state names. Nexuses that are only logged in are not
+    known here, and raising the epoch for them would tell them 29/00, so their door, which
+    knows them, has to tell them of the reset if it wants to.
+    """
+    raised = tuple((nexus, Attention.LOGICAL_UNIT_RESET) for nexus in _named(state))
+    after = state if state.spc2 is None else attrs.evolve(state, spc2=None)
+    return Outcome(queue(after, raised, config.max_pending), raised=raised)
+
+
+def _named(state: LogicalUnitState) -> tuple[Nexus, ...]:
+    """Return the nexuses that the state names: registered, SPC-2 holder, with attentions."""
+    named = dict.fromkeys(state.by_nexus)
+    if state.spc2 is not None:
+        named[state.spc2.holder] = None
+    named.update(dict.fromkeys(state.pending))
+    return tuple(named)
