@@ -26,8 +26,6 @@ from flockpr.daemon.settings import (
     Settings,
     Socket,
     Target,
-    check_filled,
-    check_initiator,
     check_lun_name,
     check_socket_path,
     type_names,
@@ -138,20 +136,18 @@ def _read(path: str, *, required: bool) -> dict[str, Any] | None:
             data = file.read(MAX_FILE + 1) or b""
     except (FileNotFoundError, NotADirectoryError) as error:
         if required:
-            msg = f"{path}: no such configuration file"
-            raise ConfigError(msg) from error
+            raise ConfigError(f"{path}: no such configuration file") from error
         return None
     except OSError as error:
-        msg = f"{path}: cannot read the configuration file: {error.strerror}"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"{path}: cannot read the configuration file: {error.strerror}"
+        ) from error
     if len(data) > MAX_FILE:
-        msg = f"{path}: larger than {MAX_FILE} bytes: not a configuration file"
-        raise ConfigError(msg)
+        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: not a configuration file")
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        msg = f"{path}: not valid TOML: {error}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
 def _check_document(document: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -175,19 +171,18 @@ def _check_document(document: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def _check_array(table: str, content: Any, source: str) -> list[dict[str, Any]]:
     if not isinstance(content, list):
-        msg = f"{source}: {table}: must be written [[{table}]], once per {table}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{source}: {table}: must be written [[{table}]], once per {table}")
     entries: list[dict[str, Any]] = []
     for number, entry in enumerate(content, 1):
         where = f"{table}[{number}]"
         values = _check_table(TABLES[table], _table(entry, source, where), source, where)
         if table == "socket" and not values.keys() & {"path", "name"}:
-            msg = f"{source}: {where}: needs a path, or the name under which systemd passes it"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{source}: {where}: needs a path, or the name under which systemd passes it"
+            )
         for key in ("portal", "tag") if table == "portal" else ("path", "name"):
             if key in values and any(values[key] == other.get(key) for other in entries):
-                msg = f"{source}: {where}.{key}: {values[key]!r} is there twice"
-                raise ConfigError(msg)
+                raise ConfigError(f"{source}: {where}.{key}: {values[key]!r} is there twice")
         entries.append(values)
     return entries
 
@@ -202,13 +197,14 @@ def _check_luns(content: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _check_initiators(content: Mapping[str, Any], source: str) -> dict[str, str]:
+    from flockpr.prhelper.identity import rules_from
+
     checked = {}
     for name, value in content.items():
         where = f"initiators.{name}"
-        _run(check_filled, name, source, where)
         if not isinstance(value, str):
             raise _wrong_type(source, where, str, value)
-        _run(check_initiator, value, source, where)
+        _run(lambda given: rules_from({name: given}), value, source, where)  # noqa: B023
         checked[name] = value
     return checked
 
@@ -239,15 +235,13 @@ def _check_value(field: Any, value: Any, source: str, where: str) -> Any:
 def _run(check: Any, value: Any, source: str, where: str) -> None:
     try:
         check(value)
-    except (ValueError, TypeError) as error:
-        msg = f"{source}: {where}: {error}"
-        raise ConfigError(msg) from error
+    except (ValueError, TypeError, ConfigError) as error:
+        raise ConfigError(f"{source}: {where}: {error}") from error
 
 
 def _table(content: Any, source: str, where: str) -> Mapping[str, Any]:
     if not isinstance(content, dict):
-        msg = f"{source}: {where}: must be a table"
-        raise ConfigError(msg)
+        raise ConfigError(f"{source}: {where}: must be a table")
     return content
 
 
@@ -281,8 +275,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             # would serve the default root instead of the shared one.
             near = difflib.get_close_matches(variable, [*ENVIRONMENT, CONFIG_VARIABLE], 1, 0.9)
             if near:
-                msg = f"the environment: {variable}: unknown variable; did you mean {near[0]}?"
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"the environment: {variable}: unknown variable; did you mean {near[0]}?"
+                )
     return values
 
 
@@ -353,6 +348,7 @@ def _settle(
         root=serve.root or default_root(environ, uid),
         root_is_default=serve.root is None,
         sockets=tuple(sockets),
+        unnamed_socket=_inherit(Socket(), from_files, forced),
         sockets_from_flag="socket" in forced,
         serve=serve,
         luns={name: Lun(**entry) for name, entry in merged.get("lun", {}).items()},

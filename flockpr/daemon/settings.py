@@ -17,7 +17,6 @@ import attrs
 SOCKET_PATH_MAX = 107
 """Longest path that fits sun_path with its final NUL (unix(7))."""
 
-_LUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PORTAL = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):([0-9]{1,5})")
 
 type_names: dict[type, str] = {
@@ -64,26 +63,27 @@ def key(
 def check_absolute(value: str) -> None:
     """Raise ValueError unless `value` is an absolute path without NUL."""
     if not value.startswith("/") or "\0" in value:
-        msg = f"must be an absolute path, not {value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"must be an absolute path, not {value!r}")
 
 
 def check_socket_path(value: str) -> None:
     """Raise ValueError unless a Unix socket can have this path."""
     check_absolute(value)
     if len(value.encode("utf-8", "surrogateescape")) > SOCKET_PATH_MAX:
-        msg = f"is too long for a Unix socket (at most {SOCKET_PATH_MAX} bytes): {value!r}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"is too long for a Unix socket (at most {SOCKET_PATH_MAX} bytes): {value!r}"
+        )
 
 
 def check_lun_name(value: str) -> None:
     """Raise ValueError unless `value` can be the name of a logical unit."""
-    if not _LUN_NAME.fullmatch(value):
-        msg = (
-            "must be 1 to 64 letters, digits, '.', '_' or '-' and start with a letter or"
+    from flockpr.store.layout import LUN_NAME
+
+    if not LUN_NAME.fullmatch(value):
+        raise ValueError(
+            "must be 1 to 64 letters, digits, '.', '_', '+' or '-' and start with a letter or"
             f" digit, not {value!r}"
         )
-        raise ValueError(msg)
 
 
 def check_initiator(value: str) -> None:
@@ -105,8 +105,7 @@ def check_one_of(*choices: str) -> Callable[[str], None]:
 
     def check(value: str) -> None:
         if value not in choices:
-            msg = f"must be one of {', '.join(choices)}, not {value!r}"
-            raise ValueError(msg)
+            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
 
     return check
 
@@ -116,8 +115,7 @@ def check_between(low: float, high: float) -> Callable[[float], None]:
 
     def check(value: float) -> None:
         if not low <= value <= high:
-            msg = f"must be from {low:g} to {high:g}, not {value!r}"
-            raise ValueError(msg)
+            raise ValueError(f"must be from {low:g} to {high:g}, not {value!r}")
 
     return check
 
@@ -125,33 +123,29 @@ def check_between(low: float, high: float) -> Callable[[float], None]:
 def check_filled(value: str) -> None:
     """Raise ValueError for an empty string or one with control characters."""
     if not value or not value.isprintable():
-        msg = f"must be printable and not empty, not {value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"must be printable and not empty, not {value!r}")
 
 
 def check_mode(value: str) -> None:
     """Raise ValueError unless `value` is a file mode in octal digits, as in chmod(1)."""
     if not re.fullmatch(r"0?[0-7]{3}", value):
-        msg = f'must be a mode in octal digits such as "0660", not {value!r}'
-        raise ValueError(msg)
+        raise ValueError(f'must be a mode in octal digits such as "0660", not {value!r}')
 
 
 def check_portal(value: str) -> None:
     """Raise ValueError unless `value` is ADDRESS:PORT or [IPV6]:PORT."""
     match = _PORTAL.fullmatch(value)
     if not match or not 0 < int(match[2]) < 65536:
-        msg = (
+        raise ValueError(
             f'must be ADDRESS:PORT, such as "192.0.2.1:3260" or "[2001:db8::1]:3260", not {value!r}'
         )
-        raise ValueError(msg)
 
 
 def check_strings(value: list[Any]) -> None:
     """Raise ValueError unless `value` is a list of strings that are not empty."""
     for entry in value:
         if not isinstance(entry, str) or not entry.strip():
-            msg = f"must hold strings that are not empty, not {entry!r}"
-            raise ValueError(msg)
+            raise ValueError(f"must hold strings that are not empty, not {entry!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -305,10 +299,11 @@ class Settings:
         root: Directory of lock directories, absolute.
         root_is_default: Nobody named it: it may be made.
         sockets: What to serve, in order; at least one.
+        unnamed_socket: What a passed socket without a table of its own gets; no path.
         sockets_from_flag: The socket was named on the command line or in the environment.
         serve: The merged table [serve].
         luns: The tables [lun.NAME].
-        initiators: Table [initiators]: a QEMU machine's UUID or name, to initiator name.
+        initiators: Table [initiators]: what a connection is told by, to the initiator port.
         target: Table [target], for later.
         portals: Tables [[portal]], for later.
         files: The configuration files that were read, weakest first.
@@ -317,6 +312,7 @@ class Settings:
     root: str
     root_is_default: bool = False
     sockets: tuple[ServedSocket, ...] = ()
+    unnamed_socket: ServedSocket = attrs.field(factory=lambda: ServedSocket(path=""))
     sockets_from_flag: bool = False
     serve: Serve = attrs.field(factory=Serve)
     luns: Mapping[str, Lun] = attrs.field(factory=dict)

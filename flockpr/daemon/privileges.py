@@ -1,0 +1,209 @@
+"""Become somebody else, or at least less.
+
+With a user or group, the process becomes that user for good. This is how a daemon that libvirt
+starts as root reaches a lock directory on an export that maps root to nobody.
+
+Root without a user keeps its number and three capabilities that are about files: a root that
+serves a directory into which other users' daemons write 0600 documents has to read them
+(CAP_DAC_OVERRIDE), and hands out the group and mode of a shared directory (CAP_CHOWN,
+CAP_FOWNER). Everything else goes, from the bounding set as well: emulated reservations never
+reach a device, so CAP_SYS_RAWIO, which the real helper keeps, is of no use here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+
+import attrs
+
+from flockpr.errors import ConfigError, FlockprError
+
+CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETPCAP = 0, 1, 3, 8
+FILE_CAPABILITIES = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER
+
+_PR_SET_DUMPABLE, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 23, 24, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_MAX_ID = 0xFFFFFFFE  # 2**32 - 1 means "leave it" to setresuid(2)
+
+
+class PrivilegeError(FlockprError):
+    """A privilege could not be given up; going on with it would break a promise."""
+
+
+@attrs.frozen
+class Account:
+    """Who to become.
+
+    Attributes:
+        uid: User, or None to stay.
+        gid: Group, or None to stay.
+        groups: Supplementary groups.
+    """
+
+    uid: int | None
+    gid: int | None
+    groups: tuple[int, ...]
+
+
+def find_account(user: str | None, group: str | None) -> Account | None:
+    """Look up who to become; before any socket appears, as the real helper does.
+
+    Args:
+        user: Name or number. A name brings its groups along, as a login would, and without
+            `group` its own group; a number nobody has is its own group, because a process that
+            kept root's group would be squashed as root is.
+        group: Name or number.
+
+    Returns:
+        The account; None when neither is given.
+
+    Raises:
+        ConfigError: Nobody is called that.
+    """
+    if user is None and group is None:
+        return None
+    entry = _find_user(user)
+    gid = find_group(group) if group is not None else entry.pw_gid if entry else None
+    if entry is None:
+        return Account(None, gid, ())
+    assert gid is not None
+    groups = os.getgrouplist(entry.pw_name, gid) if entry.pw_name else [gid]
+    return Account(entry.pw_uid, gid, tuple(groups))
+
+
+def find_user(user: str) -> int:
+    """Number of a user.
+
+    Raises:
+        ConfigError: Nobody is called that.
+    """
+    entry = _find_user(user)
+    assert entry is not None
+    return entry.pw_uid
+
+
+def find_group(group: str) -> int:
+    """Number of a group.
+
+    Raises:
+        ConfigError: No group is called that.
+    """
+    with contextlib.suppress(KeyError):
+        return grp.getgrnam(group).gr_gid
+    if group.isascii() and group.isdigit() and int(group) <= _MAX_ID:
+        return int(group)
+    raise ConfigError(f"no group is called {group!r}")
+
+
+def _find_user(user: str | None) -> pwd.struct_passwd | None:
+    if user is None:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(user)
+    if user.isascii() and user.isdigit() and int(user) <= _MAX_ID:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwuid(int(user))
+        return pwd.struct_passwd(("", "", int(user), int(user), "", "/", ""))
+    raise ConfigError(f"no user is called {user!r}")
+
+
+def reduce_privileges(account: Account | None) -> None:
+    """Become `account` for good; or as root without one, keep the file capabilities only.
+
+    To be called while the process has one thread: capabilities are per thread.
+
+    Raises:
+        PrivilegeError: Not allowed to, or the old privileges could be had back.
+    """
+    if account is not None:
+        _become(account)
+    if os.geteuid() == 0:
+        _keep_file_capabilities()
+    elif account is not None:
+        _prove_gone(account)
+
+
+def _become(account: Account) -> None:
+    """Supplementary groups, then group, then user: each step needs what the next gives away."""
+    try:
+        if os.geteuid() == 0:
+            os.setgroups(account.groups)
+        if account.gid is not None and {account.gid} != set(os.getresgid()):
+            os.setresgid(account.gid, account.gid, account.gid)
+        if account.uid is not None and {account.uid} != set(os.getresuid()):
+            os.setresuid(account.uid, account.uid, account.uid)
+            # A process that changed its user may no longer look into its own /proc/self; that
+            # protects secrets of the former user, of which there are none here.
+            _prctl(_PR_SET_DUMPABLE, 1)
+    except OSError as error:
+        raise PrivilegeError(
+            f"cannot become user {account.uid} group {account.gid}: {error.strerror}"
+            " (start it as root, or as that user without naming one)"
+        ) from error
+
+
+def _prove_gone(account: Account) -> None:
+    """Try to get the old privileges back, and fail if that works."""
+    if account.uid is not None:
+        if set(os.getresuid()) != {account.uid}:
+            raise PrivilegeError(f"still holds users {os.getresuid()} after becoming {account.uid}")
+        with contextlib.suppress(PermissionError):
+            os.setresuid(0, -1, -1)
+            raise PrivilegeError(f"could become root again after becoming user {account.uid}")
+    _set_capabilities(0)  # where the change of user left any (securebits, ambient ones)
+    if account.gid is not None and set(os.getresgid()) != {account.gid}:
+        raise PrivilegeError(
+            f"still holds groups {os.getresgid()} after becoming group {account.gid}"
+        )
+
+
+def _keep_file_capabilities() -> None:
+    """Drop everything but the file capabilities, as far as this root has anything."""
+    permitted = capabilities()
+    if permitted & 1 << CAP_SETPCAP:
+        capability = 0
+        while _prctl(_PR_CAPBSET_READ, capability) >= 0:
+            if _prctl(_PR_CAPBSET_DROP, capability) < 0:
+                raise PrivilegeError(f"cannot drop capability {capability} from the bounding set")
+            capability += 1
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _set_capabilities(permitted & FILE_CAPABILITIES)
+    if capabilities() & ~FILE_CAPABILITIES:
+        raise PrivilegeError(f"still holds capabilities {capabilities():#x}")
+
+
+def capabilities() -> int:
+    """The permitted capabilities of this thread, one bit each (capget(2))."""
+    import ctypes
+
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capget(header, data) != 0:
+        raise PrivilegeError(f"cannot read the capabilities: {os.strerror(ctypes.get_errno())}")
+    return data[1] | data[4] << 32
+
+
+def _set_capabilities(wanted: int) -> None:
+    """Set effective and permitted to `wanted`, inheritable to nothing."""
+    import ctypes
+
+    low, high = wanted & 0xFFFFFFFF, wanted >> 32
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, data) != 0:
+        raise PrivilegeError(f"cannot drop capabilities: {os.strerror(ctypes.get_errno())}")
+
+
+def _prctl(option: int, argument: int) -> int:
+    import ctypes
+
+    unsigned = ctypes.c_ulong
+    result: int = ctypes.CDLL(None).prctl(option, unsigned(argument), *(unsigned(0),) * 3)
+    return result
