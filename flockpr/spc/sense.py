@@ -135,27 +135,29 @@ def parse_sense(data: bytes) -> Sense | None:
         format or ends before the additional sense codes.
     """
     response = data[0] & 0x7F if data else 0
+    data = data[: 8 + data[7]] if len(data) > 7 else data  # ADDITIONAL SENSE LENGTH
     if response == 0x70 and len(data) >= 14:
-        return Sense(data[2] & 0x0F, data[12], data[13], _pointer(data[15:18]))
-    if response == 0x72 and len(data) >= 4:
-        return Sense(data[1] & 0x0F, data[2], data[3], _pointer(_specific_descriptor(data)))
-    return None
+        key, codes, specific = data[2], data[12:14], data[15:18]
+    elif response == 0x72 and len(data) >= 4:
+        key, codes, specific = data[1], data[2:4], _specific_descriptor(data)
+    else:
+        return None
+    return Sense(key & 0x0F, codes[0], codes[1], _pointer(key & 0x0F, specific))
 
 
 def _specific_descriptor(data: bytes) -> bytes:
-    """Return the bytes of the sense key specific descriptor (type 02h), or none."""
+    """Return the three bytes of the sense key specific descriptor (type 02h), or none."""
     offset = 8
     while offset + 2 <= len(data):
-        length = 2 + data[offset + 1]
         if data[offset] == 0x02:
             return data[offset + 4 : offset + 7]
-        offset += length
+        offset += 2 + data[offset + 1]
     return b""
 
 
-def _pointer(specific: bytes) -> FieldPointer | None:
-    """Read the three SENSE KEY SPECIFIC bytes of ILLEGAL REQUEST."""
-    if len(specific) < 3 or not specific[0] & _SKSV:
+def _pointer(key: int, specific: bytes) -> FieldPointer | None:
+    """Read the three SENSE KEY SPECIFIC bytes; with other keys they mean other things."""
+    if key != ILLEGAL_REQUEST or len(specific) < 3 or not specific[0] & _SKSV:
         return None
     bit = specific[0] & 0x07 if specific[0] & _BPV else None
     return FieldPointer(bool(specific[0] & _CD), specific[1] << 8 | specific[2], bit)
