@@ -1,0 +1,22 @@
+"""The wall clock, for records that people read; nothing is decided by it."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+
+def utc_now() -> str:
+    """Now, UTC, ISO 8601 with microseconds and "Z"."""
+    now = dt.datetime.now(dt.UTC)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def seconds_since(text: str) -> float | None:
+    """Seconds from a time that `utc_now` wrote until now; None if it is not such a text."""
+    try:
+        then = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if then.tzinfo is None:
+        return None
+    return (dt.datetime.now(dt.UTC) - then).total_seconds()

@@ -1,0 +1,152 @@
+"""Files below a directory descriptor, opened so that nothing foreign can be mistaken for ours.
+
+Every open has O_NOFOLLOW (a symbolic link in a file's place is an error, not a detour) and,
+for reading, O_NONBLOCK (a FIFO in its place must not hang the daemon), and what was opened
+must be a regular file. Errors become `StoreError`s that name the file and a remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+from flockpr.errors import StateUnreadable, StoreError, StoreUnavailable
+from flockpr.store.layout import MAX_DOCUMENT
+from flockpr.store.syscalls import Syscalls
+
+_REMEDY = {
+    errno.ENOSPC: "free space on that file system",
+    errno.EDQUOT: "raise the quota or free space on that file system",
+    errno.EROFS: "mount that file system read-write",
+    errno.EACCES: "give the user or group that the daemon runs as access to the lock directory",
+    errno.EPERM: "give the user or group that the daemon runs as access to the lock directory",
+    errno.ESTALE: "the file server no longer knows this file: check the mount and the export",
+    errno.EIO: "check the storage, the mount and the kernel log",
+    errno.EMFILE: "raise the limit of open files of the daemon",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.ETIMEDOUT: "check the network and the file server",
+    errno.ENOLCK: "start the lock service of that mount (rpc.statd), or mount with NFSv4",
+}
+
+NEEDS_A_PERSON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Failures that do not pass by waiting."""
+
+
+def unavailable(error: OSError, what: str, path: str) -> StoreError:
+    """The StoreError for a failed system call.
+
+    Args:
+        error: What the system call raised; kept as the cause's `errno` attribute.
+        what: What was being done, as "cannot ...".
+        path: The file or directory.
+    """
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
+        return StateUnreadable(
+            f"{what}: {os.strerror(error.errno)}",
+            path,
+            "something else stands in its place: restore the file from a backup",
+        )
+    remedy = _REMEDY.get(error.errno or 0, "check the file system and the kernel log")
+    failure = StoreUnavailable(f"{what}: {error.strerror}", path, remedy)
+    failure.errno = error.errno
+    return failure
+
+
+def open_directory(syscalls: Syscalls, name: str, *, dir_fd: int | None = None) -> int:
+    """A descriptor of a directory. On NFS this open asks the server for its attributes, and
+    a changed directory drops the names that the client had cached, absent ones included.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    return syscalls.open(name, flags, dir_fd=dir_fd)
+
+
+def read_whole(syscalls: Syscalls, name: str, *, dir_fd: int, most: int = MAX_DOCUMENT) -> bytes:
+    """All bytes of a regular file, opened afresh and closed at once.
+
+    Raises:
+        OSError: As the system call.
+        StateUnreadable: It is no regular file, or larger than `most`.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = syscalls.open(name, flags, dir_fd=dir_fd)
+    try:
+        status = syscalls.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise StateUnreadable("is no regular file", name, "restore it from a backup")
+        if status.st_size > most:
+            raise StateUnreadable(f"is larger than {most} bytes", name, "restore it from a backup")
+        return read_all(syscalls, fd, status.st_size + 1, most)
+    finally:
+        syscalls.close(fd)
+
+
+def read_all(syscalls: Syscalls, fd: int, first: int, most: int) -> bytes:
+    """Read to the end of file; one read in the usual case."""
+    data = syscalls.read(fd, first)
+    if len(data) < first:
+        more = syscalls.read(fd, 65536) if data else b""
+        if not more:
+            return data
+        data += more
+    parts = [data]
+    total = len(data)
+    while more := syscalls.read(fd, 1 << 20):
+        parts.append(more)
+        total += len(more)
+        if total > most:
+            raise StateUnreadable(f"grew beyond {most} bytes while read")
+    return b"".join(parts)
+
+
+def write_new(
+    syscalls: Syscalls, name: str, data: bytes, *, dir_fd: int, mode: int, sync: bool = True
+) -> None:
+    """Create a file with these contents; `sync`: on stable storage before the return.
+
+    On any failure nothing of that name is left.
+
+    Raises:
+        OSError: As the system call; FileExistsError if the name is taken.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    fd = syscalls.open(name, flags, mode, dir_fd=dir_fd)
+    try:
+        try:
+            syscalls.fchmod(fd, mode)
+            write_all(syscalls, fd, data)
+            if sync:
+                syscalls.fsync(fd)
+        finally:
+            # A failed close on NFS can be the first word of a failed write.
+            syscalls.close(fd)
+    except BaseException:
+        discard(syscalls, name, dir_fd=dir_fd)
+        raise
+
+
+def write_all(syscalls: Syscalls, fd: int, data: bytes) -> None:
+    """Write all of it, however many calls that takes."""
+    done = syscalls.write(fd, data)
+    while done < len(data):
+        done += syscalls.write(fd, data[done:])
+
+
+def discard(syscalls: Syscalls, name: str, *, dir_fd: int) -> None:
+    """Unlink a name of our own making; a failure leaves litter and nothing worse."""
+    with contextlib.suppress(OSError):
+        syscalls.unlink(name, dir_fd=dir_fd)
+
+
+def exists(syscalls: Syscalls, name: str, *, dir_fd: int) -> bool:
+    """Whether the name is there, as far as this host's caches know.
+
+    Raises:
+        OSError: Anything but ENOENT.
+    """
+    try:
+        syscalls.stat(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""`lun.json`: what a logical unit is, generated once and the same from every host."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import uuid
+from typing import Any
+
+import attrs
+
+from flockpr.errors import ConfigError, LunNotFound, NewerFormat, StateUnreadable
+from flockpr.store import files
+from flockpr.store.layout import FORMAT, IDENTITY, LUN_NAME
+from flockpr.store.strict import Malformed, Reader, loads
+from flockpr.store.syscalls import Syscalls
+
+MAX_IDENTITY = 64 << 10
+HELPER_PORT = 1
+"""Relative target port identifier of the helper door, on every host."""
+
+_SERIAL = re.compile(r"[ -~]{1,252}")
+_WWID = re.compile(r"[!-~]{1,512}")
+
+
+@attrs.frozen
+class LunIdentity:
+    """A logical unit's lasting properties.
+
+    Attributes:
+        name: Of its directory.
+        incarnation: 128 random bits in hexadecimal; another one is another logical unit.
+        naa: NAA identifier as Linux writes it: "naa." and 16 digits, locally assigned (3h).
+        serial: Unit serial number (VPD page 80h).
+        wwids: Identifiers of devices that are this logical unit, as the helper door
+            finds them; `naa` counts without being listed.
+        lun: Logical unit number, unique in the root.
+        image: Backing image, relative to the root; None for a lock directory alone.
+        target_ports: Relative target port identifiers; 1 is the helper door.
+        created: UTC, ISO 8601.
+        format: Of the document.
+    """
+
+    name: str
+    incarnation: str
+    naa: str
+    serial: str
+    lun: int
+    created: str
+    wwids: tuple[str, ...] = ()
+    image: str | None = None
+    target_ports: tuple[int, ...] = (HELPER_PORT,)
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `lun.json`."""
+        result = attrs.asdict(self)
+        result["wwids"] = list(self.wwids)
+        result["target_ports"] = list(self.target_ports)
+        return {"format": result.pop("format"), **result}
+
+
+def check_lun_name(name: str) -> str:
+    """The name, if it is one.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not LUN_NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name for a LUN: 1 to 64 letters, digits, '.', '_', '+', '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def check_image(image: str) -> str:
+    """A backing image's path, if it stays inside the root.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    parts = image.split("/")
+    if not image or image.startswith("/") or ".." in parts or "\0" in image:
+        raise ConfigError(f"{image!r} is no path inside the root (relative, without '..')")
+    return image
+
+
+def check_wwid(wwid: str) -> str:
+    """A device identifier, if it is one.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not _WWID.fullmatch(wwid):
+        raise ConfigError(f"{wwid!r} is no device identifier: 1 to 512 printable characters")
+    return wwid
+
+
+def check_serial(serial: str) -> str:
+    """A unit serial number, if it is one.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not _SERIAL.fullmatch(serial):
+        raise ConfigError(f"{serial!r} is no serial number: 1 to 252 printable characters")
+    return serial
+
+
+def new_naa() -> str:
+    """A locally assigned NAA identifier (SPC-4 7.8.6.6.4): 3h and 60 random bits."""
+    return f"naa.3{secrets.randbits(60):015x}"
+
+
+def new_serial() -> str:
+    """A random unit serial number."""
+    return str(uuid.uuid4())
+
+
+def encode_identity(identity: LunIdentity) -> bytes:
+    """The bytes of `lun.json`."""
+    return (json.dumps(identity.to_json(), indent=2) + "\n").encode()
+
+
+def read_identity(syscalls: Syscalls, lun_fd: int, path: str) -> LunIdentity:
+    """The identity in an open lock directory.
+
+    Raises:
+        LunNotFound: There is no `lun.json`: not a lock directory.
+        StateUnreadable: It cannot be read as ours.
+        StoreUnavailable: Input or output failed.
+    """
+    where = f"{path}/{IDENTITY}"
+    try:
+        data = files.read_whole(syscalls, IDENTITY, dir_fd=lun_fd, most=MAX_IDENTITY)
+    except FileNotFoundError:
+        raise LunNotFound(
+            "is no lock directory: lun.json is missing",
+            path,
+            "create one with `flockpr lun create`, or restore it from a backup",
+        ) from None
+    except StateUnreadable as error:
+        raise StateUnreadable(error.what, where, error.remedy) from None
+    except OSError as error:
+        raise files.unavailable(error, "cannot be read", where) from error
+    try:
+        return _decode(data)
+    except _Newer as error:
+        raise NewerFormat(str(error), where, "run a newer flockpr on this host") from None
+    except (Malformed, ConfigError) as error:
+        raise StateUnreadable(str(error), where, "restore it from a backup") from None
+
+
+class _Newer(Malformed):
+    pass
+
+
+def _decode(data: bytes) -> LunIdentity:
+    reader = Reader(loads(data), "lun")
+    number = reader.integer("format", 1, 1 << 31)
+    if number > FORMAT:
+        raise _Newer(f"format {number} is newer than format {FORMAT}, which this reads")
+    identity = LunIdentity(
+        format=number,
+        name=check_lun_name(reader.string("name")),
+        incarnation=reader.hexadecimal("incarnation", 32),
+        naa=reader.string("naa"),
+        serial=check_serial(reader.string("serial")),
+        lun=reader.integer("lun", 0, 16383),
+        created=reader.string("created"),
+        wwids=tuple(check_wwid(str(item)) for item in reader.items("wwids", 256)),
+        image=_image(reader.optional_string("image")),
+        target_ports=_ports(reader.items("target_ports", 256)),
+    )
+    reader.done()
+    return identity
+
+
+def _image(image: str | None) -> str | None:
+    return None if image is None else check_image(image)
+
+
+def _ports(items: list[Any]) -> tuple[int, ...]:
+    for item in items:
+        if type(item) is not int or not 1 <= item <= 0xFFFF:
+            raise Malformed(f"{item!r} is no relative target port identifier")
+    if HELPER_PORT not in items or len(set(items)) != len(items):
+        raise Malformed("target_ports must list 1 and each port once")
+    return tuple(items)

@@ -1,0 +1,121 @@
+"""Refused commands: one journal per daemon, for people who ask why a node got a conflict.
+
+A record, not a promise: it is appended without a sync, and losing it changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from flockpr.errors import StoreError
+from flockpr.store import files
+from flockpr.store.base import Applied, applied_to_json
+from flockpr.store.layout import JOURNAL
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 1 << 20
+"""A journal beyond this becomes NAME.old, and the one before that is gone."""
+KEEP_JOURNALS = 32
+"""Journals of this many daemons stay; the longest untouched go first."""
+
+
+class Journal:
+    """The journal of one daemon for one logical unit.
+
+    Args:
+        syscalls: Where the calls go.
+        lun_fd: Descriptor of the lock directory; stays the caller's.
+        daemon: Id of this daemon.
+        host: Name of this host.
+        mode: Permission bits of new files.
+    """
+
+    def __init__(
+        self, syscalls: Syscalls, lun_fd: int, *, daemon: str, host: str, mode: int
+    ) -> None:
+        self._sys = syscalls
+        self._lun_fd = lun_fd
+        self._host = host
+        self._name = f"{daemon}.jsonl"
+        self._mode = mode
+        self._fd = -1
+        self._size = 0
+        self._failed = False
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            self._sys.close(self._fd)
+            self._fd = -1
+
+    def note(self, applied: Applied) -> None:
+        """Append one refused command. Never raises: the first failure is logged."""
+        line = json.dumps({"host": self._host, **applied_to_json(applied)}) + "\n"
+        data = line.encode()
+        try:
+            if self._fd < 0 or self._size + len(data) > MAX_BYTES:
+                self._open()
+            files.write_all(self._sys, self._fd, data)
+            self._size += len(data)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                log.warning("cannot write the journal %s: %s", self._name, error)
+            self._failed = True
+
+    def _open(self) -> None:
+        """Open the journal, and first set a full one aside."""
+        directory = files.open_directory(self._sys, JOURNAL, dir_fd=self._lun_fd)
+        try:
+            if self._fd >= 0:
+                self.close()
+                self._sys.rename(
+                    self._name, f"{self._name}.old", source_fd=directory, target_fd=directory
+                )
+            else:
+                self._drop_old(directory)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._fd = self._sys.open(self._name, flags, self._mode, dir_fd=directory)
+            self._size = self._sys.fstat(self._fd).st_size
+        finally:
+            self._sys.close(directory)
+
+    def _drop_old(self, directory: int) -> None:
+        names = self._sys.listdir(directory)
+        if len(names) < KEEP_JOURNALS:
+            return
+        by_age = sorted(names, key=lambda n: self._sys.stat(n, dir_fd=directory).st_mtime)
+        for name in by_age[: len(names) - KEEP_JOURNALS + 1]:
+            files.discard(self._sys, name, dir_fd=directory)
+
+
+def read_journals(syscalls: Syscalls, lun_fd: int) -> Iterator[dict[str, Any]]:
+    """All refused commands that any daemon's journal still has, journal by journal.
+
+    Lines that cannot be read are passed over: a journal is a record, not a promise.
+    """
+    try:
+        directory = files.open_directory(syscalls, JOURNAL, dir_fd=lun_fd)
+    except OSError:
+        return
+    try:
+        for name in sorted(syscalls.listdir(directory)):
+            try:
+                data = files.read_whole(syscalls, name, dir_fd=directory, most=2 * MAX_BYTES)
+            except (OSError, StoreError):
+                continue
+            for line in data.splitlines():
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(value, dict):
+                    yield value
+    finally:
+        syscalls.close(directory)

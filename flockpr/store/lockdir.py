@@ -1,0 +1,319 @@
+"""A lock directory as a `Store`: commits, presence, publishing, archive, journal together."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from flockpr.core.model import LogicalUnitState
+from flockpr.errors import (
+    LunNotFound,
+    OutcomeUnknown,
+    StateLost,
+    StateUnreadable,
+    StoreError,
+)
+from flockpr.store import files, publish
+from flockpr.store.archive import Archive
+from flockpr.store.base import Applied, AuditRecord, Served, Snapshot, Store
+from flockpr.store.commits import CommitLog
+from flockpr.store.document import Document
+from flockpr.store.identity import LunIdentity, read_identity
+from flockpr.store.journal import Journal, read_journals
+from flockpr.store.layout import KEEP_COMMITS, SEGMENT
+from flockpr.store.presence import Presence
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+ORDER_PATIENCE = 1.0
+"""Seconds to wait for the order lock; then commit without it: the link decides anyway."""
+PATH_CHECK = 1.0
+"""Seconds between two looks whether the path still leads to the directory that is open."""
+UPKEEP = 5.0
+"""Seconds between two looks after lost locks and a registry that fell behind."""
+SETTLE_SECONDS = 60.0
+"""A commit is pruned only when its successor has been seen this long."""
+
+
+class LockDirectory(Store):
+    """The lock directory of one logical unit, opened by one daemon.
+
+    Args:
+        path: ROOT/<lun>.
+        syscalls: Where the calls go; tests put a failing file system here.
+        host: Name of this host, for the record; the default is the system's.
+        patience: Seconds an issued commit of unknown outcome is followed up.
+        keep: Commits that stay below the head.
+        segment: Transactions in a segment of the audit trail.
+        settle: Seconds that a commit stays after its successor was seen.
+
+    Raises:
+        LunNotFound: There is no such lock directory.
+        StateUnreadable: What is there cannot be read as ours.
+        StoreUnavailable: Input or output failed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        syscalls: Syscalls | None = None,
+        host: str | None = None,
+        patience: float = 5.0,
+        keep: int = KEEP_COMMITS,
+        segment: int = SEGMENT,
+        settle: float = SETTLE_SECONDS,
+    ) -> None:
+        self._sys = syscalls or Syscalls()
+        self.path = path
+        self.host = host or socket.gethostname()
+        self.daemon = secrets.token_hex(16)
+        self._settle = settle
+        self._seen: list[tuple[float, int]] = []
+        self._next_upkeep = 0.0
+        self._next_path_check = 0.0
+        self._behind: Document | None = None
+        self._ordered = False
+        self._fd = self._open_lun()
+        try:
+            self._check_open()
+            self.identity: LunIdentity = read_identity(self._sys, self._fd, path)
+            mode = 0o660 if self._status.st_mode & 0o020 else 0o600
+            self._commits = CommitLog(
+                self._sys,
+                self._fd,
+                path,
+                incarnation=self.identity.incarnation,
+                daemon=self.daemon,
+                host=self.host,
+                mode=mode,
+                patience=patience,
+            )
+        except OSError as error:
+            self._sys.close(self._fd)
+            raise files.unavailable(error, "cannot be opened", path) from error
+        except BaseException:
+            self._sys.close(self._fd)
+            raise
+        self._mode = mode
+        self._presence = Presence(self._sys, self._fd, path)
+        self._archive = Archive(
+            self._sys,
+            self._fd,
+            path,
+            self._commits,
+            daemon=self.daemon,
+            mode=mode,
+            segment=segment,
+            keep=keep,
+        )
+        self._journal = Journal(self._sys, self._fd, daemon=self.daemon, host=self.host, mode=mode)
+
+    def _open_lun(self) -> int:
+        try:
+            return files.open_directory(self._sys, self.path)
+        except FileNotFoundError:
+            raise LunNotFound(
+                "does not exist", self.path, "`flockpr lun list` shows what does"
+            ) from None
+        except OSError as error:
+            raise files.unavailable(error, "cannot be opened", self.path) from error
+
+    def _check_open(self) -> None:
+        self._status = self._sys.fstat(self._fd)
+        if self._status.st_mode & stat.S_IWOTH:
+            raise StateUnreadable(
+                "may be written by everybody", self.path, f"chmod o-w {self.path}"
+            )
+
+    # ------------------------------------------------------------------ Store
+
+    def head(self) -> Snapshot:
+        """See `Store.head`. A deleted logical unit is `LunNotFound`."""
+        self._check_path()
+        document = self._commits.head()
+        if document.snapshot.deleted:
+            raise LunNotFound("was deleted", self.path, "`flockpr lun list` shows what exists")
+        return document.snapshot
+
+    def ensure_durable(self, snapshot: Snapshot) -> None:
+        """See `Store.ensure_durable`."""
+        self._commits.ensure_durable(snapshot.number)
+
+    def order(self) -> bool:
+        """Wait a moment for the right to commit next; never fails, because the right is a
+        courtesy between daemons and the link is the law.
+
+        Returns:
+            Whether there was a wait, so that the head has probably moved.
+        """
+        try:
+            self._ordered = self._presence.take_order(0)
+            if self._ordered:
+                return False
+            self._ordered = self._presence.take_order(ORDER_PATIENCE)
+        except StoreError as error:
+            log.warning("%s", error)
+            return False
+        return True
+
+    def disorder(self) -> None:
+        """Give the right to commit next away."""
+        if self._ordered:
+            self._ordered = False
+            self._presence.leave_order()
+
+    def commit(
+        self,
+        base: Snapshot,
+        state: LogicalUnitState,
+        applied: Sequence[Applied],
+        *,
+        served: Mapping[int, Served],
+        may_issue: Callable[[], bool] = lambda: True,
+        deleted: bool = False,
+    ) -> Snapshot | None:
+        """See `Store.commit`."""
+        known = self._commits.known
+        if known is None or known.snapshot is not base:
+            return None  # the caller's base is not what this store showed last
+        self._check_path(now=True)
+        try:
+            document = self._commits.append(
+                known, state, applied, served=served, may_issue=may_issue, deleted=deleted
+            )
+        except OutcomeUnknown as error:
+            log.error("outcome unknown: %s", error)
+            raise
+        if document is None:
+            return None
+        self._behind = document
+        return document.snapshot
+
+    def tidy(self) -> None:
+        """See `Store.tidy`."""
+        document = self._commits.known
+        if document is None:
+            return
+        now = time.monotonic()
+        self._note_seen(now, document.number)
+        try:
+            if self._behind is not None:
+                self._publish(self._behind)
+            if now >= self._next_upkeep:
+                self._next_upkeep = now + UPKEEP
+                self._upkeep(document, now)
+        except (OSError, StoreError) as error:
+            log.warning("%s: upkeep: %s", self.path, error)
+
+    def hold(self, slot: int) -> bool:
+        """See `Store.hold`."""
+        try:
+            return self._presence.hold(slot)
+        except StoreError as error:
+            log.warning("%s", error)
+            return False
+
+    def drop(self, slot: int) -> None:
+        """See `Store.drop`."""
+        self._presence.drop(slot)
+
+    def alive(self, slot: int) -> bool | None:
+        """See `Store.alive`."""
+        return self._presence.alive(slot)
+
+    def history(self, since: int = 1) -> Iterator[AuditRecord]:
+        """See `Store.history`."""
+        return self._archive.history(since)
+
+    def history_begins(self) -> int:
+        """See `Store.history_begins`."""
+        return self._archive.begins()
+
+    def refusals(self) -> Iterator[dict[str, Any]]:
+        """The refused commands in all daemons' journals, as JSON objects."""
+        return read_journals(self._sys, self._fd)
+
+    def published(self) -> int | None:
+        """See `Store.published`."""
+        return publish.published_number(self._sys, self._fd)
+
+    def note_refusal(self, applied: Applied) -> None:
+        """See `Store.note_refusal`."""
+        self._journal.note(applied)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._journal.close()
+        self._presence.close()
+        self._commits.close()
+        if self._fd >= 0:
+            self._sys.close(self._fd)
+            self._fd = -1
+
+    # ------------------------------------------------------------------ upkeep
+
+    def _check_path(self, *, now: bool = False) -> None:
+        """Whether the path still leads to this directory: another one put in its place
+        (a restored backup, say) may be served by somebody else by now.
+        """
+        clock = time.monotonic()
+        if not now and clock < self._next_path_check:
+            return
+        try:
+            fd = files.open_directory(self._sys, self.path)
+        except FileNotFoundError:
+            raise LunNotFound("was removed or renamed", self.path) from None
+        except OSError as error:
+            raise files.unavailable(error, "cannot be opened", self.path) from error
+        try:
+            status = self._sys.fstat(fd)
+            if (status.st_dev, status.st_ino) != (self._status.st_dev, self._status.st_ino):
+                raise StateLost(
+                    "another directory stands in the place of the one that was opened",
+                    self.path,
+                    "restart this daemon when you know why",
+                )
+        except OSError as error:
+            raise files.unavailable(error, "cannot be examined", self.path) from error
+        finally:
+            self._sys.close(fd)
+        self._next_path_check = clock + PATH_CHECK
+
+    def _publish(self, document: Document) -> None:
+        self._behind = None
+        publish.publish(
+            self._sys, self._fd, self.identity, document, daemon=self.daemon, mode=self._mode
+        )
+
+    def _upkeep(self, document: Document, now: float) -> None:
+        if self._presence.lost_locks():
+            log.warning("%s: the file server took our locks away; taking them again", self.path)
+            self._presence.retake()
+        if (self.published() or 0) < document.number:
+            self._publish(document)
+        settled = self._settled(now)
+        if settled and self._presence.take_tidy():
+            try:
+                self._archive.tidy(document.number, settled=settled)
+            finally:
+                self._presence.leave_tidy()
+
+    def _note_seen(self, now: float, number: int) -> None:
+        if not self._seen or (number > self._seen[-1][1] and now - self._seen[-1][0] >= 1.0):
+            self._seen.append((now, number))
+
+    def _settled(self, now: float) -> int:
+        """The newest commit whose successor was seen `settle` seconds ago or earlier."""
+        settled = 0
+        while self._seen and now - self._seen[0][0] >= self._settle:
+            settled = self._seen.pop(0)[1] - 1
+        if settled:
+            self._seen.insert(0, (now - self._settle, settled + 1))
+        return settled

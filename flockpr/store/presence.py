@@ -1,0 +1,171 @@
+"""Who is alive: byte ranges that stand in for registrants, and the order of commits.
+
+Nothing is decided by a held or lost lock, with one exception that the standard itself asks
+for: a SPC-2 reservation ends with its holder's nexus, and a holder whose range can be taken
+is such a lost nexus.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import time
+
+from portalocker.constants import LockFlags
+from portalocker.exceptions import AlreadyLocked, LockException
+
+from flockpr.errors import StoreError
+from flockpr.store import files
+from flockpr.store.layout import FORMAT, LOCKS, ORDER, READS_FORMAT, SLOT, TIDY
+from flockpr.store.rangelock import OfdRange
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """The `locks` file of one logical unit, as one daemon uses it.
+
+    One open file description per role: a holder's own locks are invisible to its own
+    questions, so questions go through another one than holding does.
+
+    Args:
+        syscalls: Where the calls go.
+        lun_fd: Descriptor of the lock directory; stays the caller's.
+        path: Its path, for messages.
+    """
+
+    def __init__(self, syscalls: Syscalls, lun_fd: int, path: str) -> None:
+        self._sys = syscalls
+        self._lun_fd = lun_fd
+        self._path = f"{path}/{LOCKS}"
+        self._hold_fd = -1
+        self._ask_fd = -1
+        self._held: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of every range."""
+        for fd in (self._hold_fd, self._ask_fd):
+            if fd >= 0:
+                self._sys.close(fd)
+        self._hold_fd = self._ask_fd = -1
+        self._held.clear()
+
+    # ------------------------------------------------------------------ slots
+
+    def hold(self, slot: int) -> bool:
+        """Take a registrant's range; False where another daemon has it, or locks fail."""
+        if slot in self._held:
+            return True
+        if self._lock(self._holder(), SLOT + slot):
+            self._held.add(slot)
+            return True
+        return False
+
+    def drop(self, slot: int) -> None:
+        """Let go of a registrant's range."""
+        if slot not in self._held:
+            return
+        self._held.discard(slot)
+        self._unlock(self._hold_fd, SLOT + slot)
+
+    def alive(self, slot: int) -> bool | None:
+        """Whether anybody holds a registrant's range; None where that cannot be told."""
+        if slot in self._held:
+            return True
+        try:
+            return OfdRange(SLOT + slot, syscalls=self._sys).held_by_another(self._asker())
+        except (LockException, StoreError):
+            return None
+
+    def lost_locks(self) -> bool:
+        """Whether the server took our ranges away: reading through a descriptor whose lock
+        was lost is EIO on NFSv4, until it is closed.
+        """
+        if self._hold_fd < 0:
+            return False
+        try:
+            self._sys.pread(self._hold_fd, 1, 0)
+        except OSError as error:
+            return error.errno in (errno.EIO, errno.ESTALE)
+        return False
+
+    def retake(self) -> None:
+        """After `lost_locks`: open anew and take again what we held."""
+        held, self._held = self._held, set()
+        self._sys.close(self._hold_fd)
+        self._hold_fd = -1
+        for slot in held:
+            self.hold(slot)
+
+    # ------------------------------------------------------------------ order
+
+    def take_order(self, patience: float) -> bool:
+        """Wait at most `patience` seconds for the right to commit next.
+
+        Efficiency only: without it two daemons' commits collide and one decides again.
+        """
+        return self._wait(ORDER, patience)
+
+    def leave_order(self) -> None:
+        """Give the right to commit next away."""
+        self._unlock(self._hold_fd, ORDER)
+
+    def take_tidy(self) -> bool:
+        """The right to archive and prune, if nobody has it."""
+        return self._lock(self._holder(), TIDY)
+
+    def leave_tidy(self) -> None:
+        """Give it away."""
+        self._unlock(self._hold_fd, TIDY)
+
+    def _wait(self, start: int, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        while not self._lock(self._holder(), start):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(random.uniform(0.0005, 0.004))  # noqa: S311 - jitter, not secrecy
+        return True
+
+    # ------------------------------------------------------------------ plumbing
+
+    def _holder(self) -> int:
+        if self._hold_fd < 0:
+            self._hold_fd = self._open()
+            self._lock(self._hold_fd, READS_FORMAT + FORMAT, shared=True)
+        return self._hold_fd
+
+    def _asker(self) -> int:
+        if self._ask_fd < 0:
+            self._ask_fd = self._open()
+        return self._ask_fd
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = self._sys.open(LOCKS, flags, dir_fd=self._lun_fd)
+        except OSError as error:
+            raise files.unavailable(error, "cannot be opened", self._path) from error
+        return fd
+
+    def _lock(self, fd: int, start: int, *, shared: bool = False) -> bool:
+        """A lock that fails for another reason than contention is logged and counts as not
+        held: a daemon without locks still commits correctly.
+        """
+        mode = LockFlags.SHARED if shared else LockFlags.EXCLUSIVE
+        try:
+            OfdRange(start, syscalls=self._sys).lock(fd, mode | LockFlags.NON_BLOCKING)
+        except AlreadyLocked:
+            return False
+        except LockException as error:
+            log.warning("%s: cannot lock byte %#x: %s", self._path, start, error)
+            return False
+        return True
+
+    def _unlock(self, fd: int, start: int) -> None:
+        try:
+            OfdRange(start, syscalls=self._sys).unlock(fd)
+        except LockException as error:
+            log.warning("%s: cannot unlock byte %#x: %s", self._path, start, error)

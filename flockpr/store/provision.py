@@ -1,0 +1,365 @@
+"""Creating, listing and deleting logical units in a root directory.
+
+A LUN appears whole or not at all: its directory is built under another name and renamed
+into place, which fails if the name is taken. Its number is claimed by creating a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Sequence
+
+import attrs
+
+from flockpr.core.model import LogicalUnitState
+from flockpr.errors import ConfigError, LunExists, LunNotFound, StoreError
+from flockpr.store import files, publish
+from flockpr.store.base import Applied, Snapshot
+from flockpr.store.clock import utc_now
+from flockpr.store.document import Document, encode
+from flockpr.store.identity import (
+    LunIdentity,
+    check_image,
+    check_lun_name,
+    check_serial,
+    check_wwid,
+    encode_identity,
+    new_naa,
+    new_serial,
+)
+from flockpr.store.identity import read_identity as _read_identity
+from flockpr.store.layout import (
+    AUDIT,
+    COMMITS,
+    DELETED_PREFIX,
+    IDENTITY,
+    JOURNAL,
+    LOCKS,
+    LUN_NAME,
+    NEW_PREFIX,
+    NUMBERS,
+    commit_name,
+)
+from flockpr.store.lockdir import LockDirectory
+from flockpr.store.syscalls import Syscalls
+
+MAX_LUNS = 16384
+_STAMP = b"flockpr lock file, format 1: lock bytes at 2^62 and up; these bytes are a hint\n"
+
+
+@attrs.frozen
+class LunListing:
+    """One entry of a root: its identity, or why it has none."""
+
+    name: str
+    identity: LunIdentity | None
+    error: StoreError | None = None
+
+
+def create_lun(
+    root: str,
+    name: str,
+    *,
+    group: str | None = None,
+    image: str | None = None,
+    wwids: Sequence[str] = (),
+    serial: str | None = None,
+    lun: int | None = None,
+    syscalls: Syscalls | None = None,
+) -> LunIdentity:
+    """Create a logical unit; the root too, if only it is missing.
+
+    Args:
+        root: The root directory.
+        name: Of the LUN; becomes the name of its directory.
+        group: Group that may use it besides the owner (name or number).
+        image: Backing image, relative to the root.
+        wwids: Identifiers of devices that are this LUN.
+        serial: Unit serial number; random if not given.
+        lun: Logical unit number; the lowest free one if not given.
+        syscalls: Where the calls go.
+
+    Raises:
+        ConfigError: An argument is not valid.
+        LunExists: The name, or the number, is taken.
+        StoreError: Input or output failed; nothing is left of the LUN.
+    """
+    sys_ = syscalls or Syscalls()
+    check_lun_name(name)
+    gid = _group(group)
+    identity = LunIdentity(
+        name=name,
+        incarnation=secrets.token_hex(16),
+        naa=new_naa(),
+        serial=new_serial() if serial is None else check_serial(serial),
+        lun=-1,
+        created=utc_now(),
+        wwids=tuple(check_wwid(wwid) for wwid in wwids),
+        image=None if image is None else check_image(image),
+    )
+    root_fd = _open_root(sys_, root, gid, create=True)
+    try:
+        number = _claim_number(sys_, root_fd, root, identity, wanted=lun, gid=gid)
+        identity = attrs.evolve(identity, lun=number)
+        try:
+            _build(sys_, root_fd, root, identity, gid)
+        except BaseException:
+            files.discard(sys_, f"{NUMBERS}/{number}", dir_fd=root_fd)
+            raise
+    except OSError as error:
+        raise files.unavailable(error, f"cannot create the LUN {name}", root) from error
+    finally:
+        sys_.close(root_fd)
+    return identity
+
+
+def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing]:
+    """All LUNs of a root by name, unreadable ones too.
+
+    Raises:
+        StoreError: The root itself cannot be read.
+    """
+    sys_ = syscalls or Syscalls()
+    root_fd = _open_root(sys_, root)
+    try:
+        names = sorted(name for name in sys_.listdir(root_fd) if LUN_NAME.fullmatch(name))
+    except OSError as error:
+        raise files.unavailable(error, "cannot be listed", root) from error
+    finally:
+        sys_.close(root_fd)
+    result = []
+    for name in names:
+        try:
+            result.append(LunListing(name, read_identity(root, name, syscalls=sys_)))
+        except LunNotFound:
+            continue  # a directory of something else, an image's folder say
+        except StoreError as error:
+            result.append(LunListing(name, None, error))
+    return result
+
+
+def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> LunIdentity:
+    """The identity of one LUN.
+
+    Raises:
+        LunNotFound: There is none of that name.
+        StoreError: It cannot be read.
+    """
+    sys_ = syscalls or Syscalls()
+    check_lun_name(name)
+    path = os.path.join(root, name)
+    try:
+        fd = files.open_directory(sys_, path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LunNotFound(
+            f"there is no LUN {name}", root, f"`flockpr lun list --root {root}` shows what exists"
+        ) from None
+    except OSError as error:
+        raise files.unavailable(error, "cannot be opened", path) from error
+    try:
+        return _read_identity(sys_, fd, path)
+    finally:
+        sys_.close(fd)
+
+
+def delete_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> None:
+    """Delete a LUN: first by a transaction, so that every daemon that serves it stops,
+    then from the file system. A backing image is left alone.
+
+    Raises:
+        LunNotFound: There is none.
+        StoreError: It could not be deleted; say so rather than half-delete.
+    """
+    sys_ = syscalls or Syscalls()
+    identity = read_identity(root, name, syscalls=sys_)
+    # Deleted by a transaction before, and not removed: go on.
+    with contextlib.suppress(LunNotFound):
+        _commit_deletion(os.path.join(root, name), identity, sys_)
+    trash = f"{DELETED_PREFIX}{name}-{identity.incarnation}"
+    root_fd = _open_root(sys_, root)
+    try:
+        sys_.rename(name, trash, source_fd=root_fd, target_fd=root_fd)
+        sys_.fsync(root_fd)
+        shutil.rmtree(os.path.join(root, trash))
+        files.discard(sys_, f"{NUMBERS}/{identity.lun}", dir_fd=root_fd)
+    except OSError as error:
+        raise files.unavailable(error, f"cannot remove the LUN {name}", root) from error
+    finally:
+        sys_.close(root_fd)
+
+
+def _commit_deletion(path: str, identity: LunIdentity, sys_: Syscalls) -> None:
+    store = LockDirectory(path, syscalls=sys_)
+    try:
+        for _ in range(100):
+            base = store.head()
+            applied = event("DELETE", base.state.generation, door="cli")
+            if store.commit(base, base.state, [applied], served=base.served, deleted=True):
+                return
+    finally:
+        store.close()
+    raise StoreError("others commit too quickly", path, f"try again to delete {identity.name}")
+
+
+def event(action: str, generation: int, *, door: str, after: int | None = None) -> Applied:
+    """The audit line of something that is no SCSI command."""
+    return Applied(
+        nexus="",
+        target_port=0,
+        action=action,
+        opcode=None,
+        key=None,
+        service_action_key=None,
+        type=None,
+        status=0,
+        generation_before=generation,
+        generation_after=generation if after is None else after,
+        door=door,
+        time=utc_now(),
+    )
+
+
+# --------------------------------------------------------------------------- steps
+
+
+def _group(group: str | None) -> int | None:
+    if group is None:
+        return None
+    if group.isdigit():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"there is no group {group!r} on this host") from None
+
+
+def _open_root(sys_: Syscalls, root: str, gid: int | None = None, *, create: bool = False) -> int:
+    try:
+        return sys_.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        if not create:
+            raise LunNotFound(
+                "this root does not exist", root, "`flockpr lun create` makes it"
+            ) from None
+    except OSError as error:
+        raise files.unavailable(error, "cannot be opened", root) from error
+    try:
+        os.makedirs(root, mode=0o700)
+        fd = sys_.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        _share(sys_, fd, gid)
+        return fd
+    except OSError as error:
+        raise files.unavailable(error, "cannot be created", root) from error
+
+
+def _share(sys_: Syscalls, fd: int, gid: int | None) -> None:
+    """0700, or with a group 02770: set-group-id, so that what others create is shared too."""
+    if gid is not None:
+        os.fchown(fd, -1, gid)
+    sys_.fchmod(fd, 0o700 if gid is None else 0o2770)
+
+
+def _claim_number(
+    sys_: Syscalls,
+    root_fd: int,
+    root: str,
+    identity: LunIdentity,
+    *,
+    wanted: int | None,
+    gid: int | None,
+) -> int:
+    """Take a number by creating `.numbers/N`, which only one can do."""
+    try:
+        sys_.mkdir(NUMBERS, 0o700, dir_fd=root_fd)
+        fd = files.open_directory(sys_, NUMBERS, dir_fd=root_fd)
+        _share(sys_, fd, gid)
+    except FileExistsError:
+        fd = files.open_directory(sys_, NUMBERS, dir_fd=root_fd)
+    claim = f"{identity.incarnation} {identity.name}\n".encode()
+    try:
+        for number in range(MAX_LUNS) if wanted is None else [wanted]:
+            try:
+                files.write_new(sys_, str(number), claim, dir_fd=fd, mode=_mode(gid))
+                sys_.fsync(fd)
+                return number
+            except FileExistsError:
+                continue
+    finally:
+        sys_.close(fd)
+    if wanted is not None:
+        raise LunExists(f"number {wanted} is taken", root, "choose another one")
+    raise LunExists(f"all {MAX_LUNS} numbers are taken", root, "delete a LUN")
+
+
+def _mode(gid: int | None) -> int:
+    return 0o600 if gid is None else 0o660
+
+
+def _build(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity, gid: int | None) -> None:
+    """The whole directory under a passing name, then one rename."""
+    scratch = f"{NEW_PREFIX}{identity.incarnation}"
+    sys_.mkdir(scratch, 0o700, dir_fd=root_fd)
+    try:
+        _fill(sys_, root_fd, scratch, identity, gid)
+        try:
+            sys_.rename(scratch, identity.name, source_fd=root_fd, target_fd=root_fd)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise LunExists(
+                    f"{identity.name} is taken", root, "choose another name, or delete it first"
+                ) from None
+            raise
+        sys_.fsync(root_fd)
+    except BaseException:
+        shutil.rmtree(os.path.join(root, scratch), ignore_errors=True)
+        raise
+
+
+def _fill(
+    sys_: Syscalls, root_fd: int, scratch: str, identity: LunIdentity, gid: int | None
+) -> None:
+    lun_fd = files.open_directory(sys_, scratch, dir_fd=root_fd)
+    try:
+        _share(sys_, lun_fd, gid)
+        mode = _mode(gid)
+        files.write_new(sys_, IDENTITY, encode_identity(identity), dir_fd=lun_fd, mode=mode)
+        files.write_new(sys_, LOCKS, _STAMP, dir_fd=lun_fd, mode=mode)
+        first = first_document(identity)
+        for name in (COMMITS, AUDIT, JOURNAL):
+            sys_.mkdir(name, 0o700, dir_fd=lun_fd)
+            fd = files.open_directory(sys_, name, dir_fd=lun_fd)
+            try:
+                _share(sys_, fd, gid)
+                if name == COMMITS:
+                    data = encode(first)
+                    files.write_new(sys_, commit_name(1), data, dir_fd=fd, mode=mode)
+                sys_.fsync(fd)
+            finally:
+                sys_.close(fd)
+        publish.publish(sys_, lun_fd, identity, first, daemon="new", mode=mode)
+        sys_.fsync(lun_fd)
+    finally:
+        sys_.close(lun_fd)
+
+
+def first_document(identity: LunIdentity) -> Document:
+    """Transaction 1: nothing registered, nothing reserved."""
+    daemon = secrets.token_hex(16)
+    txid = secrets.token_hex(16)
+    snapshot = Snapshot(
+        number=1,
+        txid=txid,
+        state=LogicalUnitState(),
+        served={},
+        time=identity.created,
+        host=socket.gethostname(),
+        daemon=daemon,
+    )
+    applied = (event("CREATE", 0, door="cli"),)
+    return Document(identity.incarnation, "", snapshot, applied, {daemon: (1, txid)}, 0)

@@ -1,0 +1,83 @@
+"""`registry.json`: the current state for people and tools. Never read for a decision.
+
+It is a file of its own, renamed into place: the one place in flockpr that renames the
+registry. It may lag for a moment, and a late rename of another host may even put an older
+one back (seen on NFS); whoever finds it behind publishes again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from flockpr.errors import StateUnreadable
+from flockpr.store import files
+from flockpr.store.base import Snapshot, applied_to_json
+from flockpr.store.document import Document, served_to_json, state_to_json
+from flockpr.store.identity import LunIdentity
+from flockpr.store.layout import ASIDE_PREFIX, FORMAT, REGISTRY
+from flockpr.store.strict import Malformed, Reader, loads
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+
+def render(identity: LunIdentity, document: Document) -> bytes:
+    """The bytes of `registry.json` for one commit."""
+    snapshot: Snapshot = document.snapshot
+    return (
+        json.dumps(
+            {
+                "format": FORMAT,
+                "note": "a view, republished after each transaction; the truth is in commits/",
+                "lun": identity.name,
+                "incarnation": identity.incarnation,
+                "number": snapshot.number,
+                "txid": snapshot.txid,
+                "time": snapshot.time,
+                "host": snapshot.host,
+                "deleted": snapshot.deleted,
+                "commands": [applied_to_json(applied) for applied in document.applied],
+                "served": served_to_json(snapshot.served),
+                "state": state_to_json(snapshot.state),
+            },
+            indent=1,
+        )
+        + "\n"
+    ).encode()
+
+
+def publish(
+    syscalls: Syscalls,
+    lun_fd: int,
+    identity: LunIdentity,
+    document: Document,
+    *,
+    daemon: str,
+    mode: int,
+) -> None:
+    """Rename a view of `document` into place, unless a newer one is there.
+
+    Raises:
+        OSError: As the system call; nothing depends on it.
+    """
+    if (published_number(syscalls, lun_fd) or 0) >= document.number:
+        return
+    aside = f"{ASIDE_PREFIX}{daemon}-registry"
+    files.discard(syscalls, aside, dir_fd=lun_fd)
+    data = render(identity, document)
+    files.write_new(syscalls, aside, data, dir_fd=lun_fd, mode=mode, sync=False)
+    try:
+        syscalls.rename(aside, REGISTRY, source_fd=lun_fd, target_fd=lun_fd)
+    except OSError:
+        files.discard(syscalls, aside, dir_fd=lun_fd)
+        raise
+
+
+def published_number(syscalls: Syscalls, lun_fd: int) -> int | None:
+    """The transaction that `registry.json` shows; None where it is missing or unreadable."""
+    try:
+        data = files.read_whole(syscalls, REGISTRY, dir_fd=lun_fd)
+        return Reader(loads(data), "registry").integer("number", 1, 10**16)
+    except (OSError, StateUnreadable, Malformed):
+        return None

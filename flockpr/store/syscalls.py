@@ -1,0 +1,113 @@
+"""Every system call of the store, in one replaceable object.
+
+Tests put a failing, dying or simulated file system in its place; nothing in `flockpr.store`
+calls `os` for a file operation by another way. Each method is the bare call: no retry, no
+translation, no policy.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
+
+COHERENT = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "ramfs", "zfs", "bcachefs", "overlay"}
+)
+"""File systems of one host, whose names and attributes are always current."""
+
+
+class Syscalls:
+    """The real ones. Errors are `OSError`."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+        """The system call open, close-on-exec."""
+        return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+    def close(self, fd: int) -> None:
+        """The system call close."""
+        os.close(fd)
+
+    def read(self, fd: int, size: int) -> bytes:
+        """The system call read."""
+        return os.read(fd, size)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """The system call pread."""
+        return os.pread(fd, size, offset)
+
+    def write(self, fd: int, data: bytes) -> int:
+        """The system call write."""
+        return os.write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        """The system call fsync."""
+        os.fsync(fd)
+
+    def link(self, source: str, target: str, *, dir_fd: int) -> None:
+        """The system call link inside one directory; FileExistsError if the name is taken."""
+        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def rename(self, source: str, target: str, *, source_fd: int, target_fd: int) -> None:
+        """The system call rename."""
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        """The system call unlink."""
+        os.unlink(name, dir_fd=dir_fd)
+
+    def listdir(self, fd: int) -> list[str]:
+        """Names in a directory, in no order."""
+        return os.listdir(fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        """The system call stat of the name itself, never of what a link points to."""
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """The system call fstat."""
+        return os.fstat(fd)
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        """The system call fchmod."""
+        os.fchmod(fd, mode)
+
+    def mkdir(self, name: str, mode: int, *, dir_fd: int) -> None:
+        """The system call mkdir."""
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
+        """F_OFD_SETLK: take (F_RDLCK, F_WRLCK) or release (F_UNLCK) without waiting."""
+        request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+
+    def get_lock(self, fd: int, kind: int, start: int, length: int) -> int:
+        """F_OFD_GETLK: the kind of the first conflicting lock, F_UNLCK if there is none."""
+        request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request)
+        return int(_FLOCK.unpack(answer)[0])
+
+    def coherent(self, fd: int) -> bool:
+        """Whether names and attributes seen through `fd` are always current.
+
+        Decided by the file system's type in the mount table; what is not found there
+        counts as a network file system, which only costs system calls.
+        """
+        device = os.fstat(fd).st_dev
+        return filesystem_type(device) in COHERENT
+
+
+def filesystem_type(device: int) -> str | None:
+    """The file system type of a device number in this process's mount table."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+            for line in table:
+                fields = line.split(" ")
+                if fields[2] == wanted:
+                    return fields[fields.index("-") + 1]
+    except (OSError, ValueError, IndexError):
+        return None
+    return None

@@ -1,0 +1,371 @@
+"""The logical units of one root, each with a thread of its own.
+
+A file server that hangs blocks a system call for as long as it likes. So everything that
+touches a lock directory happens on that LUN's own worker thread, and whoever waits for an
+answer waits a bounded time: a command that has not begun to commit is then withdrawn and
+answered BUSY; one that has cannot be withdrawn and is answered ABORTED COMMAND, outcome
+unknown, and the commands behind it wait for that outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+
+from flockpr.core.model import Nexus
+from flockpr.errors import Busy, ConfigError, OutcomeUnknown, StoreError
+from flockpr.logical_unit import LogicalUnit, Result, failure
+from flockpr.spc.codes import Status
+from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
+from flockpr.store.identity import check_lun_name
+from flockpr.store.lockdir import LockDirectory
+from flockpr.store.provision import list_luns
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 1024
+"""Commands that may wait for one LUN; more are answered TASK SET FULL."""
+REAP_INTERVAL = 0.1
+"""Seconds between two looks for commands whose time is over."""
+REOPEN_AFTER = 1.0
+"""Seconds before a LUN that could not be opened is tried again."""
+INDEX_FRESH = 1.0
+"""Seconds for which the table of device identifiers is believed without a look."""
+
+
+class _Request:
+    """One command on its way: waiting, then issued or withdrawn, then answered once."""
+
+    def __init__(self, work: Callable[[_Request, LogicalUnit], Result], deadline: float) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.future: Future[Result] = Future()
+        self._lock = threading.Lock()
+        self._issued = False
+        self._over = False
+
+    def may_issue(self) -> bool:
+        """The store asks: from True on, the command cannot be withdrawn."""
+        with self._lock:
+            self._issued = not self._over
+            return self._issued
+
+    def expire(self, name: str) -> None:
+        """Its time is over: answer with what is true at this moment."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            issued = self._issued
+        if issued:
+            log.error("%s: outcome unknown: a commit is still under way after its time", name)
+            self.future.set_result(failure(OutcomeUnknown("still under way")))
+        else:
+            self.future.set_result(Result(Status.BUSY))
+
+    def finish(self, result: Result) -> None:
+        """Answer it, unless that was done."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self.future.set_result(result)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been answered."""
+        return self._over
+
+
+class _Worker:
+    """The thread of one LUN."""
+
+    def __init__(self, path: str, door: str, host: str | None) -> None:
+        self.name = os.path.basename(path)
+        self._path = path
+        self._door = door
+        self._host = host
+        self._queue: deque[_Request] = deque()
+        self._wake = threading.Condition()
+        self._current: _Request | None = None
+        self._closing = False
+        self._unit: LogicalUnit | None = None
+        self._failed: StoreError | None = None
+        self._failed_at = 0.0
+        self.thread = threading.Thread(target=self._run, name=f"lun-{self.name}", daemon=True)
+        self.thread.start()
+
+    def put(self, request: _Request) -> bool:
+        """Queue a request; False if too many wait already."""
+        with self._wake:
+            if len(self._queue) >= MAX_QUEUED or self._closing:
+                return False
+            self._queue.append(request)
+            self._wake.notify()
+        return True
+
+    def reap(self, now: float) -> None:
+        """Answer what has waited too long."""
+        for request in [self._current, *tuple(self._queue)]:
+            if request is not None and now >= request.deadline:
+                request.expire(self.name)
+
+    def close(self) -> None:
+        """Let the thread end after what is queued."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue and not self._closing:
+                    self._wake.wait()
+                if not self._queue:
+                    break
+                request = self._queue.popleft()
+                self._current = request
+            if not request.over:
+                request.finish(self._answer(request))
+            self._current = None
+            if not self._queue and self._unit is not None:
+                self._unit.tidy()
+        if self._unit is not None:
+            self._unit.close()
+
+    def _answer(self, request: _Request) -> Result:
+        try:
+            return request.work(request, self._opened())
+        except StoreError as error:
+            log.error("%s: %s", self.name, error)
+            return failure(error)
+        except Exception:
+            log.exception("%s: internal error", self.name)
+            return Result.check(INTERNAL_TARGET_FAILURE)
+
+    def _opened(self) -> LogicalUnit:
+        if self._unit is not None:
+            return self._unit
+        now = time.monotonic()
+        if self._failed is not None and now - self._failed_at < REOPEN_AFTER:
+            raise self._failed
+        try:
+            store = LockDirectory(self._path, host=self._host)
+        except StoreError as error:
+            self._failed, self._failed_at = error, now
+            raise
+        self._failed = None
+        self._unit = LogicalUnit(store, door=self._door, keep_tidy=False)
+        return self._unit
+
+
+class Units:
+    """The logical units below one root, opened when first used. Thread-safe.
+
+    Args:
+        root: The root directory.
+        timeout: Seconds within which every command is answered.
+        host: Name of this host, for the record; the default is the system's.
+    """
+
+    def __init__(self, root: str, *, timeout: float = 10.0, host: str | None = None) -> None:
+        self.root = root
+        self._timeout = timeout
+        self._host = host
+        self._lock = threading.Lock()
+        self._workers: dict[tuple[str, str], _Worker] = {}
+        self._index = _WwidIndex(root, timeout)
+        self._stop = threading.Event()
+        self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+        self._reaper.start()
+
+    def submit(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes = b"",
+        *,
+        door: str = "api",
+        report_attentions: bool = True,
+        long_parameter_length: bool = True,
+    ) -> Future[Result]:
+        """Queue one command; the future is done within about `timeout` seconds, always.
+
+        Args:
+            lun: Name of the LUN.
+            nexus: Who sends it.
+            cdb: The command descriptor block.
+            data_out: Its parameter list.
+            door: Name of the door, for the record.
+            report_attentions: See `LogicalUnit.execute`.
+            long_parameter_length: See `LogicalUnit.execute`.
+
+        Raises:
+            ConfigError: `lun` cannot be the name of a LUN.
+        """
+
+        def work(request: _Request, unit: LogicalUnit) -> Result:
+            return unit.execute(
+                nexus,
+                cdb,
+                data_out,
+                report_attentions=report_attentions,
+                long_parameter_length=long_parameter_length,
+                timeout=max(0.0, request.deadline - time.monotonic()),
+                may_issue=request.may_issue,
+            )
+
+        return self._submit(lun, door, work)
+
+    def attend(self, lun: str, nexus: Nexus, door: str = "api") -> None:
+        """A door says that a nexus is connected; returns at once."""
+
+        def work(_: _Request, unit: LogicalUnit) -> Result:
+            unit.attend(nexus)
+            return Result(Status.GOOD)
+
+        self._submit(lun, door, work)
+
+    def leave(self, lun: str, nexus: Nexus, door: str = "api") -> None:
+        """A door says that a nexus is gone; returns at once."""
+
+        def work(_: _Request, unit: LogicalUnit) -> Result:
+            unit.leave(nexus)
+            return Result(Status.GOOD)
+
+        self._submit(lun, door, work)
+
+    def find_by_wwid(self, wwids: Iterable[str]) -> str | None:
+        """The LUN that one of these device identifiers, or image paths, belongs to.
+
+        Raises:
+            StoreError: The root cannot be read in time.
+        """
+        return self._index.find(wwids)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Finish what is queued and close all LUNs.
+
+        Returns:
+            Whether every worker ended in time; one that hangs in a system call does not.
+        """
+        with self._lock:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.close()
+        deadline = time.monotonic() + timeout
+        for worker in workers:
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
+        self._stop.set()
+        return not any(worker.thread.is_alive() for worker in workers)
+
+    def _submit(
+        self, lun: str, door: str, work: Callable[[_Request, LogicalUnit], Result]
+    ) -> Future[Result]:
+        request = _Request(work, time.monotonic() + self._timeout)
+        if not self._worker(lun, door).put(request):
+            request.finish(Result(Status.TASK_SET_FULL))
+        return request.future
+
+    def _worker(self, lun: str, door: str) -> _Worker:
+        worker = self._workers.get((lun, door))
+        if worker is None:
+            check_lun_name(lun)
+            with self._lock:
+                worker = self._workers.get((lun, door))
+                if worker is None:
+                    worker = _Worker(os.path.join(self.root, lun), door, self._host)
+                    self._workers[lun, door] = worker
+        return worker
+
+    def _reap(self) -> None:
+        while not self._stop.wait(REAP_INTERVAL):
+            now = time.monotonic()
+            for worker in tuple(self._workers.values()):
+                worker.reap(now)
+
+
+class _WwidIndex:
+    """Which LUN a device identifier belongs to, from all `lun.json` of a root.
+
+    Read on a thread of its own, because the root may be on a file server that hangs.
+    """
+
+    def __init__(self, root: str, timeout: float) -> None:
+        self._root = root
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._table: dict[str, str] = {}
+        self._read_at = -1.0
+        self._reading: Future[dict[str, str]] | None = None
+
+    def find(self, wwids: Iterable[str]) -> str | None:
+        """The LUN of the first identifier that is known; reads anew when the table is old."""
+        wanted = [wwid.lower() for wwid in wwids]
+        if not wanted:
+            return None
+        if time.monotonic() - self._read_at > INDEX_FRESH:
+            self._refresh()
+        return next((self._table[wwid] for wwid in wanted if wwid in self._table), None)
+
+    def _refresh(self) -> None:
+        with self._lock:
+            if self._reading is None:
+                self._reading = Future()
+                threading.Thread(
+                    target=self._read, args=(self._reading,), name="wwid-index", daemon=True
+                ).start()
+            reading = self._reading
+        try:
+            self._table = reading.result(self._timeout)
+        except TimeoutError:
+            raise Busy("cannot be listed in time", self._root, "check the mount") from None
+        self._read_at = time.monotonic()
+
+    def _read(self, future: Future[dict[str, str]]) -> None:
+        try:
+            table = build_index(self._root)
+        except (StoreError, ConfigError, OSError) as error:
+            self._done()
+            future.set_exception(error)
+        else:
+            self._done()
+            future.set_result(table)
+
+    def _done(self) -> None:
+        with self._lock:
+            self._reading = None
+
+
+def build_index(root: str) -> dict[str, str]:
+    """By device identifier (in lower case) or image path: the name of the LUN.
+
+    An identifier that two LUNs claim belongs to neither: guessing could let two disks share
+    one reservation.
+
+    Raises:
+        StoreError: The root cannot be listed.
+    """
+    table: dict[str, str] = {}
+    twice = set()
+    for listing in list_luns(root):
+        identity = listing.identity
+        if identity is None:
+            log.warning("%s: %s", listing.name, listing.error)
+            continue
+        claims = {identity.naa.lower(), *(wwid.lower() for wwid in identity.wwids)}
+        if identity.image is not None:
+            path = os.path.join(root, identity.image)
+            claims |= {os.path.abspath(path).lower(), os.path.realpath(path).lower()}
+        for claim in claims:
+            if claim in table and table[claim] != identity.name:
+                log.error("%s is claimed by two LUNs: %s, %s", claim, table[claim], identity.name)
+                twice.add(claim)
+            table[claim] = identity.name
+    return {claim: name for claim, name in table.items() if claim not in twice}
