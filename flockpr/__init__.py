@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         UnknownManager,
     )
-    from flockpr.logical_unit import AuditRecord, LogicalUnit, Result, UnitStatus
+    from flockpr.logical_unit import LogicalUnit, Result
     from flockpr.manager import (
         PRManager,
         create_manager,
@@ -62,8 +62,10 @@ if TYPE_CHECKING:
     from flockpr.spc.prout_list import encode_basic_list, encode_move_list
     from flockpr.spc.sense import Sense, parse_sense
     from flockpr.spc.transport_id import InitiatorPort
+    from flockpr.store.base import AuditRecord
     from flockpr.store.identity import LunIdentity
     from flockpr.store.provision import LunListing, create_lun, delete_lun, list_luns, read_identity
+    from flockpr.unit_status import UnitStatus
 
 __all__ = [
     "AuditRecord",
@@ -130,7 +132,9 @@ _HOMES = {
         "StoreUnavailable",
         "UnknownManager",
     ),
-    "flockpr.logical_unit": ("AuditRecord", "LogicalUnit", "Result", "UnitStatus"),
+    "flockpr.logical_unit": ("LogicalUnit", "Result"),
+    "flockpr.store.base": ("AuditRecord",),
+    "flockpr.unit_status": ("UnitStatus",),
     "flockpr.manager": (
         "PRManager",
         "create_manager",

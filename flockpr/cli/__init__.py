@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from flockpr._version import __version__
 from flockpr.cli import demo, log, lun, serve, status, upgrade
@@ -24,14 +25,20 @@ __all__ = ["ExitCode", "build_parser", "main"]
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code:3d}  {code.meaning}" for code in ExitCode)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviated options: a script's `--js` would change its meaning with a new one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="flockpr",
         description="SCSI-3 persistent reservations for disks that have no SAN behind them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

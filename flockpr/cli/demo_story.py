@@ -163,7 +163,6 @@ class Story:
             ProtocolViolation: A daemon broke a connection off.
         """
         lun_root = os.path.join(self._root, "root")
-        os.mkdir(lun_root, 0o700)
         create_lun(lun_root, LUN)
         self._one.start()
         self._two.start()

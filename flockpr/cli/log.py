@@ -6,18 +6,21 @@ import argparse
 import collections
 import datetime as dt
 import fnmatch
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
 from flockpr.cli.exit_codes import ExitCode
-from flockpr.cli.text import table
+from flockpr.cli.text import printable, table
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
-    from flockpr.logical_unit import AuditRecord
+
+Record: TypeAlias = dict[str, Any]
+"""One record as `--json` shows it (docs/cli.md)."""
 
 _SPAN = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,6 +41,11 @@ def add(verbs: Verbs) -> None:
         "--nexus",
         metavar="NAME",
         help="only this initiator, as the log writes it; * and ? stand for any characters",
+    )
+    parser.add_argument(
+        "--refused",
+        action="store_true",
+        help="the commands that were refused or changed nothing, from the daemons' journals",
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="the newest N")
     add_root(parser)
@@ -70,19 +78,23 @@ def parse_since(text: str) -> dt.datetime:
 
 
 def select(
-    records: Iterable[AuditRecord], *, since: dt.datetime | None, nexus: str | None
-) -> Iterator[AuditRecord]:
+    records: Iterable[Record], *, since: dt.datetime | None, nexus: str | None
+) -> Iterator[Record]:
     """The records from a time on, of an initiator given by name or pattern."""
     for record in records:
-        if since is not None and dt.datetime.fromisoformat(record.time) < since:
+        if since is not None and not _at_or_after(record["time"], since):
             continue
-        if (
-            nexus is not None
-            and record.nexus != nexus
-            and not fnmatch.fnmatchcase(record.nexus, nexus)
-        ):
+        name = str(record["initiator"])
+        if nexus is not None and name != nexus and not fnmatch.fnmatchcase(name, nexus):
             continue
         yield record
+
+
+def _at_or_after(time: object, since: dt.datetime) -> bool:
+    try:
+        return dt.datetime.fromisoformat(str(time)) >= since
+    except (ValueError, TypeError):
+        return False  # no time, or one without a zone: nothing that flockpr wrote
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,62 +105,79 @@ def run(args: argparse.Namespace) -> int:
     root = find_root(args)
     name = read_identity(root, args.lun).name
     with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
-        begins = unit.history_begins()
-        chosen = select(unit.history(), since=args.since, nexus=args.nexus)
-        records = list(collections.deque(chosen, maxlen=args.limit))
+        records: Iterable[Record]
+        if args.refused:
+            begins = None
+            # Each daemon has a journal of its own; their clocks are all there is to go by.
+            records = sorted(map(_complete, unit.refusals()), key=lambda one: str(one["time"]))
+        else:
+            begins = unit.history_begins()
+            records = (_complete(record.to_json()) for record in unit.history())
+        rest = iter(records)
+        first = next(rest, None)
+        everything = itertools.chain([first] if first else [], rest)
+        chosen = select(everything, since=args.since, nexus=args.nexus)
+        shown = list(collections.deque(chosen, maxlen=args.limit))
+    begins_at = first["time"] if first else None
     if args.json:
-        emit_json(
-            {
-                "root": root,
-                "lun": name,
-                "begins": begins,
-                "records": [record_document(record) for record in records],
-            }
-        )
+        head = {"root": root, "name": name, "refused": args.refused}
+        emit_json({**head, "begins": begins, "begins_at": begins_at, "records": shown})
         return ExitCode.GOOD
-    emit([f"{name}: history begins with transaction {begins}"])
-    emit(table(_HEADERS, [_row(record) for record in records]) or ["no records match"])
+    where = f" with transaction {begins}" if begins is not None else ""
+    emit(
+        [
+            f"{name}: {'journals begin' if args.refused else 'history begins'}{where}"
+            + (f" at {printable(str(begins_at))}" if begins_at else "")
+        ]
+    )
+    emit(table(_HEADERS, [_row(record) for record in shown]) or ["no records match"])
     return ExitCode.GOOD
 
 
-def record_document(record: AuditRecord) -> dict[str, object]:
-    """One record as `--json` shows it (docs/cli.md); keys as hex, as everywhere."""
-    return {
-        "number": record.number,
-        "time": record.time,
-        "nexus": record.nexus,
-        "target_port": record.target_port,
-        "opcode": record.opcode,
-        "service_action": record.service_action,
-        "key": _key(record.key),
-        "service_action_key": _key(record.service_action_key),
-        "type": record.type,
-        "status": record.status,
-        "generation_before": record.generation_before,
-        "generation_after": record.generation_after,
-        "host": record.host,
-        "daemon": record.daemon,
-        "door": record.door,
-        "txid": record.txid,
-    }
+_KEYS = (
+    *("number", "time", "initiator", "target_port", "action", "opcode", "key"),
+    *("service_action_key", "type", "status", "generation_before", "generation_after"),
+    *("raised", "host", "daemon", "door", "txid"),
+)
 
 
-_HEADERS = ("NUMBER", "TIME", "INITIATOR", "ACTION", "KEY", "SERVICE KEY", "GENERATION", "HOST")
+def _complete(record: Record) -> Record:
+    """A record with every documented key, in the documented order, and whatever else it has.
+
+    A refused command belongs to no transaction, and a journal is read as it is found.
+    """
+    return {**{key: record.get(key) for key in _KEYS}, **record}
 
 
-def _row(record: AuditRecord) -> tuple[str, ...]:
-    before, after = record.generation_before, record.generation_after
+_HEADERS = (
+    *("NUMBER", "TIME", "INITIATOR", "ACTION", "KEY", "SERVICE KEY", "TYPE", "STATUS"),
+    *("GENERATION", "HOST"),
+)
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    before, after = record["generation_before"], record["generation_after"]
+    time = str(record["time"])
     return (
-        str(record.number),
-        record.time,
-        record.nexus,
-        record.service_action,
-        _key(record.key) or "",
-        _key(record.service_action_key) or "",
-        str(after) if before == after else f"{before} -> {after}",
-        record.host,
+        _text(record["number"]),
+        re.sub(r"\.\d+Z$", "Z", time),
+        _text(record["initiator"]),
+        _text(record["action"]),
+        _text(record["key"]),
+        _text(record["service_action_key"]),
+        _text(record["type"] or None),
+        _status(record["status"]),
+        _text(after) if before == after else f"{before} -> {after}",
+        _text(record["host"]),
     )
 
 
-def _key(key: int | str | None) -> str | None:
-    return f"0x{key:016x}" if isinstance(key, int) else key
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _status(status: object) -> str:
+    from flockpr.spc.codes import Status
+
+    names = {int(code): code.name.replace("_", " ") for code in Status}
+    return names.get(status, str(status)) if isinstance(status, int) else _text(status)

@@ -58,7 +58,7 @@ def add(verbs: Verbs) -> None:
     delete.add_argument(
         "--force",
         action="store_true",
-        help="even if initiators are registered, or the state cannot be read",
+        help="even if initiators are registered or hold a reservation",
     )
     _finish(delete, _delete)
 
@@ -178,11 +178,15 @@ def _delete(args: argparse.Namespace) -> int:
 
 def _refuse_if_in_use(root: str, name: str) -> None:
     """Raise when somebody is registered: a cluster that counts on its keys would lose them."""
+    from flockpr.errors import LunNotFound
     from flockpr.logical_unit import LogicalUnit
 
     path = os.path.join(root, name)
-    with LogicalUnit.open(path, door="cli") as unit:
-        document = unit.status().to_json()
+    try:
+        with LogicalUnit.open(path, door="cli") as unit:
+            document = unit.status().to_json()
+    except LunNotFound:
+        return  # deleted before, but not removed: go on where that stopped
     registered = document["registrations"]
     if registered or document["spc2"]:
         what = f"in use: {len(registered)} registered" if registered else "in use: reserved"

@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.store.provision import list_luns, read_identity
 
     root = find_root(args)
-    names = (
-        [read_identity(root, args.lun).name] if args.lun else [one.name for one in list_luns(root)]
-    )
+    if args.lun:
+        names = [read_identity(root, args.lun).name]
+    else:
+        names = [listing.name for listing in list_luns(root)]
     code = ExitCode.GOOD
     documents: list[dict[str, Any]] = []
     for name in names:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         except StoreError as error:
             # The other logical units are none the worse for this one.
             code = report("status", error)
-            documents.append({"lun": name, "error": error_document(error)})
+            documents.append({"name": name, "error": error_document(error)})
     if args.json:
         emit_json({"root": root, "luns": documents})
         return code
@@ -67,12 +68,11 @@ def describe(document: dict[str, Any]) -> list[str]:
     Args:
         document: `UnitStatus.to_json()`.
     """
+    age = document["age_s"]
     lines = [
-        printable(
-            f"{document['lun']}: generation {document['generation']}, "
-            f"APTPL {'on' if document['aptpl'] else 'off'}, transaction {document['number']}, "
-            f"changed {duration(document['age_s'])} ago"
-        ),
+        f"{printable(document['name'])}: generation {document['generation']}, "
+        f"APTPL {'on' if document['aptpl'] else 'off'}, transaction {document['number']}"
+        + ("" if age is None else f", changed {duration(age)} ago"),
         f"  reservation: {_reservation(document)}",
     ]
     registrations = document["registrations"]
@@ -105,14 +105,16 @@ def describe(document: dict[str, Any]) -> list[str]:
 def _reservation(document: dict[str, Any]) -> str:
     """The reservation in words."""
     reservation = document["reservation"]
-    if reservation is not None:
-        holder = reservation["holder"]
-        by = (
-            f"{holder['initiator']} (port {holder['target_port']})" if holder else "all registrants"
-        )
-        key = f", key {reservation['key']}" if reservation["key"] else ""
-        return printable(f"{reservation['type_name']}, held by {by}{key}")
     spc2 = document["spc2"]
+    if reservation is not None and reservation["holder"] is not None:
+        by = f"{_port(reservation['holder'])}, key {reservation['key']}"
+        return printable(f"{reservation['type_name']}, held by {by}")
+    if reservation is not None:
+        return printable(f"{reservation['type_name']}, held by every registrant")
     if spc2 is not None:
-        return printable(f"SPC-2 RESERVE, held by {spc2['holder']['initiator']}")
+        return printable(f"SPC-2 RESERVE, held by {_port(spc2)} ({spc2['liveness']})")
     return "none"
+
+
+def _port(nexus: dict[str, Any]) -> str:
+    return f"{nexus['initiator']} (port {nexus['target_port']})"

@@ -83,8 +83,10 @@ class HelperClient:
         padded = cdb.ljust(CDB_LENGTH, b"\0")
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
         sent = self._socket.sendmsg([padded], control)
-        # The rest of a short send goes without the descriptor: it has arrived already.
-        self._socket.sendall(padded[sent:] + data_out)
+        # The rest of a short send goes without the descriptor: it has arrived already. Nothing
+        # is not sent: that fails when a helper has answered and gone, and its answer is waiting.
+        if rest := padded[sent:] + data_out:
+            self._socket.sendall(rest)
         status, size, sense = _REPLY.unpack(self._receive(_REPLY.size))
         if size < 0:
             raise ProtocolViolation(f"the helper announced a payload of {size} bytes")

@@ -1,0 +1,159 @@
+"""`main`: it finds the verb, reports errors, and starts quickly."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flockpr import errors
+from flockpr._version import __version__
+from flockpr.cli import build_parser, main, status, upgrade
+
+VERBS = [
+    ["serve"],
+    ["lun", "create", "disk"],
+    ["lun", "list"],
+    ["lun", "show", "disk"],
+    ["lun", "delete", "disk"],
+    ["lun", "power-cycle", "disk"],
+    ["status"],
+    ["status", "disk"],
+    ["log", "disk"],
+    ["upgrade"],
+    ["demo"],
+]
+READ_VERBS = [["lun", "list"], ["lun", "show", "disk"], ["status"], ["log", "disk"]]
+
+
+@pytest.mark.parametrize("argv", VERBS, ids=" ".join)
+def test_parser_verb_has_something_to_run(argv: list[str]) -> None:
+    """Each verb of the contract is there."""
+    assert callable(build_parser().parse_args(argv).run)
+
+
+@pytest.mark.parametrize("argv", [verb for verb in VERBS if verb != ["demo"]], ids=" ".join)
+def test_parser_verb_takes_root_and_config(argv: list[str]) -> None:
+    """The root may be said the same way everywhere."""
+    args = build_parser().parse_args([*argv, "--root", "/r", "--config", "/c"])
+
+    assert (args.root, args.config) == ("/r", "/c")
+
+
+@pytest.mark.parametrize("argv", READ_VERBS, ids=" ".join)
+def test_parser_read_verb_takes_json(argv: list[str]) -> None:
+    """Whatever reads can be read by a program."""
+    assert build_parser().parse_args([*argv, "--json"]).json
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["nothing"], ["status", "--nothing"], ["lun"], ["status", "--js"]]
+)
+def test_main_wrong_usage_returns_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake, an abbreviation included, is told on standard error."""
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+
+    assert out == ""
+    assert "usage:" in err
+
+
+def test_main_version_returns_0(capsys: pytest.CaptureFixture[str]) -> None:
+    """`flockpr --version`."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"flockpr {__version__}\n"
+
+
+def test_main_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script's author need not look for the page."""
+    assert main(["--help"]) == 0
+    assert "12  state that cannot be trusted" in capsys.readouterr().out
+
+
+def test_main_error_is_reported_with_remedy_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What and where, what to do, nothing on standard output, no traceback."""
+
+    def fail(_args: object) -> int:
+        raise errors.StateUnreadable("is \x1b[1mtruncated", "/r/disk/lun.json", "restore it")
+
+    monkeypatch.setattr(status, "run", fail)
+
+    assert main(["status"]) == 12
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == ("flockpr status: /r/disk/lun.json: is \\x1b[1mtruncated\n  remedy: restore it\n")
+
+
+def test_main_interrupted_returns_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control-C is no traceback."""
+
+    def interrupt(_args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(upgrade, "run", interrupt)
+
+    assert main(["upgrade"]) == 130
+
+
+def test_main_reader_gone_fails_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`flockpr log disk | head` ends without a word."""
+
+    def overflow(_args: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(upgrade, "run", overflow)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+
+    assert main(["upgrade"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_main_narrow_character_set_still_reports() -> None:
+    """A terminal that lacks a character shows its number; nothing fails."""
+    code = (
+        "from flockpr.cli import main; from flockpr.cli.common import emit;"
+        "main(['-V']); emit(['\\u65e5'])"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={"PYTHONIOENCODING": "latin-1", "PYTHONPATH": ":".join(sys.path)},
+        check=True,
+    )
+
+    assert ran.stdout.endswith(b"\\u65e5\n")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["status", "--nothing"]], ids=" ".join)
+def test_main_before_the_verb_runs_loads_little(argv: list[str]) -> None:
+    """attrs, portalocker, sockets and the store are paid for by verbs that use them only."""
+    code = (
+        "import json, sys; from flockpr.cli import main; main(json.loads(sys.argv[1]));"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(argv)], capture_output=True, text=True, check=True
+    )
+
+    loaded = set(json.loads(ran.stderr.splitlines()[-1]))
+    heavy = {"attr", "portalocker", "socket", "subprocess", "threading", "logging", "tomllib"}
+    rooms = {f"flockpr.{room}" for room in ("store", "core", "spc", "daemon", "prhelper")}
+    assert not loaded & (heavy | rooms)
+
+
+def test_module_is_the_program() -> None:
+    """`python -m flockpr` is `flockpr`."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "flockpr", "-V"], capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout == f"flockpr {__version__}\n"
