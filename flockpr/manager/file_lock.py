@@ -1,0 +1,293 @@
+"""The manager that answers from lock directories."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import ClassVar
+
+from flockpr.core.model import Nexus
+from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
+from flockpr.logical_unit import Result, failure
+from flockpr.manager.attendance import Attendance, UnitsLike
+from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
+from flockpr.manager.device import Device, identify_device, writable
+from flockpr.spc import sense as senses
+from flockpr.spc.codes import Opcode
+from flockpr.spc.transport_id import InitiatorPort
+
+_log = logging.getLogger("flockpr.manager")
+
+GRACE = 5.0
+"""Seconds beyond the units' own timeout after which a command is given up here."""
+
+MAX_LOOKUPS = 256
+"""Descriptors that are being looked at; more are BUSY. Each is a thread, for a file on a hung
+server one that stays."""
+
+
+class FileLockManager(PRManager):
+    """Answers from the lock directories of a root.
+
+    Args:
+        id: Of the manager.
+        units: The logical units; made for `root`, and closed with the manager, if absent.
+        root: Directory of lock directories.
+        initiator: The initiator port of `run` and `execute`. A door uses `acting_for`.
+        lun: The logical unit of every descriptor; otherwise found by the device.
+        wwids: Further wwids by which devices of this host show a logical unit, by its name.
+        target_port: Relative target port identifier of the door.
+        door: What the audit trail calls the door.
+        report_attentions: Report pending unit attentions.
+        long_parameter_length: PARAMETER LIST LENGTH is bytes 5-8 of the CDB, not 7-8.
+        timeout: Seconds after which `units` answers whatever the storage does.
+        identify: Finds the names of a descriptor's disk.
+
+    Raises:
+        ConfigError: Neither `units` nor `root`, or a name is wrong.
+    """
+
+    kind: ClassVar[str] = "file-lock"
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        *,
+        units: UnitsLike | None = None,
+        root: str | None = None,
+        initiator: InitiatorPort | str | None = None,
+        lun: str | None = None,
+        wwids: Mapping[str, Iterable[str]] | None = None,
+        target_port: int = 1,
+        door: str = "api",
+        report_attentions: bool = True,
+        long_parameter_length: bool = True,
+        timeout: float = 10.0,
+        identify: Callable[[int], Device] = identify_device,
+    ) -> None:
+        super().__init__(id)
+        port = _port(initiator)
+        self._close_units: Callable[[], object] | None = None
+        if units is None:
+            units = self._open(root, timeout)
+        self.units: UnitsLike = units
+        self.attendance = Attendance.of(units)
+        self.lun = lun
+        self.names = {wwid.lower(): name for name, many in (wwids or {}).items() for wwid in many}
+        self.target_port = target_port
+        self.door = door
+        self.report_attentions = report_attentions
+        self.long_parameter_length = long_parameter_length
+        self.timeout = timeout
+        self.identify = identify
+        self.lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+        self._seat = None if port is None else Seat(self, port)
+
+    def _open(self, root: str | None, timeout: float) -> UnitsLike:
+        if root is None:
+            raise ConfigError(f"manager {self.id!r} needs a root")
+        from flockpr.units import Units
+
+        units = Units(root, timeout=timeout)
+        self._close_units = lambda: units.close(timeout)
+        return units
+
+    def run(self, fd: int, cdb: bytes, data_out: bytes = b"") -> Result:
+        """Execute one command for the manager's own initiator port."""
+        return self._own_seat().run(fd, cdb, data_out)
+
+    def execute(self, fd: int, cdb: bytes, data_out: bytes = b"") -> Future[Result]:
+        """Execute one command for the manager's own initiator port; never blocks."""
+        return self._own_seat().execute(fd, cdb, data_out)
+
+    @contextlib.contextmanager
+    def acting_for(self, port: InitiatorPort) -> Iterator[PRManager]:
+        """Return a manager that acts for that port and attends for it while entered."""
+        seat = Seat(self, port)
+        try:
+            yield seat
+        finally:
+            seat.close()
+
+    @property
+    def where(self) -> str:
+        """The logical unit of the command executed last for the own initiator port."""
+        return "-" if self._seat is None else self._seat.where
+
+    def close(self) -> None:
+        """Leave every logical unit, and close the units if they are the manager's own."""
+        if self._seat is not None:
+            self._seat.close()
+        if self._close_units is not None:
+            self._close_units()
+        super().close()
+
+    def _own_seat(self) -> Seat:
+        if self._seat is None:
+            raise ConfigError(f"manager {self.id!r} has no initiator port of its own")
+        return self._seat
+
+
+class Seat(PRManager):
+    """One initiator port's place at a file-lock manager."""
+
+    kind: ClassVar[str] = FileLockManager.kind
+
+    def __init__(self, manager: FileLockManager, port: InitiatorPort) -> None:
+        super().__init__(manager.id)
+        self._manager = manager
+        self.nexus = Nexus(port, manager.target_port)
+        self._attended: set[str] = set()
+        self._attended_lock = threading.Lock()
+        self._closed = False
+        self._where = "-"
+        self._unmatched: tuple[str, ...] | None = None
+
+    @property
+    def where(self) -> str:
+        """The logical unit of the command executed last."""
+        return self._where
+
+    def run(self, fd: int, cdb: bytes, data_out: bytes = b"") -> Result:
+        """Execute one command and wait, in bounded time."""
+        return settle(self.execute(fd, cdb, data_out), cdb, self._manager.timeout + GRACE)
+
+    def execute(self, fd: int, cdb: bytes, data_out: bytes = b"") -> Future[Result]:
+        """Execute one command; never blocks, the descriptor may be closed at once.
+
+        The future can be cancelled until the logical unit has the command.
+        """
+        future: Future[Result] = Future()
+        opcode = cdb[0] if cdb else None
+        if opcode == Opcode.PERSISTENT_RESERVE_OUT and not writable(fd):
+            future.set_result(Result.check(senses.INVALID_OPCODE))
+        elif self._manager.lun is not None:
+            self._submit(future, self._manager.lun, cdb, data_out)
+        else:
+            self._look_up(future, fd, cdb, data_out)
+        return future
+
+    def _look_up(self, future: Future[Result], fd: int, cdb: bytes, data_out: bytes) -> None:
+        """Find the logical unit in another thread: a file's server may hang."""
+        lookups = self._manager.lookups
+        if not lookups.acquire(blocking=False):
+            _log.warning("%d descriptors are being looked at; one more is BUSY", MAX_LOOKUPS)
+            future.set_result(BUSY)
+            return
+        own = -1
+        try:
+            own = duplicate(fd)
+            in_thread(lambda: self._find_and_submit(future, own, cdb, data_out), "look-up")
+        except BaseException:
+            if own >= 0:
+                os.close(own)
+            lookups.release()
+            raise
+
+    def _find_and_submit(
+        self, future: Future[Result], own: int, cdb: bytes, data_out: bytes
+    ) -> None:
+        try:
+            lun = self._find(own)
+        except StoreError as error:
+            _log.warning("cannot tell the logical unit: %s", error)
+            _complete(future, failure(error))
+        except BaseException as error:  # noqa: BLE001, raised again by whoever waits
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+        else:
+            if lun is None:
+                _complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
+            else:
+                self._submit(future, lun, cdb, data_out)
+        finally:
+            self._manager.lookups.release()
+            os.close(own)
+
+    def _find(self, descriptor: int) -> str | None:
+        device = self._manager.identify(descriptor)
+        candidates = device.candidates
+        for name in candidates:
+            if name.lower() in self._manager.names:
+                return self._manager.names[name.lower()]
+        try:
+            lun = self._manager.units.find_by_wwid(candidates) if candidates else None
+        except OSError as error:
+            raise StoreUnavailable(f"the root cannot be listed: {error.strerror}") from error
+        if lun is None and candidates != self._unmatched:
+            self._unmatched = candidates
+            known = ", ".join(candidates) or "it has no identity that other hosts share"
+            _log.warning("no logical unit for a %s descriptor: %s", device.kind, known)
+        return lun
+
+    def _submit(self, future: Future[Result], lun: str, cdb: bytes, data_out: bytes) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        manager = self._manager
+        self._where = lun
+        try:
+            self._attend(lun)
+            inner = manager.units.submit(
+                lun,
+                self.nexus,
+                cdb,
+                data_out,
+                door=manager.door,
+                report_attentions=manager.report_attentions,
+                long_parameter_length=manager.long_parameter_length,
+            )
+        except StoreError as error:
+            _log.warning("%s", error)
+            future.set_result(failure(error))
+        except BaseException as error:  # noqa: BLE001, raised again by whoever waits
+            future.set_exception(error)
+        else:
+            inner.add_done_callback(lambda done: _copy(done, future))
+
+    def _attend(self, lun: str) -> None:
+        """Attend at the logical unit from the first command on."""
+        with self._attended_lock:
+            if self._closed:
+                raise Busy("the connection has ended")
+            if lun in self._attended:
+                return
+            self._attended.add(lun)
+            self._manager.attendance.enter(lun, self.nexus, self._manager.door)
+
+    def close(self) -> None:
+        """Leave every logical unit that was attended."""
+        with self._attended_lock:
+            self._closed = True
+            attended, self._attended = self._attended, set()
+        for lun in attended:
+            self._manager.attendance.exit(lun, self.nexus, self._manager.door)
+        super().close()
+
+
+def _port(initiator: InitiatorPort | str | None) -> InitiatorPort | None:
+    if not isinstance(initiator, str):
+        return initiator
+    try:
+        return InitiatorPort.from_text(initiator)
+    except ValueError as error:
+        raise ConfigError(f"initiator {initiator!r}: {error}") from error
+
+
+def _complete(future: Future[Result], result: Result) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(result)
+
+
+def _copy(done: Future[Result], future: Future[Result]) -> None:
+    if done.cancelled():
+        future.set_result(BUSY)
+        return
+    error = done.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())
