@@ -6,7 +6,7 @@ import attrs
 
 from flockpr.core.model import LogicalUnitState, Nexus, Registration, Reservation, UnitConfig
 from flockpr.core.outcome import Outcome, conflict, refuse
-from flockpr.core.prout_checks import list_fault, scope_type_fault, wrong_key
+from flockpr.core.prout_checks import key_fault, list_fault, scope_type_fault
 from flockpr.core.registry import withdraw
 from flockpr.spc.cdb import PersistentReserveOut
 from flockpr.spc.codes import Attention, OutAction, ReservationType
@@ -24,8 +24,9 @@ def preempt(
 ) -> Outcome:
     """Decide a PREEMPT or PREEMPT AND ABORT of a registered nexus."""
     parameters = command.parameters
-    if wrong_key(own, parameters):
-        return conflict(state)
+    refused = key_fault(state, own, parameters)
+    if refused is not None:
+        return refused
     key = parameters.service_action_reservation_key
     if key is None:
         # Whom it would preempt, and so whether TYPE counts, cannot be known.

@@ -19,7 +19,7 @@ import attrs
 from flockpr.core.model import LogicalUnitState, Nexus, Registration, Reservation, UnitConfig
 from flockpr.core.outcome import Outcome, conflict, refuse
 from flockpr.core.preempt import preempt
-from flockpr.core.prout_checks import list_fault, scope_type_fault, wrong_key
+from flockpr.core.prout_checks import key_fault, list_fault, scope_type_fault
 from flockpr.core.registering import move, register
 from flockpr.core.standing import holds
 from flockpr.spc.cdb import PersistentReserveOut
@@ -67,9 +67,10 @@ def reserve(
     if held is not None and not holds(state, own.nexus):
         return conflict(state)  # table 66: whatever else is wrong
     parameters = command.parameters
-    if wrong_key(own, parameters):
-        return conflict(state)
-    if held is not None and parameters.reservation_key is not None and not _same(held, command):
+    refused = key_fault(state, own, parameters)
+    if refused is not None:
+        return refused
+    if held is not None and not _same(held, command):
         # Also for codes that are not valid: two faults at once, and the conflict wins.
         return conflict(state)
     fault = scope_type_fault(command) or list_fault(parameters)
@@ -89,8 +90,9 @@ def release(
     _config: UnitConfig,
 ) -> Outcome:
     """RELEASE (5.13.11.2, releasing)."""
-    if wrong_key(own, command.parameters):
-        return conflict(state)  # also where the release would have had no effect
+    refused = key_fault(state, own, command.parameters)
+    if refused is not None:
+        return refused  # also where the release would have had no effect
     fault = scope_type_fault(command) or list_fault(command.parameters)
     if fault is not None:
         return refuse(state, fault)
@@ -113,8 +115,9 @@ def clear(
     _config: UnitConfig,
 ) -> Outcome:
     """CLEAR (5.13.11.2, clearing); from any registrant, holder or not."""
-    if wrong_key(own, command.parameters):
-        return conflict(state)
+    refused = key_fault(state, own, command.parameters)
+    if refused is not None:
+        return refused
     fault = list_fault(command.parameters)
     if fault is not None:
         return refuse(state, fault)

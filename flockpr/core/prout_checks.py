@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flockpr.core.model import Registration
+from flockpr.core.model import LogicalUnitState, Registration
+from flockpr.core.outcome import Outcome, conflict, refuse
 from flockpr.spc.cdb import PersistentReserveOut
 from flockpr.spc.codes import LU_SCOPE, ReservationType
 from flockpr.spc.prout_list import PROutParameters
@@ -11,12 +12,17 @@ from flockpr.spc.sense import INVALID_SCOPE, INVALID_TYPE, PARAMETER_LIST_LENGTH
 _TYPES = frozenset(ReservationType)
 
 
-def wrong_key(own: Registration, parameters: PROutParameters) -> bool:
-    """Tell whether RESERVATION KEY is readable and not the sender's (SPC-4 6.16.3).
+def key_fault(
+    state: LogicalUnitState, own: Registration, parameters: PROutParameters
+) -> Outcome | None:
+    """Refuse unless RESERVATION KEY is the sender's (SPC-4 6.16.3).
 
-    A list too short to hold the key is not a wrong key but a length error.
+    A list too short to hold the key is no conflict but a length error, and that before all
+    other faults: which of them, or whether a conflict, comes first would hang on the key.
     """
-    return parameters.reservation_key not in (None, own.key)
+    if parameters.reservation_key is None:
+        return refuse(state, PARAMETER_LIST_LENGTH_ERROR)
+    return None if parameters.reservation_key == own.key else conflict(state)
 
 
 def scope_type_fault(command: PersistentReserveOut) -> Sense | None:

@@ -6,7 +6,7 @@ import attrs
 
 from flockpr.core.model import LogicalUnitState, Nexus, Registration, UnitConfig
 from flockpr.core.outcome import Outcome, conflict, refuse
-from flockpr.core.prout_checks import list_fault, wrong_key
+from flockpr.core.prout_checks import key_fault, list_fault
 from flockpr.core.registry import enrol, unregister, withdraw
 from flockpr.spc.cdb import PersistentReserveOut
 from flockpr.spc.codes import OutAction
@@ -35,12 +35,15 @@ def register(
     if not ignore and parameters.reservation_key not in (None, expected):
         return conflict(state)  # table 67: a stranger's key is 0
     fault, key = list_fault(parameters), parameters.service_action_reservation_key
-    if fault == PARAMETER_LIST_LENGTH_ERROR or (fault is not None and ignore) or key is None:
-        return refuse(state, fault or PARAMETER_LIST_LENGTH_ERROR)
-    if own is None and key == 0:
-        # Nothing to do, whatever the other bits say (table 67). The standard does not say
-        # whether APTPL counts here; it is processed as in every REGISTER that is GOOD.
+    if fault is not None and ignore:
+        return refuse(state, fault)
+    if own is None and key == 0 and (parameters.short_of_spec_i_pt or not _is_length(fault)):
+        # Nothing to do, and SPEC_I_PT is ignored with all its faults (table 67). The
+        # standard does not say whether APTPL counts here; it is processed as in every
+        # REGISTER that is GOOD.
         return Outcome(attrs.evolve(state, aptpl=parameters.aptpl))
+    if key is None or _is_length(fault):
+        return refuse(state, fault or PARAMETER_LIST_LENGTH_ERROR)
     if own is not None and parameters.spec_i_pt:
         return refuse(state, INVALID_SPEC_I_PT)  # only for who registers anew (6.16.3)
     ports = _listed_ports(state, nexus, parameters, config)
@@ -51,6 +54,11 @@ def register(
     through = _target_ports(nexus, parameters, config)
     nexuses = [Nexus(port, target_port) for port in ports for target_port in through]
     return _apply(state, nexuses, key, parameters, config)
+
+
+def _is_length(fault: Sense | None) -> bool:
+    """Tell whether a list has the wrong length, which comes before what is in it."""
+    return fault == PARAMETER_LIST_LENGTH_ERROR
 
 
 def _target_ports(nexus: Nexus, parameters: PROutParameters, config: UnitConfig) -> tuple[int, ...]:
@@ -119,10 +127,11 @@ def move(
     held, parameters = state.reservation, command.parameters
     if held is not None and held.holder != own.nexus:
         return conflict(state)  # a non-holder, and anyone under an All Registrants type
-    if wrong_key(own, parameters):
-        return conflict(state)
+    refused = key_fault(state, own, parameters)
+    if refused is not None:
+        return refused
     if held is None:
-        return refuse(state, INVALID_SERVICE_ACTION)  # before faults of the list (12.9)
+        return refuse(state, INVALID_SERVICE_ACTION)  # nothing to move, whatever the list says
     checked = _destination(own, parameters, config)
     if isinstance(checked, Sense):
         return refuse(state, checked)
@@ -150,7 +159,7 @@ def _destination(
     A list of the wrong length comes first; other faults in the order of their bytes.
     """
     fault, key = list_fault(parameters), parameters.service_action_reservation_key
-    if fault == PARAMETER_LIST_LENGTH_ERROR or key is None:
+    if key is None or _is_length(fault):
         return PARAMETER_LIST_LENGTH_ERROR
     if key == 0:
         return INVALID_SERVICE_ACTION_RESERVATION_KEY

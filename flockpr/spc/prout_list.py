@@ -55,6 +55,8 @@ class PROutParameters:
             start. REGISTER AND MOVE has one, at byte 24.
         fault: 05/1A/00 or 05/26/00 for the first fault that the list shows by itself, or
             None. Keys are None only beside a fault.
+        short_of_spec_i_pt: The fault is only that SPEC_I_PT=1 asks for more than these 24
+            to 27 bytes; it counts for nothing where SPEC_I_PT is ignored.
     """
 
     reservation_key: int | None = None
@@ -66,6 +68,7 @@ class PROutParameters:
     relative_target_port: int = 0
     transport_ids: tuple[ListedTransportId, ...] = ()
     fault: Sense | None = None
+    short_of_spec_i_pt: bool = False
 
     @property
     def transport_id(self) -> TransportId | None:
@@ -98,10 +101,13 @@ def _parse_basic(service_action: int, length: int, data: bytes) -> PROutParamete
     spec_i_pt = bool(flags & _SPEC_I_PT)
     listed: tuple[ListedTransportId, ...] = ()
     fault: Sense | None = PARAMETER_LIST_LENGTH_ERROR
+    short_of_spec_i_pt = False
     if spec_i_pt and service_action != OutAction.REGISTER:
         fault = INVALID_SPEC_I_PT  # whatever the length
     elif spec_i_pt and _complete(length, data) and length >= SPEC_I_PT_LENGTH:
         listed, fault = _parse_listed(data)
+    elif spec_i_pt and _complete(length, data) and length >= BASIC_LENGTH:
+        short_of_spec_i_pt = True
     return PROutParameters(
         reservation_key=_key(data, 0),
         service_action_reservation_key=_key(data, 8),
@@ -110,6 +116,7 @@ def _parse_basic(service_action: int, length: int, data: bytes) -> PROutParamete
         spec_i_pt=spec_i_pt,
         transport_ids=listed,
         fault=fault,
+        short_of_spec_i_pt=short_of_spec_i_pt,
     )
 
 
