@@ -120,7 +120,19 @@ def test_spec_i_pt_on_other_service_action_is_a_list_fault_whatever_the_length(
 def test_spec_i_pt_list_shorter_than_28_is_a_length_fault(size: int) -> None:
     """SPC-4 6.16.3: the length field of the TransportIDs has to be there."""
     data = encode_basic_list(0, 5, transport_ids=[A])[:size]
-    assert parse(0, data).fault == PARAMETER_LIST_LENGTH_ERROR
+    parameters = parse(0, data)
+    assert parameters.fault == PARAMETER_LIST_LENGTH_ERROR
+    assert parameters.short_of_spec_i_pt
+
+
+@pytest.mark.parametrize(("size", "length"), [(21, 21), (23, 23), (24, 28), (28, 29)])
+def test_spec_i_pt_list_with_another_length_fault_is_not_only_short_of_spec_i_pt(
+    size: int, length: int
+) -> None:
+    """A list that is no basic list either keeps its fault where SPEC_I_PT is ignored."""
+    parameters = parse(0, encode_basic_list(0, 0, transport_ids=[])[:size], length)
+    assert parameters.fault == PARAMETER_LIST_LENGTH_ERROR
+    assert not parameters.short_of_spec_i_pt
 
 
 def test_spec_i_pt_data_length_beyond_the_list_points_to_byte_24() -> None:
