@@ -1,0 +1,115 @@
+"""`flockpr status`, for people."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+
+import pytest
+
+from flockpr import LogicalUnit, OutAction, ReservationType, Status, create_lun
+from flockpr.cli import main
+from tests.support.luns import (
+    ALICE,
+    ALICE_KEY,
+    broken_lun,
+    contested_lun,
+    out,
+    preempted_lun,
+    spc2_lun,
+)
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> str:
+    """An empty root."""
+    return str(tmp_path)
+
+
+def test_status_contested_lun_shows_all_of_it(root: str, capsys: Capture) -> None:
+    """Generation, APTPL, age, type in words, holder, keys in hex, who is alive."""
+    contested_lun(root)
+
+    assert main(["status", "--root", root]) == 0
+
+    head, reservation, headings, alice, bob = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"disk: generation 2, APTPL off, transaction 4, changed \d+ s ago", head)
+    assert reservation == (
+        "  reservation: Write Exclusive, registrants only, "
+        "held by iqn.2026-01.example:alice (port 1), key 0x00000000000000a1"
+    )
+    assert headings.split()[:4] == ["INITIATOR", "PORT", "KEY", "LIVENESS"]
+    assert alice.split()[:4] == ["iqn.2026-01.example:alice", "1", "0x00000000000000a1", "gone"]
+    assert alice.endswith("holder")
+    assert not bob.endswith("holder")
+    assert headings.index("KEY") == alice.index("0x") == bob.index("0x")
+
+
+def test_status_registrant_that_is_served_is_alive(root: str, capsys: Capture) -> None:
+    """Its byte range is held as long as its daemon lives."""
+    create_lun(root, "disk")
+    with LogicalUnit.open(os.path.join(root, "disk")) as unit:
+        assert out(unit, ALICE, OutAction.REGISTER, new=ALICE_KEY) == Status.GOOD
+        unit.attend(ALICE)
+
+        assert main(["status", "disk", "--root", root]) == 0
+
+    assert " alive " in capsys.readouterr().out
+
+
+def test_status_several_luns_broken_one_hides_no_other(root: str, capsys: Capture) -> None:
+    """The others are shown; the exit code and standard error tell of the broken one."""
+    contested_lun(root, "a")
+    broken_lun(root, "b")
+    spc2_lun(root, "c")
+
+    assert main(["status", "--root", root]) == 12
+
+    printed = capsys.readouterr()
+    assert re.findall(r"^(\w+): generation", printed.out, re.MULTILINE) == ["a", "c"]
+    assert "reservation: SPC-2 RESERVE, held by iqn.2026-01.example:alice (port 1)" in printed.out
+    assert "no registrations" in printed.out
+    assert "remedy:" in printed.err
+
+
+def test_status_waiting_attentions_are_counted(root: str, capsys: Capture) -> None:
+    """Somebody was preempted and has not been told."""
+    preempted_lun(root)
+
+    assert main(["status", "--root", root]) == 0
+
+    assert "unit attentions wait for 1 initiator\n" in capsys.readouterr().out
+
+
+def test_status_all_registrants_has_no_single_holder(root: str, capsys: Capture) -> None:
+    """SPC-4 5.13.10: every registrant holds it."""
+    create_lun(root, "disk")
+    type_ = ReservationType.EXCLUSIVE_ACCESS_ALL_REGISTRANTS
+    with LogicalUnit.open(os.path.join(root, "disk")) as unit:
+        assert out(unit, ALICE, OutAction.REGISTER, new=ALICE_KEY) == Status.GOOD
+        assert out(unit, ALICE, OutAction.RESERVE, own=ALICE_KEY, type_=type_) == Status.GOOD
+
+    assert main(["status", "--root", root]) == 0
+
+    text = capsys.readouterr().out
+    assert "Exclusive Access, all registrants, held by every registrant" in text
+    assert text.rstrip().endswith("holder")
+
+
+def test_status_publication_behind_is_told(root: str, capsys: Capture) -> None:
+    """Whoever reads registry.json learns that it is not the newest."""
+    contested_lun(root)
+    os.unlink(os.path.join(root, "disk", "registry.json"))
+
+    assert main(["status", "--root", root]) == 0
+
+    assert "registry.json lags behind" in capsys.readouterr().out
+
+
+def test_status_empty_root_says_so(root: str, capsys: Capture) -> None:
+    """And says how to go on."""
+    assert main(["status", "--root", root]) == 0
+    assert "flockpr lun create" in capsys.readouterr().out
