@@ -34,6 +34,8 @@ REAP_INTERVAL = 0.1
 """Seconds between two looks for commands whose time is over."""
 REOPEN_AFTER = 1.0
 """Seconds before a LUN that could not be opened is tried again."""
+TIDY_AFTER = 1.0
+"""Seconds of unbroken load after which publishing and pruning are done all the same."""
 INDEX_FRESH = 1.0
 """Seconds for which the table of device identifiers is believed without a look."""
 
@@ -97,6 +99,7 @@ class _Worker:
         self._unit: LogicalUnit | None = None
         self._failed: StoreError | None = None
         self._failed_at = 0.0
+        self._tidied_at = 0.0
         self.thread = threading.Thread(target=self._run, name=f"lun-{self.name}", daemon=True)
         self.thread.start()
 
@@ -133,10 +136,16 @@ class _Worker:
             if not request.over:
                 request.finish(self._answer(request))
             self._current = None
-            if not self._queue and self._unit is not None:
-                self._unit.tidy()
+            self._tidy()
         if self._unit is not None:
             self._unit.close()
+
+    def _tidy(self) -> None:
+        """Between commands; under load now and then, because pruning must not starve."""
+        now = time.monotonic()
+        if self._unit is not None and (not self._queue or now - self._tidied_at >= TIDY_AFTER):
+            self._tidied_at = now
+            self._unit.tidy()
 
     def _answer(self, request: _Request) -> Result:
         try:

@@ -13,9 +13,6 @@ from flockpr.errors import StoreError
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
 
-NEWEST = 1
-"""The newest format that this version writes; there has been only one."""
-
 
 def add(verbs: Verbs) -> None:
     """Describe the verb."""
@@ -28,19 +25,20 @@ def add(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Bring the logical units to `NEWEST`; one that is there already is left untouched."""
-    from flockpr.store.provision import list_luns, read_identity
+    """Bring the logical units to the newest format; one that is there is left untouched."""
+    from flockpr.store.provision import list_luns, upgrade_lun
 
     root = find_root(args)
     code = ExitCode.GOOD
     names = args.lun or [listing.name for listing in list_luns(root)]
     for name in names:
         try:
-            identity = read_identity(root, name)
+            before, now = upgrade_lun(root, name)
         except StoreError as error:
             code = report("upgrade", error)
             continue
-        emit([f"{printable(name)}: format {identity.format} is the newest, nothing to do"])
+        what = "is the newest, nothing to do" if before == now else f"instead of {before} from now"
+        emit([f"{printable(name)}: format {now} {what}"])
     if not names:
         emit([f"no logical units in {printable(root)}"])
     return code

@@ -30,6 +30,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import attrs
+
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import (
     Busy,
@@ -294,10 +296,17 @@ class CommitLog:
         served: Mapping[int, Served],
         may_issue: Callable[[], bool],
         deleted: bool = False,
+        format_number: int | None = None,
     ) -> Document | None:
-        """Link a successor of `base`, durably. See `Store.commit`."""
+        """Link a successor of `base`, durably. See `Store.commit`.
+
+        `format_number` is the format to write from here on; the default keeps that of
+        `base`, which every live daemon reads.
+        """
         self._settle_old()
         document = self._successor(base, state, applied, served=served, deleted=deleted)
+        if format_number is not None:
+            document = attrs.evolve(document, format=format_number)
         aside = self._write_aside(document)
         if not may_issue():
             files.discard(self._sys, aside, dir_fd=self._fd)
@@ -329,7 +338,15 @@ class CommitLog:
             daemon=self._daemon,
             deleted=deleted,
         )
-        return Document(self._incarnation, base.txid, snapshot, tuple(applied), daemons, forgotten)
+        return Document(
+            self._incarnation,
+            base.txid,
+            snapshot,
+            tuple(applied),
+            daemons,
+            forgotten,
+            base.format,
+        )
 
     def _write_aside(self, document: Document) -> str:
         self._counter += 1

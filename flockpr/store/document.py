@@ -55,6 +55,7 @@ class Document:
             this one. Lets a daemon recognise a success of its own after pruning.
         forgotten: Highest transaction number among daemons that had to make room: up to it,
             absence from `daemons` proves nothing.
+        format: Format that it is written in; a successor keeps it, until an upgrade.
     """
 
     incarnation: str
@@ -63,6 +64,7 @@ class Document:
     applied: tuple[Applied, ...]
     daemons: Mapping[str, tuple[int, str]]
     forgotten: int
+    format: int = FORMAT
 
     @property
     def number(self) -> int:
@@ -124,26 +126,32 @@ def unseal(data: bytes) -> Any:
 
 
 def encode(document: Document) -> bytes:
-    """A document as the bytes of its file."""
+    """A document as the bytes of its file, in its own format."""
+    return seal(ENCODERS[document.format](document))
+
+
+def _encode_1(document: Document) -> dict[str, Any]:
     snapshot = document.snapshot
-    return seal(
-        {
-            "format": FORMAT,
-            "incarnation": document.incarnation,
-            "number": snapshot.number,
-            "txid": snapshot.txid,
-            "previous": document.previous,
-            "time": snapshot.time,
-            "host": snapshot.host,
-            "daemon": snapshot.daemon,
-            "deleted": snapshot.deleted,
-            "daemons": {name: [number, txid] for name, (number, txid) in document.daemons.items()},
-            "forgotten": document.forgotten,
-            "commands": [applied_to_json(applied) for applied in document.applied],
-            "served": served_to_json(snapshot.served),
-            "state": state_to_json(snapshot.state),
-        }
-    )
+    return {
+        "format": 1,
+        "incarnation": document.incarnation,
+        "number": snapshot.number,
+        "txid": snapshot.txid,
+        "previous": document.previous,
+        "time": snapshot.time,
+        "host": snapshot.host,
+        "daemon": snapshot.daemon,
+        "deleted": snapshot.deleted,
+        "daemons": {name: [number, txid] for name, (number, txid) in document.daemons.items()},
+        "forgotten": document.forgotten,
+        "commands": [applied_to_json(applied) for applied in document.applied],
+        "served": served_to_json(snapshot.served),
+        "state": state_to_json(snapshot.state),
+    }
+
+
+ENCODERS: dict[int, Callable[[Document], dict[str, Any]]] = {1: _encode_1}
+"""One encoder for each format that a live daemon may still need."""
 
 
 def served_to_json(served: Mapping[int, Served]) -> dict[str, Any]:
@@ -249,6 +257,7 @@ def _decode_1(reader: Reader) -> Document:
         ),
         daemons=_daemons_from_json(reader.raw("daemons")),
         forgotten=reader.integer("forgotten", 0, number),
+        format=1,
     )
     reader.done()
     return document

@@ -12,6 +12,7 @@ from typing import Any
 
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import (
+    Busy,
     LunNotFound,
     OutcomeUnknown,
     StateLost,
@@ -25,7 +26,7 @@ from flockpr.store.commits import CommitLog
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, read_identity
 from flockpr.store.journal import Journal, read_journals
-from flockpr.store.layout import KEEP_COMMITS, SEGMENT
+from flockpr.store.layout import FORMAT, KEEP_COMMITS, SEGMENT
 from flockpr.store.presence import Presence
 from flockpr.store.syscalls import Syscalls
 
@@ -227,6 +228,58 @@ class LockDirectory(Store):
     def alive(self, slot: int) -> bool | None:
         """See `Store.alive`."""
         return self._presence.alive(slot)
+
+    def formats_in_use(self) -> list[int]:
+        """The newest format of each live daemon; nothing newer may be written before the
+        oldest of them has gone.
+
+        Raises:
+            StoreError: The lock file cannot be opened.
+        """
+        return self._presence.formats_in_use()
+
+    def format(self) -> int:
+        """The format that commits are written in at present.
+
+        Raises:
+            StoreError: The state cannot be read.
+        """
+        self.head()
+        known = self._commits.known
+        return FORMAT if known is None else known.format
+
+    def upgrade(self, applied: Applied) -> int:
+        """Write the newest format from the next transaction on, which is this one.
+
+        Args:
+            applied: The line of the audit trail that says so.
+
+        Returns:
+            The format that is written now.
+
+        Raises:
+            Busy: A live daemon does not read the newest format yet; nothing was done.
+            StoreError: See `Store.commit`.
+        """
+        while self.format() < FORMAT:
+            older = [number for number in self.formats_in_use() if number < FORMAT]
+            if older:
+                raise Busy(
+                    f"a daemon that reads only up to format {older[0]} still serves this LUN",
+                    self.path,
+                    "upgrade flockpr on all hosts and restart their daemons first",
+                )
+            base = self._commits.known
+            assert base is not None
+            self._commits.append(
+                base,
+                base.snapshot.state,
+                [applied],
+                served=base.snapshot.served,
+                may_issue=lambda: True,
+                format_number=FORMAT,
+            )
+        return FORMAT
 
     def history(self, since: int = 1) -> Iterator[AuditRecord]:
         """See `Store.history`."""

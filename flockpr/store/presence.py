@@ -100,6 +100,19 @@ class Presence:
         for slot in held:
             self.hold(slot)
 
+    def formats_in_use(self) -> list[int]:
+        """Newest formats that other live daemons read, by trying to take each one's byte
+        exclusively: a writer's question would be answered wrongly by NFSv3 servers.
+        """
+        fd = self._asker()
+        result = []
+        for number in range(1, FORMAT + 1):
+            if self._lock(fd, READS_FORMAT + number):
+                self._unlock(fd, READS_FORMAT + number)
+            else:
+                result.append(number)
+        return result
+
     # ------------------------------------------------------------------ order
 
     def take_order(self, patience: float) -> bool:

@@ -194,6 +194,27 @@ def delete_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> Non
         sys_.close(root_fd)
 
 
+def upgrade_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> tuple[int, int]:
+    """Let the daemons of one LUN write the newest format, once all of them read it.
+
+    Returns:
+        The format that was written before, and the one that is written now.
+
+    Raises:
+        LunNotFound: There is no such LUN.
+        Busy: A live daemon does not read the newest format; nothing was done.
+        StoreError: See `Store.commit`.
+    """
+    read_identity(root, name, syscalls=syscalls)
+    store = LockDirectory(os.path.join(root, name), syscalls=syscalls)
+    try:
+        before = store.format()
+        generation = store.head().state.generation
+        return before, store.upgrade(event("UPGRADE", generation, door="cli"))
+    finally:
+        store.close()
+
+
 def _commit_deletion(path: str, identity: LunIdentity, sys_: Syscalls) -> None:
     store = LockDirectory(path, syscalls=sys_)
     try:
