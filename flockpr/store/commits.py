@@ -252,9 +252,12 @@ class CommitLog:
             raise self._lost(known, f"the newest commit is now {document.number}")
         if document.number == known.number and document.txid != known.txid:
             raise self._lost(known, "another commit stands under that number now")
-        between = self._read(known.number) if document.number > known.number else None
-        if between is not None and between.txid != known.txid:
-            raise self._lost(known, "another commit stands under that number now")
+        found = self._read(known.number) if document.number > known.number else None
+        if found is not None and found.txid != known.txid:
+            # A phantom may stand under a pruned number; what the chain goes on from may not.
+            after = self._read(known.number + 1)
+            if after is not None and successor_of(after, found):
+                raise self._lost(known, "another commit stands under that number now")
 
     def _lost(self, known: Document, what: str) -> StateLost:
         return StateLost(

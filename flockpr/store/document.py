@@ -31,7 +31,7 @@ from flockpr.store.layout import FORMAT, MAX_DOCUMENT
 from flockpr.store.strict import Malformed, Reader, loads
 
 MAX_COMMANDS = 4096
-MAX_DAEMONS = 256
+MAX_DAEMONS = 64
 """Daemons whose last transaction a document remembers; the least recent make room."""
 
 _CHECKSUM = b',"checksum":"'
@@ -268,8 +268,8 @@ DECODERS: dict[int, Callable[[Reader], Document]] = {1: _decode_1}
 
 
 def _daemons_from_json(value: Any) -> dict[str, tuple[int, str]]:
-    if not isinstance(value, dict) or len(value) > MAX_DAEMONS:
-        raise Malformed("document.daemons is no object of at most 256 members")
+    if not isinstance(value, dict) or len(value) > 16 * MAX_DAEMONS:
+        raise Malformed("document.daemons is no object, or too large a one")
     result = {}
     for name, entry in value.items():
         match entry:
