@@ -1,4 +1,4 @@
-"""Settings for every test: hypothesis profiles and the `peer` marker."""
+"""Settings for every test: hypothesis profiles, the `peer` marker, nobody's configuration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ settings.register_profile(
     "ci", deadline=None, suppress_health_check=_CALM, derandomize=True, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_configure() -> None:
+    """Keep the developer's own root and configuration file out of the tests, and safe from them."""
+    from flockpr.daemon.config import CONFIG_VARIABLE, ENVIRONMENT
+
+    for variable in (*ENVIRONMENT, CONFIG_VARIABLE):
+        os.environ.pop(variable, None)
+    os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
