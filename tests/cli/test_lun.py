@@ -10,6 +10,8 @@ import pytest
 
 from flockpr import LogicalUnit, OutAction, Status, list_luns, read_identity
 from flockpr.cli import main
+from flockpr.errors import Busy
+from flockpr.store import provision
 from tests.support.luns import ALICE, ALICE_KEY, broken_lun, contested_lun, out, spc2_lun
 
 Capture = pytest.CaptureFixture[str]
@@ -221,3 +223,36 @@ def test_upgrade_newest_format_changes_nothing(root: str, capsys: Capture) -> No
 
     assert capsys.readouterr().out == "disk: format 1 is the newest, nothing to do\n"
     assert sorted(os.listdir(os.path.join(root, "disk", "commits"))) == before
+
+
+def test_upgrade_older_format_says_what_it_did(
+    root: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the format that was, to the one that is."""
+    contested_lun(root)
+    monkeypatch.setattr(provision, "upgrade_lun", lambda _root, _name: (1, 2))
+
+    assert main(["upgrade", "disk"]) == 0
+
+    assert capsys.readouterr().out == "disk: format 2 instead of 1 from now\n"
+
+
+def test_upgrade_old_daemon_alive_returns_11(
+    root: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is done while somebody could not read the result; the others are upgraded."""
+    contested_lun(root, "a")
+    contested_lun(root, "b")
+
+    def upgrade(_root: str, name: str) -> tuple[int, int]:
+        if name == "a":
+            raise Busy("an old daemon serves it", name, "restart it")
+        return 1, 2
+
+    monkeypatch.setattr(provision, "upgrade_lun", upgrade)
+
+    assert main(["upgrade"]) == 11
+
+    printed = capsys.readouterr()
+    assert printed.out == "b: format 2 instead of 1 from now\n"
+    assert "remedy: restart it" in printed.err

@@ -66,3 +66,19 @@ def test_page_never_calls_the_helper_door_fencing(page: pathlib.Path) -> None:
 def test_claims_of_fencing_sentence_found_or_not(sentence: str, claims: int) -> None:
     """The check itself finds a claim and lets a denial pass."""
     assert len(claims_of_fencing(sentence)) == claims
+
+
+NOTES = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("note", NOTES, ids=_name)
+def test_decision_note_has_its_parts_and_is_listed(note: pathlib.Path) -> None:
+    """Number and title agree with the list; a note says what was weighed and what follows."""
+    text = note.read_text(encoding="utf-8")
+    title = text.split("\n", 1)[0].removeprefix("# ")
+    listed = (note.parent / "README.md").read_text(encoding="utf-8")
+
+    assert f"- [{title}]({note.name})" in listed
+    assert title.startswith(f"{note.name[:4]}. ")
+    for part in ("Status: ", "## Context", "## Decision", "## Consequences"):
+        assert f"\n{part}" in text, part
