@@ -79,6 +79,7 @@ def _take(descriptor: int, name: str) -> PassedSocket:
             f"LISTEN_FDS: descriptor {descriptor} is no socket: {error.strerror}"
         ) from error
     if passed.family != socket.AF_UNIX or passed.type != socket.SOCK_STREAM or not listening:
+        passed.close()
         raise ConfigError(
             f"LISTEN_FDS: descriptor {descriptor} is not a listening Unix stream socket"
             " (ListenStream= with a path)"

@@ -62,7 +62,7 @@ class LogHandler(logging.Handler):
 
 def text_line(record: logging.LogRecord) -> str:
     """Words first, for people; then what the record carries beside them, as key=value."""
-    words = [_time(record), record.levelname.lower(), record.getMessage().replace("\n", "\\n")]
+    words = [_time(record), record.levelname.lower(), _one_line(record.getMessage())]
     words += [f"{name}={_quoted(value)}" for name, value in _extras(record).items()]
     return " ".join(words) + _trace(record, "\n  ")
 
@@ -112,6 +112,11 @@ def configure(level: str, form: str = "text", descriptor: int = 2) -> LogHandler
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _one_line(text: str) -> str:
+    """Without anything that could look like another line, or act on a terminal."""
+    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -1,0 +1,69 @@
+"""Is the root there? Asked once at the start, and in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from flockpr.daemon.settings import Settings
+from flockpr.errors import ConfigError, FlockprError
+
+_log = logging.getLogger("flockpr.daemon")
+
+PATIENCE = 2.0
+"""Seconds for a root to answer; a command may still wait for it longer than that."""
+
+
+def check_root(settings: Settings, patience: float = PATIENCE) -> None:
+    """Make the default root, or look whether the given one can be used.
+
+    A root that somebody named is never made: where it is missing, the share is not mounted,
+    and a directory under its mount point would be an empty root on this host alone, in which
+    every reservation of the other hosts seems to be gone.
+
+    A root that does not answer is no reason to end: commands to it are answered in bounded
+    time, and its server may come back.
+
+    Raises:
+        ConfigError: It is not there, is no directory, or not for this user.
+    """
+    outcome: list[FlockprError] = []
+
+    def look() -> None:
+        try:
+            _look(settings.root, make=settings.root_is_default)
+        except FlockprError as error:
+            outcome.append(error)
+
+    # A daemon thread: one that hangs in the kernel must not keep the process from ending.
+    thread = threading.Thread(target=look, name="check-root", daemon=True)
+    thread.start()
+    thread.join(patience)
+    if outcome:
+        raise outcome[0]
+    if thread.is_alive():
+        _log.warning("%s does not answer; serving all the same", settings.root)
+
+
+def _look(root: str, *, make: bool) -> None:
+    try:
+        if make:
+            os.makedirs(root, 0o700, exist_ok=True)
+        if not os.path.isdir(root):
+            os.stat(root)  # for the errno
+            raise ConfigError(f"{root}: the root is not a directory")
+        if not os.access(root, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            os.listdir(root)  # for the errno
+            _log.warning("%s: not writable; what would change reservations will fail", root)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{root}: no such root (mount the share, or make the directory with mode 0700)"
+        ) from error
+    except PermissionError as error:
+        raise ConfigError(
+            f"{root}: the root is not accessible to user {os.geteuid()} group {os.getegid()}"
+            " (on an export that squashes root, set user and group in [serve])"
+        ) from error
+    except OSError as error:
+        _log.warning("%s: %s; serving all the same", root, error.strerror)
