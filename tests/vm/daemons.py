@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from typing import Self
 
 from attrs import define, field
 
+import flockpr
 from tests.vm.machine import end, spawn
 
 START_SECONDS = 120
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """Our environment without what could configure flockpr from outside the test.
+    """Our environment without what could configure flockpr from outside, and with this flockpr.
 
     Args:
         home: A folder without configuration.
@@ -29,7 +31,8 @@ def clean_environment(home: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("FLOCKPR_", "XDG_", "LISTEN_", "NOTIFY_"))
     }
-    return kept | {"HOME": str(home)}
+    package = os.path.dirname(os.path.dirname(os.path.abspath(flockpr.__file__)))
+    return kept | {"HOME": str(home), "PYTHONPATH": package}
 
 
 @define
@@ -104,6 +107,22 @@ def serve(folder: Path, name: str, root: Path, lun: str, initiator: str) -> Daem
     ]
     # fmt: on
     return Daemon(command, path, clean_environment(folder))
+
+
+def pr_helper(folder: Path, root: Path, lun: str, initiator: str) -> Daemon:
+    """The executable that libvirt starts, with its command line, not started yet.
+
+    What `-k PATH` cannot say comes from a configuration file, as it does there.
+    """
+    config = folder / "flockpr.toml"
+    config.write_text(f'[serve]\nroot = "{root}"\nlun = "{lun}"\ninitiator = "{initiator}"\n')
+    installed = shutil.which("flockpr-pr-helper", path=os.path.dirname(sys.executable))
+    # Tests may run from a tree that is not installed; this is what the executable does then.
+    code = "import sys; from flockpr.daemon.pr_helper import main; sys.exit(main())"
+    program = [installed] if installed else [sys.executable, "-c", code]
+    path = folder / "helper.sock"
+    environment = clean_environment(folder) | {"FLOCKPR_CONFIG": str(config)}
+    return Daemon([*program, "-k", str(path)], path, environment)
 
 
 def create_lun(folder: Path, root: Path, name: str) -> None:

@@ -76,6 +76,16 @@ def kill_under(guest: Guest, daemon: Restartable) -> float:
     raise AssertionError(f"the daemon never came back within {_BACK_WITHIN} s")
 
 
+def kill_between(guest: Guest, daemon: Restartable) -> None:
+    """The guest's first command after a kill finds the daemon back, and its reservation."""
+    daemon.kill()
+    daemon.start()
+    done = guest.reserve()
+    assert done.status == 0, done
+    assert guest.holder() == guest.key
+    assert guest.helper_connected()
+
+
 def preempt(alice: Guest, bob: Guest) -> None:
     """Bob preempts Alice, who holds the reservation: she is nobody then, until she registers."""
     done = bob.preempt(alice)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.peers import unavailable
 from tests.vm import scenario
-from tests.vm.daemons import Daemon, clean_environment, create_lun, serve
+from tests.vm.daemons import create_lun, pr_helper, serve
 from tests.vm.guests import CONFLICT, boot_guests
 
 pytestmark = [
@@ -44,15 +40,8 @@ def test_qemu_guest_on_the_pr_helper_executable_reserves(short_path: Path) -> No
     """``flockpr-pr-helper -k PATH``, libvirt's command line, serves a guest as `serve` does."""
     root = short_path / "root"
     create_lun(short_path, root, LUN)
-    config = short_path / "flockpr.toml"
-    config.write_text(f'[serve]\nroot = "{root}"\nlun = "{LUN}"\ninitiator = "{ALICE}"\n')
-    program = shutil.which("flockpr-pr-helper", path=os.path.dirname(sys.executable))
-    if program is None:
-        unavailable("flockpr-pr-helper is not installed beside the Python that runs the tests")
-    environment = clean_environment(short_path) | {"FLOCKPR_CONFIG": str(config)}
-    socket = short_path / "helper.sock"
-    helper = Daemon([program, "-k", str(socket)], socket, environment)
-    with helper, boot_guests(short_path, {"alice": socket}) as (alice,):
+    helper = pr_helper(short_path, root, LUN, ALICE)
+    with helper, boot_guests(short_path, {"alice": helper.socket}) as (alice,):
         assert alice.register().status == 0
         assert alice.reserve().status == 0
         assert alice.holder() == alice.key
