@@ -57,16 +57,20 @@ def take_sockets(
     Raises:
         ConfigError: A descriptor is no listening Unix stream socket.
     """
+    count = announced(environ, pid=pid)
     values = {name: environ.pop(name, "") for name in _LISTEN_VARIABLES}
-    count = _number(values["LISTEN_FDS"])
-    if count == 0 or _number(values["LISTEN_PID"]) != (os.getpid() if pid is None else pid):
-        return []
     names = values["LISTEN_FDNAMES"].split(":")
     taken = []
     for index in range(count):
         name = names[index] if index < len(names) else ""
         taken.append(_take(first + index, "" if name == "unknown" else name))
     return taken
+
+
+def announced(environ: Mapping[str, str], *, pid: int | None = None) -> int:
+    """How many sockets are passed to this very process; changes nothing."""
+    meant = _number(environ.get("LISTEN_PID", "")) == (os.getpid() if pid is None else pid)
+    return _number(environ.get("LISTEN_FDS", "")) if meant else 0
 
 
 def _take(descriptor: int, name: str) -> PassedSocket:
