@@ -36,7 +36,7 @@ def register(
         return conflict(state)  # table 67: a stranger's key is 0
     fault, key = list_fault(parameters), parameters.service_action_reservation_key
     if fault is not None and ignore:
-        return refuse(state, fault)
+        return refuse(state, fault)  # SPEC_I_PT=1 among them, with or without work to do
     if own is None and key == 0 and (parameters.short_of_spec_i_pt or not _is_length(fault)):
         # Nothing to do, and SPEC_I_PT is ignored with all its faults (table 67). The
         # standard does not say whether APTPL counts here; it is processed as in every
