@@ -8,7 +8,7 @@ in the machine's own mount namespace too, where /dev/disk does not exist).
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -22,6 +22,9 @@ _DELETED = " (deleted)"
 _DM_MULTIPATH = re.compile(r"(?:part\d+-)?mpath-")
 _ATTRIBUTE_MAX = 8192
 _SG_MAJOR = 21
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that are this process's or this host's trouble, not the descriptor's."""
 
 
 @attrs.frozen
@@ -176,9 +179,14 @@ def _text(path: str, strip: str | None = None) -> str:
 
 
 def _bytes(path: str) -> bytes:
-    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
-        return file.read(_ATTRIBUTE_MAX) or b""
-    return b""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(_ATTRIBUTE_MAX) or b""
+    except OSError as error:
+        # A full table of open files says nothing about the disk: not "it has no identity".
+        if error.errno in EXHAUSTED:
+            raise
+        return b""
 
 
 def _distinct(wwids: list[str]) -> tuple[str, ...]:

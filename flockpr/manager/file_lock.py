@@ -15,7 +15,7 @@ from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
 from flockpr.logical_unit import Result, failure
 from flockpr.manager.attendance import Attendance, UnitsLike
 from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
-from flockpr.manager.device import Device, identify_device, writable
+from flockpr.manager.device import EXHAUSTED, Device, identify_device, writable
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import Opcode
 from flockpr.spc.transport_id import InitiatorPort
@@ -182,11 +182,15 @@ class Seat(PRManager):
         try:
             own = duplicate(fd)
             in_thread(lambda: self._find_and_submit(future, own, cdb, data_out), "look-up")
-        except BaseException:
+        except BaseException as error:
             if own >= 0:
                 os.close(own)
             lookups.release()
-            raise
+            # RuntimeError: no thread could be started.
+            if not isinstance(error, RuntimeError) and not _exhausted(error):
+                raise
+            _log.error("a descriptor cannot be looked at: %s", error)
+            future.set_result(BUSY)
 
     def _find_and_submit(
         self, future: Future[Result], own: int, cdb: bytes, data_out: bytes
@@ -197,7 +201,10 @@ class Seat(PRManager):
             _log.warning("cannot tell the logical unit: %s", error)
             _complete(future, failure(error))
         except BaseException as error:  # noqa: BLE001, raised again by whoever waits
-            if future.set_running_or_notify_cancel():
+            if _exhausted(error):
+                _log.error("a descriptor cannot be looked at: %s", error)
+                _complete(future, BUSY)
+            elif future.set_running_or_notify_cancel():
                 future.set_exception(error)
         else:
             if lun is None:
@@ -217,6 +224,8 @@ class Seat(PRManager):
         try:
             lun = self._manager.units.find_by_wwid(candidates) if candidates else None
         except OSError as error:
+            if _exhausted(error):
+                raise
             raise StoreUnavailable(f"the root cannot be listed: {error.strerror}") from error
         if lun is None and candidates != self._unmatched:
             self._unmatched = candidates
@@ -275,6 +284,10 @@ def _port(initiator: InitiatorPort | str | None) -> InitiatorPort | None:
         return InitiatorPort.from_text(initiator)
     except ValueError as error:
         raise ConfigError(f"initiator {initiator!r}: {error}") from error
+
+
+def _exhausted(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in EXHAUSTED
 
 
 def _complete(future: Future[Result], result: Result) -> None:

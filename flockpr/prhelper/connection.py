@@ -196,12 +196,13 @@ class Connection:
             return early
         try:
             manager, identity = self._act(stack)
-        except TimeoutError:
-            # Nobody's command: executed for another port it could take a reservation away.
-            _log.warning("%s: cannot tell yet who it is: BUSY", self._name)
-            return BUSY
         except ConnectionError:
             raise
+        except (OSError, RuntimeError) as error:
+            # Procfs hangs, or no descriptor or thread is left. Nobody's command: executed for
+            # another port it could take a reservation away.
+            _log.warning("%s: cannot tell yet who it is: BUSY (%s)", self._name, error)
+            return BUSY
         except Exception:  # noqa: BLE001, logged and answered
             _log.exception("%s: cannot tell who it is", self._name)
             return Result.check(senses.INTERNAL_TARGET_FAILURE)
@@ -217,7 +218,7 @@ class Connection:
         """Return who the connection acts for; found with the first command.
 
         Raises:
-            TimeoutError: It could not be found in time; may be tried again.
+            OSError, RuntimeError: It could not be found now; may be tried again.
             ConnectionError: The client has gone.
         """
         if self._acting is None:
@@ -227,7 +228,11 @@ class Connection:
                 self._identity = in_thread(
                     lambda: self._identifier.identify(self._sock, self._path), "identify"
                 )
-            identity = self._identity.result(self._limits.command)
+            try:
+                identity = self._identity.result(self._limits.command)
+            finally:
+                if self._identity.done():
+                    self._identity = None
             _log.info("%s: %s (%s)", self._name, identity.port, identity.source)
             manager = stack.enter_context(self._manager.acting_for(identity.port))
             self._acting = manager, identity

@@ -18,6 +18,7 @@ import struct
 
 import attrs
 
+from flockpr.manager.device import EXHAUSTED
 from flockpr.prhelper.qemu_arguments import machine_labels
 
 _log = logging.getLogger("flockpr.prhelper.peer")
@@ -57,6 +58,7 @@ def read_peer(sock: socket.socket, proc: str = "/proc") -> Peer | None:
 
     Raises:
         ConnectionResetError: It is gone, and the connection with it.
+        OSError: This process has no descriptors or memory left to look.
     """
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(credentials)
@@ -71,8 +73,7 @@ def read_peer(sock: socket.socket, proc: str = "/proc") -> Peer | None:
             flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
             directory = os.open(f"{proc}/{pid}", flags)
         except OSError as error:
-            _check_connected(sock)
-            _log.warning("cannot look at client process %d: %s", pid, error.strerror)
+            _unreadable(sock, pid, error)
             return Peer(pid, uid, gid)
         stack.callback(os.close, directory)
         # From here on the directory stands for one process, and fails when that one is gone.
@@ -116,13 +117,21 @@ def _ready(descriptor: int, events: int) -> bool:
     return any(found & events for _, found in poll.poll(0))
 
 
+def _unreadable(sock: socket.socket, pid: int, error: OSError) -> None:
+    """Raise, unless the process is there and merely cannot be looked at."""
+    if error.errno in EXHAUSTED:
+        # It is a machine of its own all the same, and must not pass for the host now.
+        raise error
+    _check_connected(sock)
+    _log.warning("cannot look at client process %d: %s", pid, error.strerror)
+
+
 def _labelled(peer: Peer, directory: int, sock: socket.socket) -> Peer:
     try:
         arguments = _read(directory, "cmdline")
         cgroups = _read(directory, "cgroup")
     except OSError as error:
-        _check_connected(sock)
-        _log.warning("cannot look at client process %d: %s", peer.pid, error.strerror)
+        _unreadable(sock, peer.pid, error)
         return peer
     labels = machine_labels(arguments.split(b"\0"))
     paths = tuple(
