@@ -209,6 +209,21 @@ def test_other_commands_carry_opcode_and_service_action(cdb: str, action: int | 
     assert parse_command(data) == OtherCommand(data, data[0], action)
 
 
+def test_opcodes_with_service_actions_are_those_of_the_standard() -> None:
+    """SPC-4 4.2.2: those whose byte 1 bits 4-0 are a SERVICE ACTION."""
+    found = set()
+    for opcode in set(range(256)) - {0x16, 0x17, 0x56, 0x57, 0x5E, 0x5F, 0x7F}:
+        command = parse_command(bytes((opcode, 0xE3)).ljust(16, b"\0"))
+        assert isinstance(command, OtherCommand)
+        assert command.service_action in {None, 3}
+        if command.service_action is not None:
+            found.add(opcode)
+    assert found == {
+        *(0x48, 0x83, 0x84, 0x86, 0x87, 0x8C),
+        *(0x9D, 0x9E, 0x9F, 0xA3, 0xA4, 0xA9, 0xAB),
+    }
+
+
 @pytest.mark.parametrize("additional", ["00", "01", "03"])
 def test_variable_length_cdb_with_wrong_length_is_refused(additional: str) -> None:
     """SPC-4 4.2.3: ADDITIONAL CDB LENGTH covers the service action and all that is there."""

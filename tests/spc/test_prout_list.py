@@ -81,6 +81,16 @@ def test_list_with_less_data_than_its_length_is_a_length_fault(action: OutAction
     assert parse(action, b"", 24) == PROutParameters(fault=PARAMETER_LIST_LENGTH_ERROR)
 
 
+@pytest.mark.parametrize("size", range(25))
+def test_move_list_without_transport_id_has_a_fault_and_the_keys(size: int) -> None:
+    """SPC-4 6.16.4: 05/1A/00 below 24 bytes, then TRANSPORTID LENGTH promises too much."""
+    parameters = parse(7, encode_move_list(1, 2, A, unreg=True)[:size])
+    assert parameters.fault == (list_field(20) if size == 24 else PARAMETER_LIST_LENGTH_ERROR)
+    assert parameters.reservation_key == (1 if size >= 8 else None)
+    assert parameters.service_action_reservation_key == (2 if size >= 16 else None)
+    assert parameters.unreg == (size >= 18)
+
+
 # SPEC_I_PT
 
 
@@ -169,6 +179,7 @@ def test_spec_i_pt_entries_of_other_protocols_are_read_and_no_fault() -> None:
 
 def test_list_longer_than_is_taken_is_a_length_fault() -> None:
     """SPC-4 6.16.1: more than the device server can take is 05/1A/00; keys are read."""
+    assert MAX_LENGTH == 256 * 1024
     longest = InitiatorPort("n" * 223, 1)
     fits = encode_basic_list(1, 2, transport_ids=[longest] * 1024)
     assert parse(0, fits).fault is None
@@ -200,7 +211,8 @@ def test_move_list_vector_is_read() -> None:
 
 
 def test_move_list_reserved_bits_are_ignored() -> None:
-    """SPC-4 6.16.4: byte 16 and bits 7-2 of byte 17."""
+    """SPC-4 6.16.4: byte 16 and bits 7-2 of byte 17; the target port is 1 unless said."""
+    assert parse(7, encode_move_list(1, 2, A)).relative_target_port == 1
     data = bytearray(encode_move_list(1, 2, A))
     data[16:18] = b"\xff\xfc"
     assert parse(7, bytes(data)) == parse(7, encode_move_list(1, 2, A))
