@@ -8,18 +8,15 @@ is such a lost nexus.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import random
 import time
 
-from portalocker.constants import LockFlags
-from portalocker.exceptions import AlreadyLocked, LockException
-
 from flockpr.errors import StoreError
 from flockpr.store import files
 from flockpr.store.layout import FORMAT, LOCKS, ORDER, READS_FORMAT, SLOT, TIDY
-from flockpr.store.rangelock import OfdRange
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
@@ -76,9 +73,12 @@ class Presence:
         if slot in self._held:
             return True
         try:
-            return OfdRange(SLOT + slot, syscalls=self._sys).held_by_another(self._asker())
-        except (LockException, StoreError):
+            # As a reader would ask: that is right on every file system seen, while NFSv3
+            # servers and NFSv4 delegations answer a writer's question wrongly.
+            found = self._sys.get_lock(self._asker(), fcntl.F_RDLCK, SLOT + slot, 1)
+        except (OSError, StoreError):
             return None
+        return found != fcntl.F_UNLCK
 
     def lost_locks(self) -> bool:
         """Whether the server took our ranges away: reading through a descriptor whose lock
@@ -167,6 +167,12 @@ class Presence:
         """A lock that fails for another reason than contention is logged and counts as not
         held: a daemon without locks still commits correctly.
         """
+        # Imported with the first lock: the verbs that only look must start quickly.
+        from portalocker.constants import LockFlags
+        from portalocker.exceptions import AlreadyLocked, LockException
+
+        from flockpr.store.rangelock import OfdRange
+
         mode = LockFlags.SHARED if shared else LockFlags.EXCLUSIVE
         try:
             OfdRange(start, syscalls=self._sys).lock(fd, mode | LockFlags.NON_BLOCKING)
@@ -178,6 +184,10 @@ class Presence:
         return True
 
     def _unlock(self, fd: int, start: int) -> None:
+        from portalocker.exceptions import LockException
+
+        from flockpr.store.rangelock import OfdRange
+
         try:
             OfdRange(start, syscalls=self._sys).unlock(fd)
         except LockException as error:
