@@ -22,8 +22,6 @@ _log = logging.getLogger("flockpr.prhelper.door")
 
 CAPABILITIES_LENGTH = 8
 
-OUT_ACTIONS = {action.value: action.name.replace("_", " ") for action in OutAction}
-
 
 def decided_here(request: Request) -> Result | None:
     """Return the answer to a request that no manager gets to see, None for the others."""
@@ -70,25 +68,37 @@ def answer(
     except Exception:  # noqa: BLE001, logged and answered
         _log.exception("%s: unexpected error, answered as a hardware error", port)
         result = Result.check(senses.INTERNAL_TARGET_FAILURE)
-    elapsed = time.monotonic() - started
-    if request.opcode == Opcode.PERSISTENT_RESERVE_OUT:
-        _log.info("%s", describe(request, result, manager.where, port, elapsed))
-    else:
-        _log.debug("%s", describe(request, result, manager.where, port, elapsed))
+    level = logging.INFO if request.opcode == Opcode.PERSISTENT_RESERVE_OUT else logging.DEBUG
+    if _log.isEnabledFor(level):
+        facts = {
+            "lun": manager.where,
+            "nexus": f"{port}/1",
+            "status": describe_result(result),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        _log.log(level, "%s", describe_command(request), extra=facts)
     return result
 
 
-def describe(
-    request: Request, result: Result, where: str, port: InitiatorPort, elapsed: float
-) -> str:
-    """Return the line that the log has about a command."""
-    action: str = f"{request.service_action:#04x}"
-    if request.opcode == Opcode.PERSISTENT_RESERVE_OUT:
-        command = "PR OUT"
-        action = OUT_ACTIONS.get(request.service_action, action)
-    else:
-        command = "PR IN" if request.opcode == Opcode.PERSISTENT_RESERVE_IN else "CLEANUP"
+def describe_command(request: Request) -> str:
+    """Return a command for the log: `PR OUT REGISTER`, `PR IN 0x1f`."""
+    actions: type[InAction | OutAction]
+    match request.opcode:
+        case Opcode.PERSISTENT_RESERVE_OUT:
+            name, actions = "PR OUT", OutAction
+        case Opcode.PERSISTENT_RESERVE_IN:
+            name, actions = "PR IN", InAction
+        case _:
+            return "CLEANUP"
+    try:
+        return f"{name} {actions(request.service_action).name.replace('_', ' ')}"
+    except ValueError:
+        return f"{name} {request.service_action:#04x}"
+
+
+def describe_result(result: Result) -> str:
+    """Return a result for the log: `GOOD`, `CHECK CONDITION 05/24/00`."""
     status = result.status.name.replace("_", " ")
     if result.status == Status.CHECK_CONDITION:
         status += f" {senses.parse_sense(result.sense)}"
-    return f"{command} {action} lun={where} nexus={port}/1 status={status} in {elapsed:.3f} s"
+    return status

@@ -7,10 +7,12 @@ import os
 import pathlib
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -363,6 +365,16 @@ def test_peer_that_cannot_be_looked_at_for_want_of_descriptors_is_an_error(
         failing = name
         with pytest.raises(OSError, match="Too many"):
             read_peer(pair, proc)
+
+
+def test_peer_in_another_pid_namespace_is_unknown() -> None:
+    """The kernel says 0 then; pid 0 must not be looked up."""
+
+    class Foreign:
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("iII", 0, 65534, 65534)
+
+    assert read_peer(cast("socket.socket", Foreign())) is None
 
 
 def test_peer_reads_leave_nothing_open(pair: socket.socket, tmp_path: pathlib.Path) -> None:

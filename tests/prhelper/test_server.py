@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn, cast
 
 import pytest
 
 from flockpr.logical_unit import Result
+from flockpr.prhelper import connection as connection_module
 from flockpr.prhelper.connection import Limits
+from flockpr.prhelper.door import describe_command
+from flockpr.prhelper.identity import Identifier
+from flockpr.prhelper.listener import Listener
+from flockpr.prhelper.protocol import Request
+from flockpr.prhelper.server import HelperServer
 from flockpr.spc.codes import Status
 from tests.support.helper import (
     DEADLINE,
@@ -21,6 +30,7 @@ from tests.support.helper import (
     eventually,
     sense_code,
     serving,
+    short_directory,
 )
 from tests.support.scsi import REGISTER, RESERVE, WERO, basic_list, in_cdb
 
@@ -433,6 +443,96 @@ def test_unexpected_error_is_a_hardware_error_not_a_disconnect(
     assert "broken on purpose" in caplog.text
 
 
+def test_manager_that_cannot_act_is_a_hardware_error(served: Served, disk: int) -> None:
+    """Also what goes wrong before the command is answered, not disconnected."""
+
+    def fail(_: object) -> NoReturn:
+        raise ValueError("broken on purpose")
+
+    with pytest.MonkeyPatch.context() as patch, RawClient(served.path) as client:
+        patch.setattr(served.manager, "acting_for", fail)
+        assert sense_code(client.run(disk, in_cdb(READ_KEYS))[1]) == (4, 0x44, 0)
+        patch.undo()
+        assert client.run(disk, in_cdb(READ_KEYS))[0] == Status.GOOD
+
+
+def test_error_without_an_answer_ends_one_connection_only(
+    served: Served, disk: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Descriptors are closed, the others go on."""
+
+    def fail(*_: object) -> NoReturn:
+        raise ValueError("broken on purpose")
+
+    with RawClient(served.path) as client, RawClient(served.path) as other:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection_module, "encode_response", fail)
+            client.send(in_cdb(READ_KEYS).ljust(16, b"\0"), disk)
+            assert client.closed()
+        assert other.run(disk, in_cdb(READ_KEYS))[0] == Status.GOOD
+    assert "broken on purpose" in caplog.text
+    eventually(lambda: count_open(image(disk)) == 1, "a descriptor stayed open")
+
+
+class FaultyAccept:
+    """A listening socket whose first accepts fail."""
+
+    def __init__(self, sock: socket.socket, errors: list[Exception]) -> None:
+        self._sock = sock
+        self._errors = errors
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Fail, or accept."""
+        if self._errors:
+            raise self._errors.pop()
+        return self._sock.accept()
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close it."""
+        self._sock.close()
+
+
+def test_accept_goes_on_after_any_error(served: Served, disk: int) -> None:
+    """A client that has gone, a full table, and what nobody has thought of."""
+    numbers = [errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINVAL]
+    errors: list[Exception] = [OSError(number, os.strerror(number)) for number in numbers]
+    errors.append(ValueError("broken on purpose"))
+    with short_directory() as directory:
+        listener = Listener.bind(os.path.join(directory, "s"))
+        listener.socket = cast("socket.socket", FaultyAccept(listener.socket, errors))
+        server = HelperServer(listener, served.manager, Identifier(explicit=PORT))
+        server.start()
+        with RawClient(server.path) as client:
+            assert client.run(disk, in_cdb(READ_KEYS))[0] == Status.GOOD
+        assert errors == []
+        assert server.stop(DEADLINE)
+
+
+def test_client_without_a_thread_is_turned_away(
+    served: Served, disk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed, so that it can try again; the others go on."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("helper-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with RawClient(served.path) as first:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with RawClient(served.path, handshake=False) as second:
+            assert second.receive(4) == bytes(4)
+            assert second.closed()
+        monkeypatch.undo()
+        assert first.run(disk, in_cdb(READ_KEYS))[0] == Status.GOOD
+        assert served.server.connections == 1
+
+
 def test_busy_is_not_answered_at_once(served: Served, disk: int) -> None:
     """Linux repeats a BUSY command about a hundred times a second."""
     served.units.canned = Result(Status.BUSY)
@@ -450,11 +550,31 @@ def test_log_has_one_line_per_out(
         client.run(disk, out_cdb(REGISTER), basic_list(0, KEY))
         client.run(disk, in_cdb(READ_KEYS))
         client.run(disk, out_cdb(RESERVE, kind=4 << 4), basic_list(KEY))
-    lines = [record.getMessage() for record in caplog.records if "PR OUT" in record.getMessage()]
-    assert len(lines) == 2
-    assert lines[0].startswith(f"PR OUT REGISTER lun=disk nexus={PORT.text}/1 status=GOOD in ")
-    assert "PR OUT RESERVE" in lines[1]
-    assert "status=CHECK CONDITION 05/24/00" in lines[1]
+    records = [record for record in caplog.records if record.name == "flockpr.prhelper.door"]
+    assert [record.getMessage() for record in records] == ["PR OUT REGISTER", "PR OUT RESERVE"]
+    facts = [
+        {name: vars(record)[name] for name in ("lun", "nexus", "status")} for record in records
+    ]
+    nexus = f"{PORT.text}/1"
+    assert facts == [
+        {"lun": "disk", "nexus": nexus, "status": "GOOD"},
+        {"lun": "disk", "nexus": nexus, "status": "CHECK CONDITION 05/24/00"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "action", "text"),
+    [
+        (0x5E, 3, "PR IN READ FULL STATUS"),
+        (0x5E, 0x1F, "PR IN 0x1f"),
+        (0x5F, 0xE6, "PR OUT REGISTER AND IGNORE EXISTING KEY"),
+        (0x5F, 8, "PR OUT 0x08"),
+        (0xFF, 0, "CLEANUP"),
+    ],
+)
+def test_log_names_commands(opcode: int, action: int, text: str) -> None:
+    """By the standard's names; by number where it has none."""
+    assert describe_command(Request(bytes((opcode, action, *bytes(14))))) == text
 
 
 # Attendance.
