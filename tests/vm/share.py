@@ -25,8 +25,11 @@ from tests.vm.network import Hub, Station
 
 LEASE_SECONDS = 10
 MOUNT_POINT = "/mnt/share"
+ROOT = f"{MOUNT_POINT}/root"
 
-_REPOSITORY = Path(__file__).parents[2]
+FLOCKPR = f"env PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m flockpr"
+"""The command line of this very flockpr in a machine."""
+
 _BRIDGE = Path(__file__).parent / "guest" / "bridge.py"
 _PACKAGES = ("nfs-kernel-server", "nfs-common")
 _MODULES = (
@@ -85,14 +88,10 @@ class HostDaemon:
     helper: Path
     _running: Running | None = field(default=None, init=False)
 
-    def start(self, wrapper: str = "") -> None:
-        """Start it; returns when it answers through the tunnel.
-
-        Args:
-            wrapper: Put before the command, such as strace with its options.
-        """
-        shell = f"cd {_REPOSITORY}; echo $$ > /run/daemon.pid; exec {wrapper} {self.command}"
-        self._running = self.host.machine.start(f"{{ {shell}; }} >> /run/daemon.log 2>&1")
+    def start(self) -> None:
+        """Start it; returns when it answers through the tunnel."""
+        shell = f"echo $$ > /run/daemon.pid; exec {self.command} >> /run/daemon.log 2>&1"
+        self._running = self.host.machine.start(shell)
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
@@ -104,10 +103,9 @@ class HostDaemon:
                 time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it with SIGKILL, and strace with it."""
+        """End it with SIGKILL."""
         assert self._running is not None
-        machine = self.host.machine
-        machine.check("p=$(cat /run/daemon.pid); kill -9 $(cat /proc/$p/task/*/children) $p")
+        self.host.machine.check("kill -9 $(cat /run/daemon.pid)")
         self._running.wait()
 
     def log(self) -> str:
@@ -136,8 +134,7 @@ class Lab:
     def create_lun(self, name: str) -> None:
         """Make a logical unit on the share, and a file to pass as its disk."""
         self.hosts[0].machine.check(
-            f"cd {_REPOSITORY}; mkdir -p -m 700 {MOUNT_POINT}/root; "
-            f"{sys.executable} -m flockpr lun create {name} --root {MOUNT_POINT}/root"
+            f"mkdir -p -m 700 {ROOT}; {FLOCKPR} lun create {name} --root {ROOT}"
         )
 
     def daemon(self, number: int, lun: str, initiator: str) -> HostDaemon:
@@ -154,7 +151,7 @@ class Lab:
         helper = tunnel.Tunnel(self.folder / f"pr{number}", self.ports[number])
         self.stack.callback(helper.close)
         command = (
-            f"{sys.executable} -m flockpr serve --root {MOUNT_POINT}/root --socket /run/pr.sock "
+            f"{FLOCKPR} serve --root {ROOT} --socket /run/pr.sock "
             f"--lun {lun} --initiator {initiator} --host {host.machine.name}"
         )
         return HostDaemon(host, command, helper.path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from flockpr.spc.codes import OutAction, Status
 from tests.vm import scenario
 from tests.vm.guests import boot_guests
 from tests.vm.initiator import Initiator
-from tests.vm.share import LEASE_SECONDS, MOUNT_POINT, HostDaemon, Lab, boot_lab
+from tests.vm.share import FLOCKPR, LEASE_SECONDS, ROOT, HostDaemon, Lab, boot_lab
 
 pytestmark = [
     pytest.mark.sweep,
@@ -35,7 +34,6 @@ pytestmark = [
 LUN = "disk"
 ALICE, BOB = "iqn.2026-01.test:alice", "iqn.2026-01.test:bob"
 OUTCOME_UNKNOWN = (0x0B, 0x08, 0x01)
-_FLOCKPR = f"{sys.executable} -m flockpr"
 
 
 @define
@@ -106,8 +104,8 @@ def test_nfs_commit_stalled_past_the_lease_loses(
     done = bob.insist(OutAction.PREEMPT, own=bob.key, other=alice.key)
     assert done.status == Status.GOOD, done
     time.sleep(max(0.0, stall + LEASE_SECONDS - (time.monotonic() - began)))
-    host.check("kill $(pidof strace)")
     lab.mend(0)
+    host.check("until grep -q EEXIST /run/strace.log; do sleep 0.2; done; kill $(pidof strace)")
     command.join(300)
     assert len(late) == 1
     refused = late[0].status == Status.RESERVATION_CONFLICT
@@ -221,8 +219,6 @@ def _wait_traced(daemon: HostDaemon) -> None:
 
 def _liveness(pair: Pair, survivor: int) -> dict[str, str]:
     """Initiator name to liveness, as `flockpr status` says on one host."""
-    text = pair.lab.hosts[survivor].machine.check(
-        f"cd /; {_FLOCKPR} status {LUN} --json --root {MOUNT_POINT}/root"
-    )
-    status = json.loads(text)
+    text = pair.lab.hosts[survivor].machine.check(f"{FLOCKPR} status {LUN} --json --root {ROOT}")
+    (status,) = json.loads(text)["luns"]
     return {entry["initiator"]: entry["liveness"] for entry in status["registrations"]}
