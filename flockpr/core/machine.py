@@ -150,7 +150,7 @@ def _decide(
         case PersistentReserveOut():
             return _persistent_reserve_out(state, nexus, command, config)
         case PersistentReserveIn():
-            return prin.decide(state, command)
+            return prin.decide(state, command, config)
         case Reserve():
             return spc2.reserve(state, nexus)
         case Release():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from flockpr.core.model import LogicalUnitState
+from flockpr.core.model import LogicalUnitState, Nexus, Registration, UnitConfig
 from flockpr.core.outcome import Outcome, Reply, conflict
 from flockpr.core.standing import holds
 from flockpr.spc import pr_in
 from flockpr.spc.cdb import PersistentReserveIn
 from flockpr.spc.codes import InAction, ReservationType
+from flockpr.spc.transport_id import InitiatorPort
 
 
-def decide(state: LogicalUnitState, command: PersistentReserveIn) -> Outcome:
+def decide(state: LogicalUnitState, command: PersistentReserveIn, config: UnitConfig) -> Outcome:
     """Decide a PERSISTENT RESERVE IN as though no unit attention were pending.
 
     It never conflicts with a persistent reservation, always with a SPC-2 one (SPC-4 5.13.3).
@@ -22,19 +23,20 @@ def decide(state: LogicalUnitState, command: PersistentReserveIn) -> Outcome:
     Args:
         state: The state.
         command: The command; its service action is one of `InAction`.
+        config: The logical unit's target ports.
     """
     if state.spc2 is not None:
         return conflict(state)
-    payload = _PAYLOADS[command.service_action](state)
+    payload = _PAYLOADS[command.service_action](state, config)
     data = pr_in.truncate(payload, command.allocation_length)
     return Outcome(state, Reply(data=data))
 
 
-def _keys(state: LogicalUnitState) -> bytes:
+def _keys(state: LogicalUnitState, _config: UnitConfig) -> bytes:
     return pr_in.encode_keys(state.generation, [r.key for r in state.registrations])
 
 
-def _reservation(state: LogicalUnitState) -> bytes:
+def _reservation(state: LogicalUnitState, _config: UnitConfig) -> bytes:
     held = state.reservation
     if held is None:
         return pr_in.encode_reservation(state.generation, None)
@@ -44,7 +46,7 @@ def _reservation(state: LogicalUnitState) -> bytes:
     return pr_in.encode_reservation(state.generation, pr_in.HeldReservation(key, held.type))
 
 
-def _capabilities(state: LogicalUnitState) -> bytes:
+def _capabilities(state: LogicalUnitState, _config: UnitConfig) -> bytes:
     return pr_in.encode_capabilities(
         pr_in.Capabilities(
             compatible_handling=True,
@@ -58,27 +60,56 @@ def _capabilities(state: LogicalUnitState) -> bytes:
     )
 
 
-def _full_status(state: LogicalUnitState) -> bytes:
+def _full_status(state: LogicalUnitState, config: UnitConfig) -> bytes:
     kind = 0 if state.reservation is None else int(state.reservation.type)
     entries = []
+    folded: set[InitiatorPort] = set()
     for registration in state.registrations:
-        nexus, everywhere = registration.nexus, registration.all_target_ports
+        nexus = registration.nexus
+        whole = _stands_for_all_ports(state, registration, config.target_ports)
+        if whole and nexus.initiator_port in folded:
+            continue
+        if whole:
+            folded.add(nexus.initiator_port)
         holder = holds(state, nexus)
         entries.append(
             pr_in.FullStatus(
                 key=registration.key,
                 transport_id=nexus.initiator_port,
                 # With ALL_TG_PT=1 the field has no meaning, and 0 names no port.
-                relative_target_port=0 if everywhere else nexus.target_port,
+                relative_target_port=0 if whole else nexus.target_port,
                 holder=holder,
                 type=kind if holder else 0,
-                all_target_ports=everywhere,
+                all_target_ports=whole,
             )
         )
     return pr_in.encode_full_status(state.generation, entries)
 
 
-_PAYLOADS: Final[Mapping[int, Callable[[LogicalUnitState], bytes]]] = MappingProxyType(
+def _stands_for_all_ports(
+    state: LogicalUnitState, registration: Registration, target_ports: Sequence[int]
+) -> bool:
+    """Tell whether one descriptor with ALL_TG_PT=1 may stand for this initiator port.
+
+    Such a descriptor says that the initiator port is registered at every target port, with
+    one key, and holds the reservation at all of them or at none (SPC-4 6.15.5). Registered
+    with ALL_TG_PT=1 is not enough: a port may have left or changed its key since.
+    """
+    nexus = registration.nexus
+    if not registration.all_target_ports or nexus.target_port not in target_ports:
+        return False
+    siblings = [Nexus(nexus.initiator_port, port) for port in target_ports]
+    found = [state.by_nexus.get(sibling) for sibling in siblings]
+    return all(
+        other is not None
+        and other.all_target_ports
+        and other.key == registration.key
+        and holds(state, other.nexus) == holds(state, nexus)
+        for other in found
+    )
+
+
+_PAYLOADS: Final[Mapping[int, Callable[[LogicalUnitState, UnitConfig], bytes]]] = MappingProxyType(
     {
         InAction.READ_KEYS: _keys,
         InAction.READ_RESERVATION: _reservation,

@@ -15,7 +15,9 @@ from tests.support.scsi import (
     KEY_A,
     KEY_B,
     REGISTER,
+    RELEASE,
     TYPES,
+    WE,
     A,
     B,
     Unit,
@@ -81,7 +83,7 @@ def test_read_full_status_marks_holders(type_: int) -> None:
 
 
 def test_read_full_status_with_all_ports_names_no_port() -> None:
-    """SPC-4 6.15.5: RELATIVE TARGET PORT IDENTIFIER has no meaning with ALL_TG_PT=1."""
+    """SPC-4 6.15.5: one descriptor with ALL_TG_PT=1 stands for all ports and names none."""
     unit = Unit(target_ports=PORTS)
     unit.out(A, REGISTER, 0, KEY_A, all_ports=True)
     unit.out(nexus("b", 2), REGISTER, 0, KEY_B)
@@ -89,7 +91,27 @@ def test_read_full_status_with_all_ports_names_no_port() -> None:
     report = parse_full_status(unit.send(A, in_cdb(3)).data)
     assert report is not None
     shown = [(e.all_target_ports, e.relative_target_port) for e in report.registrations]
-    assert shown == [(True, 0), (True, 0), (False, 2)]
+    assert shown == [(True, 0), (False, 2)]
+
+
+def test_read_full_status_with_ports_that_differ_names_each() -> None:
+    """SPC-4 6.15.5: a port that left, or holds alone, leaves one descriptor per nexus."""
+    unit = Unit(target_ports=PORTS)
+    unit.out(A, REGISTER, 0, KEY_A, all_ports=True)
+
+    def shown() -> list[tuple[bool, int]]:
+        report = parse_full_status(unit.send(A, in_cdb(3)).data)
+        assert report is not None
+        return [(e.all_target_ports, e.relative_target_port) for e in report.registrations]
+
+    unit.hold(A, WE)
+    assert shown() == [(False, 1), (False, 2)]
+    unit.out(A, RELEASE, KEY_A, type_=WE)
+    assert shown() == [(True, 0)]
+    unit.out(nexus("a", 2), REGISTER, KEY_A, KEY_B)
+    assert shown() == [(False, 1), (False, 2)]
+    unit.out(A, REGISTER, KEY_A, 0)
+    assert shown() == [(False, 2)]
 
 
 @pytest.mark.parametrize("length", [0, 4, 8, 20])
