@@ -24,6 +24,7 @@ from tests.support.model2_bytes import (
     TYPES,
     Answer,
     Nexus2,
+    Pointer,
     Port,
     conflict,
     number,
@@ -101,8 +102,9 @@ class Model2(Unit2):
         if listed and action != REGISTER:
             return refuse(f"spec.{name}", 0x26, 0x00, ("list", 20, 3))
         if not complete or (len(data) < 28 if listed else len(data) != 24):
-            nothing = key is None and wanted == 0
-            if not (listed and complete and nothing and len(data) >= 24):
+            # With nothing to register SPEC_I_PT is ignored, and so is what belongs to it.
+            nothing = action == REGISTER and key is None and wanted == 0
+            if not (nothing and listed and complete and len(data) >= 24):
                 return refuse(f"length.{name}", 0x1A, 0x00)
         assert wanted is not None
 
@@ -142,25 +144,19 @@ class Model2(Unit2):
         size = number(data, 24, 28)
         if 28 + size > len(data):
             return refuse("register.list.length", 0x26, 0x00, ("list", 24, None))
-        others: list[tuple[int, Port]] = []
+        nexuses = list(own)
         at = 28
         while at < 28 + size:
             found = transport_id(data[: 28 + size], at)
             if isinstance(found, str):
                 row = "foreign" if found == "foreign" else "malformed"
                 return refuse(f"register.list.{row}", 0x26, 0x00, ("list", at, None))
-            others.append((at, found[0]))
-            at += found[1]
-        nexuses = list(own)
-        for at, port in others:
-            if port == nexus[:2]:
-                continue
-            for target in ports:
-                listed_nexus = (*port, target)
-                if listed_nexus in self.keys:
-                    return refuse("register.list.registered", 0x26, 0x00, ("list", at, None))
-                if listed_nexus not in nexuses:
-                    nexuses.append(listed_nexus)
+            port, length = found
+            named = [(*port, target) for target in ports if port != nexus[:2]]
+            if any(other in self.keys for other in named):
+                return refuse("register.list.registered", 0x26, 0x00, ("list", at, None))
+            nexuses += [other for other in named if other not in nexuses]
+            at += length
         return self.enrol(nexus, nexuses, data, wanted, "register.unregistered.list")
 
     def ignore(self, nexus: Nexus2, data: bytes, wanted: int) -> Answer:
@@ -303,20 +299,26 @@ class Model2(Unit2):
         """REGISTER AND MOVE by the holder of a reservation that can be moved."""
         wanted, unreg, port = number(data, 8, 16), bool(data[17] & 2), number(data, 18, 20)
         length = number(data, 20, 24)
+        # Which of several faulty fields is pointed at is free.
+        faults: list[tuple[str, Pointer]] = []
         if wanted == 0:
-            return refuse("move.zero", 0x26, 0x00, ("list", 8, 7))
-        if length < 24 or length % 4 or 24 + length > len(data):
-            return refuse("move.id-length", 0x26, 0x00, ("list", 20, None))
-        found = transport_id(data[: 24 + length], 24)
-        if found == "short":
-            # Cut short by TRANSPORTID LENGTH: its field, or the TransportID itself, may be named.
-            return refuse("move.id", 0x26, 0x00, ("list", 20, None), ("list", 24, None))
-        if isinstance(found, str):
-            return refuse("move.id", 0x26, 0x00, ("list", 24, None))
-        if found[0] == nexus[:2]:
-            return refuse("move.own-port", 0x26, 0x00)
+            faults.append(("move.zero", ("list", 8, 7)))
         if port not in self.target_ports:
-            return refuse("move.target-port", 0x26, 0x00, ("list", 18, None))
+            faults.append(("move.target-port", ("list", 18, None)))
+        found: tuple[Port, int] | str = "short"
+        if length < 24 or length % 4 or 24 + length > len(data):
+            faults.append(("move.id-length", ("list", 20, None)))
+        else:
+            found = transport_id(data[: 24 + length], 24)
+            if found == "short":
+                # Cut short by TRANSPORTID LENGTH: that field may be named as well.
+                faults.append(("move.id", ("list", 20, None)))
+            if isinstance(found, str):
+                faults.append(("move.id", ("list", 24, None)))
+            elif found[0] == nexus[:2]:
+                faults.append(("move.own-port", ("list", 24, None)))
+        if faults or isinstance(found, str):
+            return refuse(faults[0][0], 0x26, 0x00, *(pointer for _, pointer in faults))
         destination = (*found[0], port)
         fresh = destination not in self.keys
         if fresh and len(self.keys) + 1 > self.limit:

@@ -55,6 +55,12 @@ class Answer:
     step_one: bool = False
     """Refused before anything else is looked at."""
     effect: Callable[[Answer], None] | None = None
+    told: int | None = None
+    """The unit attention that was shown."""
+    behind: bool = False
+    """The nexus had not seen the attention epoch before this command ..."""
+    caught_up: bool = False
+    """... and has now."""
 
     def __post_init__(self) -> None:
         unknown = [row for row in self.rows if row not in ROWS]

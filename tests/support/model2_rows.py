@@ -14,7 +14,7 @@ _CDB = (
 )
 _ATTENTION = (
     *("attention.reset", "attention.epoch", "attention.other", "attention.request-sense"),
-    *("attention.exempt", "attention.kept-by-conflict"),
+    *("attention.no-room", "attention.exempt", "attention.kept-by-conflict"),
 )
 _ACCESS = (
     *("access.spc2.holder", "access.spc2.passes", "access.spc2.stopped"),

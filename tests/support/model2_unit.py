@@ -53,15 +53,22 @@ class Unit2:
 
     # ------------------------------------------------------------------ events
 
+    def known(self) -> list[Nexus2]:
+        """Every nexus that the unit has to do with; doors know those that only logged in."""
+        known = {*self.keys, *self.pending} | ({self.spc2} if self.spc2 else set())
+        return sorted(known, key=repr)
+
     def power_cycle(self) -> None:
         """APTPL decides what stays; the generation starts again; everybody known finds 29/00."""
-        known = {*self.keys, *self.pending} | ({self.spc2} if self.spc2 else set())
+        known = self.known()
         if not self.aptpl:
             self.keys, self.everywhere, self.type, self.holder = {}, set(), 0, None
         self.generation, self.spc2, self.overflowed = 0, None, False
         self.epoch += 1
         self.power_cycles += 1
-        self.pending = {nexus: [0x2900] for nexus in known}
+        self.pending = {}
+        for nexus in known:
+            self.attend(nexus, 0x2900)
 
     def lose(self, nexus: Nexus2) -> None:
         """I_T nexus loss frees an SPC-2 reservation and nothing else."""
@@ -69,8 +76,11 @@ class Unit2:
             self.spc2 = None
 
     def reset(self) -> None:
-        """So does a reset, whoever holds it."""
+        """So does a reset, whoever holds it; everybody known finds 29/03."""
+        known = self.known()
         self.spc2 = None
+        for nexus in known:
+            self.attend(nexus, 0x2903)
 
     # ------------------------------------------------------------------ one command
 
@@ -84,23 +94,33 @@ class Unit2:
         seen_epoch: int | None = None,
         long_length: bool = True,
     ) -> Answer:
-        """Decide, then let attentions have their place in the order, then do it."""
+        """One command, with the account of attention epochs."""
+        behind = self.behind(seen_epoch)
         answer = self.decide(nexus, cdb, data_out, long_length)
-        if answer.step_one:
-            return answer
-        waiting = self.waiting(nexus, seen_epoch) if report else []
+        if not answer.step_one:
+            answer = self.run(nexus, cdb, answer, self.waiting(nexus, seen_epoch) if report else [])
+        answer.behind = behind
+        answer.caught_up = behind and answer.told == 0x2900
+        return answer
+
+    def run(self, nexus: Nexus2, cdb: bytes, answer: Answer, waiting: list[int]) -> Answer:
+        """Let attentions that wait have their place in the order, then do it."""
         if waiting and cdb[0] not in {0x12, 0xA0}:
             first = waiting[0]
             if cdb[0] == 0x03:
+                if cdb[4] == 0:
+                    # Nothing can be told, so nothing was told: it stays pending.
+                    return Answer(("attention.no-room",))
                 self.deliver(nexus, first)
                 data = sense_bytes(first, bool(cdb[1] & 1))[: cdb[4]]
-                return Answer(("attention.request-sense",), data=data)
+                return Answer(("attention.request-sense",), data=data, told=first)
             reset_class = first >> 8 == 0x29
             if reset_class or answer.status != CONFLICT:
                 stored = first in self.pending.get(nexus, [])
                 row = ("reset" if stored else "epoch") if reset_class else "other"
                 self.deliver(nexus, first)
-                return Answer((f"attention.{row}",), CHECK, (6, first >> 8, first & 0xFF))
+                sense = (6, first >> 8, first & 0xFF)
+                return Answer((f"attention.{row}",), CHECK, sense, told=first)
             answer.rows += ("attention.kept-by-conflict",)
         elif waiting:
             answer.rows += ("attention.exempt",)
@@ -110,11 +130,14 @@ class Unit2:
             self.attend(victim, code)
         return answer
 
+    def behind(self, seen_epoch: int | None) -> bool:
+        """Whether a nexus has not been told that attentions were dropped or power was lost."""
+        return self.overflowed if seen_epoch is None else seen_epoch != self.epoch
+
     def waiting(self, nexus: Nexus2, seen_epoch: int | None) -> list[int]:
         """The attentions that this nexus would be shown, the most important first."""
         codes = list(self.pending.get(nexus, []))
-        behind = self.overflowed if seen_epoch is None else seen_epoch != self.epoch
-        if behind and 0x2900 not in codes:
+        if self.behind(seen_epoch) and 0x2900 not in codes:
             codes.append(0x2900)
         ranks = {0x2900: 0, 0x2901: 0, 0x2904: 0, 0x2902: 1, 0x2903: 2, 0x2907: 3}
         return sorted(codes, key=lambda code: ranks.get(code, 9))
@@ -246,15 +269,24 @@ class Unit2:
         return Answer(rows, data=data[:length])
 
     def descriptor(self, nexus: Nexus2) -> bytes:
-        """One registration in READ FULL STATUS."""
+        """One registration in READ FULL STATUS, or one for all target ports that are alike."""
         name, isid, port = nexus
+        siblings: list[Nexus2] = [(name, isid, other) for other in self.target_ports]
+        alike = port in self.target_ports and all(
+            sibling in self.everywhere
+            and self.keys[sibling] == self.keys[nexus]
+            and (sibling in self.holders()) == (nexus in self.holders())
+            for sibling in siblings
+        )
+        if alike and next(other for other in self.keys if other in siblings) != nexus:
+            return b""
         text = name.encode() + (b"" if isid is None else b",i,0x%012x" % isid) + b"\0"
         text = text.ljust(max(20, (len(text) + 3) // 4 * 4), b"\0")
         identifier = bytes([0x05 if isid is None else 0x45, 0]) + len(text).to_bytes(2, "big")
         identifier += text
         holds = nexus in self.holders()
-        flags = (2 if nexus in self.everywhere else 0) | (1 if holds else 0)
-        shown_port = 0 if nexus in self.everywhere else port
+        flags = (2 if alike else 0) | (1 if holds else 0)
+        shown_port = 0 if alike else port
         return (
             self.keys[nexus].to_bytes(8, "big")
             + bytes([0, 0, 0, 0, flags, self.type if holds else 0, 0, 0, 0, 0])
