@@ -119,6 +119,12 @@ def reduce_privileges(account: Account | None) -> None:
     Raises:
         PrivilegeError: Not allowed to, or the old privileges could be had back.
     """
+    if account is None and os.geteuid() != 0:
+        return
+    # Loaded while the interpreter's files can still be read: the service user may not be
+    # allowed to where Python is installed.
+    import ctypes  # noqa: F401
+
     if account is not None:
         _become(account)
     if os.geteuid() == 0:

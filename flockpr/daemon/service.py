@@ -1,0 +1,164 @@
+"""The running daemon: its logical units, a server for each socket, its end.
+
+Imported once the sockets listen, because this is where everything else gets loaded, and before
+privileges are given up.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from flockpr._version import __version__
+from flockpr.daemon.activation import Notifier
+from flockpr.daemon.qemu_options import announcement
+from flockpr.daemon.settings import Settings
+from flockpr.daemon.sockets import Door
+from flockpr.manager.file_lock import FileLockManager
+from flockpr.prhelper.connection import Limits
+from flockpr.prhelper.identity import Identifier, port_from, rules_from
+from flockpr.prhelper.server import HelperServer
+from flockpr.units import Units
+
+_log = logging.getLogger("flockpr.daemon")
+
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+CHECK_INTERVAL = 5.0
+"""Seconds between two looks at the accepting threads, if no watchdog wants more."""
+DESCRIPTORS = 1 << 20
+"""As many open files as one daemon could ever use."""
+GRACE = 5.0
+"""Seconds that the door waits beyond the time in which the logical units answer."""
+
+
+def preload() -> None:
+    """Load what is otherwise loaded on first use.
+
+    A service user may not be allowed to where Python is installed. And portalocker's modules
+    import each other: two threads that load them at the same time find half of one (seen).
+    """
+    import traceback  # noqa: F401
+
+    import flockpr.store.rangelock  # noqa: F401
+
+    for name in ("ascii", "latin-1", "utf-8"):
+        codecs.lookup(name)
+
+
+class Service:
+    """Serves doors until a signal ends it.
+
+    Args:
+        settings: What was configured.
+        doors: The listening sockets; the servers close them.
+        notifier: Whom to tell.
+        hangup_ends: Whether SIGHUP is an end.
+    """
+
+    def __init__(
+        self, settings: Settings, doors: Sequence[Door], notifier: Notifier, *, hangup_ends: bool
+    ) -> None:
+        self._settings = settings
+        self._notifier = notifier
+        self._hangup_ends = hangup_ends
+        _raise_descriptor_limit()
+        serve = settings.serve
+        self._units = Units(settings.root, timeout=serve.timeout, host=serve.host)
+        self._servers = [self._server(door) for door in doors]
+
+    def start(self) -> None:
+        """Accept on every door, and say that the daemon is ready."""
+        for server in self._servers:
+            server.start()
+        _log.info(
+            "ready",
+            extra={
+                "version": __version__,
+                "root": self._settings.root,
+                "pid": os.getpid(),
+                "uid": os.geteuid(),
+                "config": ",".join(self._settings.files) or "none",
+            },
+        )
+        self._notifier.ready(f"serving {self._settings.root}")
+
+    def announce(self) -> None:
+        """Print what to give QEMU, for somebody who gave no option at all."""
+        with contextlib.suppress(OSError, ValueError):  # nobody has to listen
+            sys.stdout.write(announcement(self._settings))
+            sys.stdout.flush()
+
+    def run(self) -> int:
+        """Wait for the end and carry it out; 0, or 1 if a door could not be kept open."""
+        code = self._wait()
+        self._notifier.stopping()
+        self._drain(self._settings.serve.drain)
+        _log.info("ended", extra={"code": code})
+        return code
+
+    def _server(self, door: Door) -> HelperServer:
+        served, settings = door.served, self._settings
+        manager = FileLockManager(
+            served.path or served.name or "passed",
+            units=self._units,
+            lun=served.lun,
+            wwids={name: lun.wwids for name, lun in settings.luns.items()},
+            door="helper",
+            report_attentions=served.unit_attentions,
+            long_parameter_length=False,
+            timeout=settings.serve.timeout,
+        )
+        identifier = Identifier(
+            explicit=None if served.initiator is None else port_from(served.initiator),
+            rules=rules_from(settings.initiators),
+            host=settings.serve.host,
+        )
+        limits = Limits(command=settings.serve.timeout + GRACE)
+        return HelperServer(door.listener, manager, identifier, limits=limits)
+
+    def _wait(self) -> int:
+        """Until a signal ends it (0) or an accepting thread has died (1)."""
+        watchdog = self._notifier.watchdog
+        interval = min(CHECK_INTERVAL, (watchdog or CHECK_INTERVAL) / 3)
+        while True:
+            for server in self._servers:
+                if not server.alive:
+                    # Nobody would be served any more: end, to be started again.
+                    _log.error("%s does not accept any more; giving up", server.path)
+                    return 1
+            if watchdog is not None:
+                self._notifier.alive()
+            received = signal.sigtimedwait({*ENDING, signal.SIGHUP}, interval)
+            if received is None:
+                continue
+            name = signal.Signals(received.si_signo).name
+            if received.si_signo in ENDING or self._hangup_ends:
+                _log.info("%s: ending", name, extra={"sender": received.si_pid})
+                return 0
+            _log.info("%s: there is nothing to reload; restart to change anything", name)
+
+    def _drain(self, seconds: float) -> None:
+        """Let commands in execution end, within `seconds` for all of them together."""
+        deadline = time.monotonic() + seconds
+        for server in self._servers:  # all at first: no door stays open while another drains
+            server.stop_accepting()
+        for server in self._servers:
+            server.stop(max(0.0, deadline - time.monotonic()))
+        if not self._units.close(max(0.0, deadline - time.monotonic())):
+            _log.warning("a logical unit still waits for its storage; ending without it")
+
+
+def _raise_descriptor_limit() -> None:
+    """Every connection costs descriptors, and the default limit is meant for select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
