@@ -28,7 +28,6 @@ RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_EACH = 3
 """A connection, the descriptor of its command, and a duplicate or a file being read."""
 
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TRANSIENT = frozenset({errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 _PAUSE = 0.05
 _QUIET = 10.0
@@ -146,15 +145,11 @@ class HelperServer:
         try:
             sock, _ = self._listener.socket.accept()
         except OSError as error:
-            if error.errno in _EXHAUSTED:
-                # The client waits in the backlog. Others' descriptors come free sooner or
-                # later; until then the socket stays readable, so do not spin.
-                self._complain("cannot accept: %s", os.strerror(error.errno or 0))
-            elif error.errno not in _TRANSIENT:
+            if error.errno not in _TRANSIENT:
+                # Mostly a full table of open files. The client waits in the backlog, the socket
+                # stays readable, and others' descriptors come free sooner or later.
                 self._complain("cannot accept: %s", error)
-            else:
-                return False
-            self._stopping.wait(_PAUSE)
+                self._stopping.wait(_PAUSE)
             return False
         try:
             self._take(sock)

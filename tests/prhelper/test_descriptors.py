@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from flockpr.prhelper import connection as connection_module
 from flockpr.spc.codes import Status
 from tests.support.helper import DEADLINE, RawClient, Served, count_open, eventually, serving
 from tests.support.scsi import basic_list, in_cdb
@@ -82,6 +83,16 @@ def test_descriptors_are_closed_on_every_path(
     reply = send_and_see(served, device, parts)
     # A connection that is closed with unread input is reset, so a reply may get lost there.
     assert len(reply) == answered or (reply == b"" and answered == 224)
+    eventually(lambda: count_open(device) == 0, "a descriptor stayed open")
+
+
+def test_descriptors_of_which_only_the_first_fits_close(
+    served: Served, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MSG_CTRUNC: with one entry left in the table of open files, a second one does not show."""
+    monkeypatch.setattr(connection_module, "_CONTROL_SIZE", socket.CMSG_LEN(4))
+    assert send_and_see(served, device, [(CDB_IN, 1)])
+    assert send_and_see(served, device, [(CDB_IN, 2)]) == b""
     eventually(lambda: count_open(device) == 0, "a descriptor stayed open")
 
 

@@ -33,7 +33,7 @@ from flockpr.prhelper.peer import read_peer
 from flockpr.prhelper.qemu_arguments import machine_labels
 from flockpr.spc.codes import Status
 from flockpr.spc.transport_id import InitiatorPort
-from tests.support.helper import DEADLINE, RawClient, serving, short_directory
+from tests.support.helper import DEADLINE, RawClient, eventually, serving, short_directory
 from tests.support.scsi import in_cdb
 
 UUID = "6a7f4e0c-1111-4222-8333-944445555666"
@@ -332,6 +332,33 @@ def test_peer_that_is_gone_is_nobody(
     sock, _ = listening.accept()
     with sock, pytest.raises(ConnectionResetError):
         read_peer(sock)
+
+
+@pytest.mark.parametrize("option", [77, 9999])
+def test_peer_that_is_dead_but_not_buried_is_nobody(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch, option: int
+) -> None:
+    """A zombie's directory can still be opened, and its arguments are empty."""
+    monkeypatch.setattr(peer_module, "_SO_PEERPIDFD", option)
+    process = connect(listening, "leave", *QEMU[1:])
+    status = pathlib.Path(f"/proc/{process.pid}/stat")
+    eventually(lambda: ") Z " in status.read_text(), "the process did not end")
+    sock, _ = listening.accept()
+    with sock, pytest.raises(ConnectionResetError):
+        read_peer(sock)
+    finish(process)
+
+
+def test_peer_whose_pid_has_another_owner_has_no_labels(
+    pair: socket.socket, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptor of the process says that it has exited: the directory is another's."""
+    with subprocess.Popen(["true"]) as process:
+        exited = os.pidfd_open(process.pid)
+    monkeypatch.setattr(peer_module, "_peer_process", lambda _: exited)
+    peer = read_peer(pair, fake_proc(tmp_path, QEMU))
+    assert peer is not None
+    assert (peer.uuid, peer.name, peer.cgroups) == (None, None, ())
 
 
 def test_peer_that_left_its_connection_to_another_has_no_labels(listening: socket.socket) -> None:
