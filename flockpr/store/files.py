@@ -79,6 +79,14 @@ def read_whole(syscalls: Syscalls, name: str, *, dir_fd: int, most: int = MAX_DO
             raise StateUnreadable(f"is larger than {most} bytes", name, "restore it from a backup")
         return read_all(syscalls, fd, status.st_size + 1, most)
     finally:
+        close_quietly(syscalls, fd)
+
+
+def close_quietly(syscalls: Syscalls, fd: int) -> None:
+    """Close what was not written through; it is gone even where the call fails, and an error
+    here would only hide the one that matters, or a success.
+    """
+    with contextlib.suppress(OSError):
         syscalls.close(fd)
 
 
@@ -137,6 +145,49 @@ def discard(syscalls: Syscalls, name: str, *, dir_fd: int) -> None:
     """Unlink a name of our own making; a failure leaves litter and nothing worse."""
     with contextlib.suppress(OSError):
         syscalls.unlink(name, dir_fd=dir_fd)
+
+
+def make_directories(syscalls: Syscalls, path: str) -> None:
+    """A directory and the missing ones above it, 0700 each, durably.
+
+    Raises:
+        OSError: As the system call.
+    """
+    missing = [path]
+    while True:
+        parent = os.path.dirname(os.path.abspath(missing[-1]))
+        try:
+            fd = syscalls.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            break
+        except FileNotFoundError:
+            missing.append(parent)
+    for name in reversed(missing):
+        try:
+            with contextlib.suppress(FileExistsError):
+                syscalls.mkdir(name, 0o700)
+            syscalls.fsync(fd)  # or a power cut takes the directory with all that is in it
+        finally:
+            close_quietly(syscalls, fd)
+        fd = syscalls.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    close_quietly(syscalls, fd)
+
+
+def remove_tree(syscalls: Syscalls, name: str, *, dir_fd: int) -> None:
+    """Remove a directory and what is in it, following no symbolic link.
+
+    Raises:
+        OSError: As the system call; what was removed until then is gone.
+    """
+    fd = open_directory(syscalls, name, dir_fd=dir_fd)
+    try:
+        for entry in syscalls.listdir(fd):
+            try:
+                syscalls.unlink(entry, dir_fd=fd)
+            except (IsADirectoryError, PermissionError):  # the latter is what POSIX says
+                remove_tree(syscalls, entry, dir_fd=fd)
+    finally:
+        close_quietly(syscalls, fd)
+    syscalls.rmdir(name, dir_fd=dir_fd)
 
 
 def exists(syscalls: Syscalls, name: str, *, dir_fd: int) -> bool:

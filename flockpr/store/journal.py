@@ -51,7 +51,7 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:
-            self._sys.close(self._fd)
+            files.close_quietly(self._sys, self._fd)
             self._fd = -1
 
     def note(self, applied: Applied) -> None:
@@ -84,7 +84,7 @@ class Journal:
             self._fd = self._sys.open(self._name, flags, self._mode, dir_fd=directory)
             self._size = self._sys.fstat(self._fd).st_size
         finally:
-            self._sys.close(directory)
+            files.close_quietly(self._sys, directory)
 
     def _drop_old(self, directory: int) -> None:
         names = self._sys.listdir(directory)
@@ -118,4 +118,4 @@ def read_journals(syscalls: Syscalls, lun_fd: int) -> Iterator[dict[str, Any]]:
                 if isinstance(value, dict):
                     yield value
     finally:
-        syscalls.close(directory)
+        files.close_quietly(syscalls, directory)

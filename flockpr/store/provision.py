@@ -11,7 +11,6 @@ import errno
 import grp
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Sequence
 
@@ -110,12 +109,12 @@ def create_lun(
         try:
             _build(sys_, root_fd, root, identity, gid)
         except BaseException:
-            files.discard(sys_, f"{NUMBERS}/{number}", dir_fd=root_fd)
+            _withdraw(sys_, root_fd, root, identity)
             raise
     except OSError as error:
         raise files.unavailable(error, f"cannot create the LUN {name}", root) from error
     finally:
-        sys_.close(root_fd)
+        files.close_quietly(sys_, root_fd)
     return identity
 
 
@@ -132,7 +131,7 @@ def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing
     except OSError as error:
         raise files.unavailable(error, "cannot be listed", root) from error
     finally:
-        sys_.close(root_fd)
+        files.close_quietly(sys_, root_fd)
     result = []
     for name in names:
         try:
@@ -165,7 +164,7 @@ def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> 
     try:
         return _read_identity(sys_, fd, path)
     finally:
-        sys_.close(fd)
+        files.close_quietly(sys_, fd)
 
 
 def delete_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> None:
@@ -186,12 +185,13 @@ def delete_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> Non
     try:
         sys_.rename(name, trash, source_fd=root_fd, target_fd=root_fd)
         sys_.fsync(root_fd)
-        shutil.rmtree(os.path.join(root, trash))
+        # Its number is free from here on, whatever becomes of the rest.
         files.discard(sys_, f"{NUMBERS}/{identity.lun}", dir_fd=root_fd)
+        files.remove_tree(sys_, trash, dir_fd=root_fd)
     except OSError as error:
         raise files.unavailable(error, f"cannot remove the LUN {name}", root) from error
     finally:
-        sys_.close(root_fd)
+        files.close_quietly(sys_, root_fd)
 
 
 def upgrade_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> tuple[int, int]:
@@ -271,18 +271,22 @@ def _open_root(sys_: Syscalls, root: str, gid: int | None = None, *, create: boo
     except OSError as error:
         raise files.unavailable(error, "cannot be opened", root) from error
     try:
-        os.makedirs(root, mode=0o700)
+        files.make_directories(sys_, root)
         fd = sys_.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        _share(sys_, fd, gid)
-        return fd
     except OSError as error:
         raise files.unavailable(error, "cannot be created", root) from error
+    try:
+        _share(sys_, fd, gid)
+    except OSError as error:
+        files.close_quietly(sys_, fd)
+        raise files.unavailable(error, "cannot be created", root) from error
+    return fd
 
 
 def _share(sys_: Syscalls, fd: int, gid: int | None) -> None:
     """0700, or with a group 02770: set-group-id, so that what others create is shared too."""
     if gid is not None:
-        os.fchown(fd, -1, gid)
+        sys_.fchown(fd, -1, gid)
     sys_.fchmod(fd, 0o700 if gid is None else 0o2770)
 
 
@@ -296,23 +300,29 @@ def _claim_number(
     gid: int | None,
 ) -> int:
     """Take a number by creating `.numbers/N`, which only one can do."""
+    created = True
     try:
         sys_.mkdir(NUMBERS, 0o700, dir_fd=root_fd)
-        fd = files.open_directory(sys_, NUMBERS, dir_fd=root_fd)
-        _share(sys_, fd, gid)
     except FileExistsError:
-        fd = files.open_directory(sys_, NUMBERS, dir_fd=root_fd)
+        created = False
+    fd = files.open_directory(sys_, NUMBERS, dir_fd=root_fd)
     claim = f"{identity.incarnation} {identity.name}\n".encode()
     try:
+        if created:
+            _share(sys_, fd, gid)
         for number in range(MAX_LUNS) if wanted is None else [wanted]:
             try:
                 files.write_new(sys_, str(number), claim, dir_fd=fd, mode=_mode(gid))
-                sys_.fsync(fd)
-                return number
             except FileExistsError:
                 continue
+            try:
+                sys_.fsync(fd)
+            except BaseException:
+                files.discard(sys_, str(number), dir_fd=fd)
+                raise
+            return number
     finally:
-        sys_.close(fd)
+        files.close_quietly(sys_, fd)
     if wanted is not None:
         raise LunExists(f"number {wanted} is taken", root, "choose another one")
     raise LunExists(f"all {MAX_LUNS} numbers are taken", root, "delete a LUN")
@@ -324,22 +334,40 @@ def _mode(gid: int | None) -> int:
 
 def _build(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity, gid: int | None) -> None:
     """The whole directory under a passing name, then one rename."""
-    scratch = f"{NEW_PREFIX}{identity.incarnation}"
+    scratch = _scratch(identity)
     sys_.mkdir(scratch, 0o700, dir_fd=root_fd)
+    _fill(sys_, root_fd, scratch, identity, gid)
+    taken = LunExists(f"{identity.name} is taken", root, "choose another name, or delete it first")
+    if files.exists(sys_, identity.name, dir_fd=root_fd):
+        raise taken  # rename would replace an empty directory without a word
     try:
-        _fill(sys_, root_fd, scratch, identity, gid)
-        try:
-            sys_.rename(scratch, identity.name, source_fd=root_fd, target_fd=root_fd)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise LunExists(
-                    f"{identity.name} is taken", root, "choose another name, or delete it first"
-                ) from None
-            raise
-        sys_.fsync(root_fd)
-    except BaseException:
-        shutil.rmtree(os.path.join(root, scratch), ignore_errors=True)
+        sys_.rename(scratch, identity.name, source_fd=root_fd, target_fd=root_fd)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise taken from None
         raise
+    sys_.fsync(root_fd)
+
+
+def _scratch(identity: LunIdentity) -> str:
+    return f"{NEW_PREFIX}{identity.incarnation}"
+
+
+def _withdraw(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity) -> None:
+    """Remove what `_build` left behind when it failed: nothing, all or any part.
+
+    The number becomes free only if all the rest is gone; two LUNs of one number are worse
+    than a number lost.
+    """
+    scratch = _scratch(identity)
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(StoreError):
+            # A rename that failed may have been done all the same.
+            if read_identity(root, identity.name, syscalls=sys_) == identity:
+                sys_.rename(identity.name, scratch, source_fd=root_fd, target_fd=root_fd)
+        with contextlib.suppress(FileNotFoundError):
+            files.remove_tree(sys_, scratch, dir_fd=root_fd)
+        sys_.unlink(f"{NUMBERS}/{identity.lun}", dir_fd=root_fd)
 
 
 def _fill(
@@ -362,11 +390,11 @@ def _fill(
                     files.write_new(sys_, commit_name(1), data, dir_fd=fd, mode=mode)
                 sys_.fsync(fd)
             finally:
-                sys_.close(fd)
+                files.close_quietly(sys_, fd)
         publish.publish(sys_, lun_fd, identity, first, daemon="new", mode=mode)
         sys_.fsync(lun_fd)
     finally:
-        sys_.close(lun_fd)
+        files.close_quietly(sys_, lun_fd)
 
 
 def first_document(identity: LunIdentity) -> Document:

@@ -74,9 +74,17 @@ class Syscalls:
         """The system call fchmod."""
         os.fchmod(fd, mode)
 
-    def mkdir(self, name: str, mode: int, *, dir_fd: int) -> None:
+    def fchown(self, fd: int, uid: int, gid: int) -> None:
+        """The system call fchown; -1 keeps what is there."""
+        os.fchown(fd, uid, gid)
+
+    def mkdir(self, name: str, mode: int, *, dir_fd: int | None = None) -> None:
         """The system call mkdir."""
         os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def rmdir(self, name: str, *, dir_fd: int) -> None:
+        """The system call rmdir."""
+        os.rmdir(name, dir_fd=dir_fd)
 
     def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
         """F_OFD_SETLK: take (F_RDLCK, F_WRLCK) or release (F_UNLCK) without waiting."""
