@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,20 @@ class Document:
         if last is not None:
             return last == (number, txid)
         return None if number <= self.forgotten else False
+
+    def descends_from(self, other: Document) -> bool | None:
+        """Whether `other` is in this document's past (or is it), as far as `daemons` tells.
+
+        Its writer builds only on what it wrote before, so a later transaction of that writer
+        proves the earlier one.
+
+        Returns:
+            True or False where it is proven, None where the document has forgotten.
+        """
+        last = self.daemons.get(other.snapshot.daemon)
+        if last is None:
+            return None if other.number <= self.forgotten else False
+        return last[0] > other.number or last == (other.number, other.txid)
 
 
 def remember(
@@ -255,11 +270,13 @@ def _decode_1(reader: Reader) -> Document:
             applied_from_json(Reader(item, "command"))
             for item in reader.items("commands", MAX_COMMANDS)
         ),
-        daemons=_daemons_from_json(reader.raw("daemons")),
+        daemons=_daemons_from_json(reader.child("daemons"), number),
         forgotten=reader.integer("forgotten", 0, number),
         format=1,
     )
     reader.done()
+    if document.daemons.get(snapshot.daemon) != (number, snapshot.txid):
+        raise Malformed("document.daemons does not have the document itself")
     return document
 
 
@@ -267,24 +284,26 @@ DECODERS: dict[int, Callable[[Reader], Document]] = {1: _decode_1}
 """One decoder for each format that was ever released; none is ever removed."""
 
 
-def _daemons_from_json(value: Any) -> dict[str, tuple[int, str]]:
-    if not isinstance(value, dict) or len(value) > 16 * MAX_DAEMONS:
-        raise Malformed("document.daemons is no object, or too large a one")
+def _daemons_from_json(reader: Reader, highest: int) -> dict[str, tuple[int, str]]:
+    names = reader.names()
+    if len(names) > 16 * MAX_DAEMONS:
+        raise Malformed("document.daemons is too large")
     result = {}
-    for name, entry in value.items():
-        match entry:
-            case [int() as number, str() as txid]:
-                result[name] = (number, txid)
-            case _:
-                raise Malformed(f"document.daemons.{name} is no pair of number and id")
+    for name in names:
+        pair = zip(("number", "txid"), reader.items(name, 2), strict=False)
+        entry = Reader(dict(pair), f"document.daemons.{name}")
+        result[name] = (entry.integer("number", 1, highest), entry.hexadecimal("txid", 32))
     return result
+
+
+_SLOT_NAME = re.compile("0|[1-9][0-9]{0,4}")
 
 
 def _served_from_json(reader: Reader) -> dict[int, Served]:
     result = {}
     for slot in sorted(reader.names()):
         entry = reader.child(slot)
-        if not slot.isascii() or not slot.isdigit():
+        if not _SLOT_NAME.fullmatch(slot) or int(slot) >= SLOTS:
             raise Malformed(f"document.served.{slot} is no slot number")
         result[int(slot)] = Served(
             entry.string("host"), entry.string("daemon"), entry.string("door")
@@ -403,7 +422,7 @@ def applied_from_json(reader: Reader) -> Applied:
         generation_before=reader.integer("generation_before", 0, 0xFFFFFFFF),
         generation_after=reader.integer("generation_after", 0, 0xFFFFFFFF),
         door=reader.string("door"),
-        raised=tuple(str(item) for item in reader.items("raised", SLOTS)),
+        raised=reader.strings("raised", SLOTS),
     )
     reader.done()
     return result

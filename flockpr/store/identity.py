@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import uuid
@@ -17,10 +18,12 @@ from flockpr.store.strict import Malformed, Reader, loads
 from flockpr.store.syscalls import Syscalls
 
 MAX_IDENTITY = 64 << 10
+MAX_LABEL = 255
 HELPER_PORT = 1
 """Relative target port identifier of the helper door, on every host."""
 
 _SERIAL = re.compile(r"[ -~]{1,252}")
+_NAA = re.compile(r"naa\.3[0-9a-f]{15}")
 _WWID = re.compile(r"[!-~]{1,512}")
 
 
@@ -98,6 +101,17 @@ def check_wwid(wwid: str) -> str:
     return wwid
 
 
+def check_label(text: str, what: str) -> str:
+    """A name of a host or door for the record, if every reader of the record takes it.
+
+    Raises:
+        ConfigError: It does not fit: nobody could read the commit that names it.
+    """
+    if not 1 <= len(text) <= MAX_LABEL:
+        raise ConfigError(f"{text[:80]!r} is no name for a {what}: 1 to {MAX_LABEL} characters")
+    return text
+
+
 def check_serial(serial: str) -> str:
     """A unit serial number, if it is one.
 
@@ -146,7 +160,11 @@ def read_identity(syscalls: Syscalls, lun_fd: int, path: str) -> LunIdentity:
     except OSError as error:
         raise files.unavailable(error, "cannot be read", where) from error
     try:
-        return _decode(data)
+        identity = _decode(data)
+        if identity.name != os.path.basename(os.path.abspath(path)):
+            # Served under two names, one disk would have two sets of reservations.
+            raise Malformed(f"belongs to the LUN {identity.name}: this is a copy, or was renamed")
+        return identity
     except _Newer as error:
         raise NewerFormat(str(error), where, "run a newer flockpr on this host") from None
     except (Malformed, ConfigError) as error:
@@ -166,16 +184,22 @@ def _decode(data: bytes) -> LunIdentity:
         format=number,
         name=check_lun_name(reader.string("name")),
         incarnation=reader.hexadecimal("incarnation", 32),
-        naa=reader.string("naa"),
+        naa=_naa(reader.string("naa")),
         serial=check_serial(reader.string("serial")),
         lun=reader.integer("lun", 0, 16383),
         created=reader.string("created"),
-        wwids=tuple(check_wwid(str(item)) for item in reader.items("wwids", 256)),
+        wwids=tuple(check_wwid(item) for item in reader.strings("wwids", 256)),
         image=_image(reader.optional_string("image")),
         target_ports=_ports(reader.items("target_ports", 256)),
     )
     reader.done()
     return identity
+
+
+def _naa(naa: str) -> str:
+    if not _NAA.fullmatch(naa):
+        raise Malformed(f"{naa!r} is no locally assigned NAA identifier")
+    return naa
 
 
 def _image(image: str | None) -> str | None:

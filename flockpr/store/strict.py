@@ -128,6 +128,13 @@ class Reader:
             raise Malformed(f"{self._where}.{name} is no array of at most {most} elements")
         return value
 
+    def strings(self, name: str, most: int, *, longest: int = 512) -> tuple[str, ...]:
+        """An array of at most `most` strings of at most `longest` characters each."""
+        value = self.items(name, most)
+        if not all(isinstance(item, str) and len(item) <= longest for item in value):
+            raise Malformed(f"{self._where}.{name} has an element that is no short string")
+        return tuple(value)
+
     def child(self, name: str) -> Reader:
         """A field that is an object."""
         return Reader(self.raw(name), f"{self._where}.{name}")
