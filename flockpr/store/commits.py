@@ -40,6 +40,7 @@ from flockpr.errors import (
     StateLost,
     StateUnreadable,
     StoreError,
+    StoreUnavailable,
 )
 from flockpr.store import files
 from flockpr.store.base import Applied, Served, Snapshot
@@ -62,6 +63,14 @@ _REFUSED = frozenset(
 """Answers to a first LINK that say it was not done."""
 
 Identity = tuple[int, int, int, int]
+
+
+@attrs.frozen
+class _Issued:
+    """A commit that was issued, and the name that it was written under."""
+
+    document: Document
+    aside: str
 
 
 class CommitLog:
@@ -104,16 +113,20 @@ class CommitLog:
         self._head: Document | None = None
         self._head_identity: Identity | None = None
         self._durable = 0
-        self._unsettled: Document | None = None
+        self._unsettled: _Issued | None = None
         self._counter = 0
         self._reopen()
-        self._coherent = syscalls.coherent(self._fd)
+        try:
+            self._coherent = syscalls.coherent(self._fd)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the directory."""
-        if self._fd >= 0:
-            self._sys.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            files.close_quietly(self._sys, fd)
 
     # ------------------------------------------------------------------ reading
 
@@ -166,13 +179,22 @@ class CommitLog:
                 self._revalidate()
                 successor = self._read(document.number + 1)
                 if not self._stands(document):
-                    break
+                    break  # pruned: what we read may be a phantom
                 if successor is None:
                     return document
-                if not successor_of(successor, document):
-                    break
+                self._check_predecessor(successor, document)
                 document = successor
         return self._search_by_listing()
+
+    def _check_predecessor(self, document: Document, before: Document) -> None:
+        """Two neighbours that both stand are links of one chain, or somebody mixed two."""
+        if not successor_of(document, before):
+            raise StateUnreadable(
+                f"its predecessor is not transaction {before.number} ({before.txid}) "
+                "that stands before it",
+                f"{self._path}/{commit_name(document.number)}",
+                "files of two histories were mixed: restore the lock directory from a backup",
+            )
 
     def _search_by_listing(self) -> Document:
         for _ in range(_ROUNDS):
@@ -186,10 +208,23 @@ class CommitLog:
             document = self._read(numbers[-1])
             if document is None:
                 continue
+            before = self._read_before(document.number)
             self._revalidate()
             if self._is_head(document):
+                if before is not None:
+                    self._check_predecessor(document, before)
                 return document
-        raise StateUnreadable("the head moves faster than it can be read", self._path)
+        raise StoreUnavailable(
+            "the newest commit is listed and cannot be read", self._path, "check the file server"
+        )
+
+    def _read_before(self, number: int) -> Document | None:
+        """The predecessor, to compare with; one that is damaged says nothing of the head."""
+        try:
+            return self._read(number - 1) if number > 1 else None
+        except StateUnreadable as error:
+            log.warning("%s", error)
+            return None
 
     def numbers(self) -> list[int]:
         """All commit numbers, ascending, by a listing that asks the server."""
@@ -250,14 +285,22 @@ class CommitLog:
     def _check_progress(self, known: Document, document: Document) -> None:
         if document.number < known.number:
             raise self._lost(known, f"the newest commit is now {document.number}")
-        if document.number == known.number and document.txid != known.txid:
-            raise self._lost(known, "another commit stands under that number now")
-        found = self._read(known.number) if document.number > known.number else None
-        if found is not None and found.txid != known.txid:
-            # A phantom may stand under a pruned number; what the chain goes on from may not.
-            after = self._read(known.number + 1)
-            if after is not None and successor_of(after, found):
-                raise self._lost(known, "another commit stands under that number now")
+        descends = document.descends_from(known)
+        if descends is None:
+            descends = not self._replaced(known, document)
+        if not descends:
+            raise self._lost(known, f"commit {document.number} does not descend from it")
+
+    def _replaced(self, known: Document, head: Document) -> bool:
+        """Whether another commit stands in the chain under the number of `known`."""
+        found = head if head.number == known.number else self._read(known.number)
+        if found is None or found.txid == known.txid:
+            return False
+        if found is head:
+            return True
+        # A phantom may stand under a pruned number; what the chain goes on from may not.
+        after = self._read(known.number + 1)
+        return after is not None and successor_of(after, found)
 
     def _lost(self, known: Document, what: str) -> StateLost:
         return StateLost(
@@ -272,11 +315,10 @@ class CommitLog:
         self._head_identity = None
         if self._coherent:
             # Not raced: names are never rewritten, and a pruned one is found gone later.
-            try:
+            # Without an answer the document is read again where its identity would do.
+            with contextlib.suppress(OSError):
                 status = self._sys.stat(commit_name(document.number), dir_fd=self._fd)
                 self._head_identity = _identity(status)
-            except FileNotFoundError:
-                pass
 
     def _revalidate(self) -> None:
         """Make what is asked about names from here on current."""
@@ -365,7 +407,7 @@ class CommitLog:
         """Link until the outcome is known. Repeating is safe: the same document cannot take
         its number twice. What remains unknown is left to `_settle_old`.
         """
-        self._unsettled = document
+        self._unsettled = _Issued(document, aside)
         deadline = time.monotonic() + self._patience
         refusals = _REFUSED
         while True:
@@ -375,26 +417,31 @@ class CommitLog:
             except OSError as error:
                 log.warning("%s: linking %d: %s", self._path, document.number, error)
                 if error.errno in refusals:
-                    self._forget(aside)
+                    self._forget()
                     raise files.unavailable(error, "cannot link a commit", self._path) from error
                 if time.monotonic() >= deadline:
-                    raise OutcomeUnknown(
-                        f"transaction {document.number} was issued, and its outcome is not "
-                        f"known ({error.strerror})",
-                        self._path,
-                        "check the file system; the next command finds out",
-                    ) from error
+                    raise self._not_known(document, error.strerror or "") from error
                 refusals = frozenset()  # from now on an earlier try may have worked
-            except StoreError:
-                self._forget(aside)
+            except (OutcomeUnknown, StateLost):  # as well known as they will ever be
+                self._forget()
                 raise
+            except StoreError as error:
+                raise self._not_known(document, error.what) from error
             time.sleep(0.05)
-        self._forget(aside)
+        self._forget()
         return taken
 
-    def _forget(self, aside: str) -> None:
-        self._unsettled = None
-        files.discard(self._sys, aside, dir_fd=self._fd)
+    def _not_known(self, document: Document, why: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"transaction {document.number} was issued, and its outcome is not known ({why})",
+            self._path,
+            "check the file system; the next command finds out",
+        )
+
+    def _forget(self) -> None:
+        issued, self._unsettled = self._unsettled, None
+        if issued is not None:
+            files.discard(self._sys, issued.aside, dir_fd=self._fd)
 
     def _link(self, document: Document, aside: str, base: Document) -> bool:
         """One try. OSError: outcome unknown, but for the refusals of the first try."""
@@ -406,9 +453,11 @@ class CommitLog:
         try:
             self._revalidate()
             found = document if taken else self._read(document.number)
-            if found is not None and found.txid != document.txid:
-                return False
-            return (found is not None and self._stands(base)) or self._prove(document)
+            # In this order: while the base stands, what was read after it is no phantom,
+            # neither ours nor that of another stalled host.
+            if found is not None and self._stands(base):
+                return found.txid == document.txid
+            return self._prove(document)
         except OSError as error:
             # The link is done or in doubt: this errno must not read as its refusal.
             raise OSError(errno.EIO, f"cannot prove its base: {error}") from error
@@ -422,14 +471,7 @@ class CommitLog:
         """
         head = self._search_by_listing()
         if head.txid == document.txid:
-            before = self._read(document.number - 1)
-            if before is not None and successor_of(document, before):
-                return True
-            raise StateLost(
-                f"transaction {document.number - 1} vanished under its successor",
-                self._path,
-                "the directory was rolled back or emptied: restore it from a backup",
-            )
+            return self._prove_base(document)
         included = head.includes(self._daemon, document.number, document.txid)
         if included is None:
             raise OutcomeUnknown(
@@ -438,14 +480,31 @@ class CommitLog:
                 "compare `flockpr log` with what was sent",
             )
         if not included:
-            self._remove_phantom(document)
+            with contextlib.suppress(OSError):  # litter among pruned numbers, where it stays
+                self._remove_phantom(document)
         return included
+
+    def _prove_base(self, head: Document) -> bool:
+        """Our document is the head: it belongs to the chain if its base is below it."""
+        before = self._read(head.number - 1)
+        if before is None and head.number - 1 in self.numbers():
+            raise OSError(errno.ESTALE, "a commit is listed, and found absent")
+        if before is not None and successor_of(head, before):
+            return True
+        # The head's base is never pruned. Left where it is, our document would undo the
+        # rollback for all who come later, unseen.
+        self._remove_phantom(head)
+        raise StateLost(
+            f"transaction {head.number - 1} vanished under its successor",
+            self._path,
+            "the directory was rolled back or emptied: restore it from a backup",
+        )
 
     def _remove_phantom(self, document: Document) -> None:
         found = self._read(document.number)
         if found is not None and found.txid == document.txid:
-            log.warning("%s: removing %d, linked after it was pruned", self._path, document.number)
-            files.discard(self._sys, commit_name(document.number), dir_fd=self._fd)
+            log.warning("%s: removing %d, linked without its base", self._path, document.number)
+            self.remove(document.number)
 
     def _settle_old(self) -> None:
         """Find out about a commit that was issued and given up on, before anything else.
@@ -453,9 +512,10 @@ class CommitLog:
         Where its number is still free it may yet land, so the number is taken by a
         transaction that changes nothing: from then on it cannot.
         """
-        document = self._unsettled
-        if document is None:
+        issued = self._unsettled
+        if issued is None:
             return
+        document = issued.document
         try:
             taken = self._outcome(document)
         except OSError as error:
@@ -464,13 +524,18 @@ class CommitLog:
                 self._path,
                 "check the file system; the next command looks again",
             ) from error
-        self._unsettled = None
-        effect = "did take effect" if taken else "had no effect"
-        log.warning("%s: the unknown transaction %d %s", self._path, document.number, effect)
+        except OutcomeUnknown as error:  # told to its initiator; nobody will ever know more
+            log.warning("%s", error)
+        else:
+            effect = "did take effect" if taken else "had no effect"
+            log.warning("%s: the unknown transaction %d %s", self._path, document.number, effect)
+        self._forget()
 
     def _outcome(self, document: Document) -> bool:
         while True:
             head = self._search_by_listing()
+            if self._head is not None:
+                self._check_progress(self._head, head)
             if head.number >= document.number:
                 return self._prove(document)
             seal = self._successor(head, head.snapshot.state, (), served=head.snapshot.served)
