@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterator
 
-from flockpr.errors import StateUnreadable
+from flockpr.errors import StateUnreadable, StoreUnavailable
 from flockpr.store import files
 from flockpr.store.base import AuditRecord
 from flockpr.store.commits import CommitLog
@@ -34,7 +34,9 @@ from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
 
-MAX_SEGMENT = 64 << 20
+MAX_SEGMENT = 256 << 20
+_ROUNDS = 100
+"""How often others may archive under a reader of the history before it gives up."""
 
 
 def records_of(document: Document) -> Iterator[AuditRecord]:
@@ -77,7 +79,7 @@ class Archive:
         self._daemon = daemon
         self._mode = mode
         self._segment = segment
-        self._keep = keep
+        self._keep = max(2, keep)  # the head's base is looked for after each commit
 
     # ------------------------------------------------------------------ writing
 
@@ -102,12 +104,15 @@ class Archive:
             return
         fd = files.open_directory(self._sys, AUDIT, dir_fd=self._lun_fd)
         try:
+            oldest = min(self._segments(fd), default=1)
             for first in sorted({_first(number, self._segment) for number in numbers}):
-                self._write_segment(fd, first)
+                # Below the oldest segment that is kept there can only be a late phantom.
+                if first >= oldest:
+                    self._write_segment(fd, first)
             self._sys.fsync(fd)
             self._drop_old(fd, head)
         finally:
-            self._sys.close(fd)
+            files.close_quietly(self._sys, fd)
         for number in numbers:  # ascending: what remains is always a tail
             self._commits.remove(number)
 
@@ -140,7 +145,10 @@ class Archive:
             if first + self._segment > head - KEEP_TRANSACTIONS:
                 return
             name = segment_name(first)
-            age = time.time() - self._sys.stat(name, dir_fd=fd).st_mtime
+            try:
+                age = time.time() - self._sys.stat(name, dir_fd=fd).st_mtime
+            except FileNotFoundError:
+                continue  # another daemon was quicker
             if age < KEEP_SECONDS and len(firsts) - position <= KEEP_SEGMENTS:
                 return
             files.discard(self._sys, name, dir_fd=fd)
@@ -150,29 +158,48 @@ class Archive:
     def history(self, since: int) -> Iterator[AuditRecord]:
         """The trail from transaction `since` on, in order, none twice.
 
+        Commits may be archived and pruned by others while this goes on: what is no longer
+        there as a commit is then looked for in the segments again.
+
         Raises:
             StateUnreadable: A segment or commit cannot be read as ours.
             StoreUnavailable: Input or output failed.
         """
-        seen = since - 1
-        for records in self._groups(since):
-            if records[0].number > seen:
-                seen = records[0].number
-                yield from records
-
-    def _groups(self, since: int) -> Iterator[list[AuditRecord]]:
-        for first in self._all_segments():
-            if first + self._segment > since:
-                yield from _by_number(self._read_segment(first))
-        for number in self._commits.numbers():
-            document = self._commits.read(number) if number >= since else None
-            if document is not None and document.applied:
-                yield list(records_of(document))
+        told = since - 1
+        for _ in range(_ROUNDS):
+            for first in self._all_segments():
+                last = first + self._segment - 1
+                if last > told:
+                    yield from (r for r in self._read_segment(first) if r.number > told)
+                    told = last
+            # What a segment covers is told: a commit left there is litter, or a phantom.
+            for number in self._numbers():
+                if number <= told:
+                    continue
+                if number > told + 1 and _first(told + 1, self._segment) in self._all_segments():
+                    break
+                document = self._commits.read(number)
+                if document is None:
+                    break
+                yield from records_of(document)
+                told = number
+            else:
+                return
+        raise StoreUnavailable("commits are listed and cannot be read", self._path)
 
     def begins(self) -> int:
-        """Number of the oldest transaction that is still in the trail."""
-        numbers = self._commits.numbers()
-        return min([*self._all_segments()[:1], *numbers[:1]], default=1)
+        """Number of the oldest transaction that is still in the trail.
+
+        Raises:
+            StoreUnavailable: Input or output failed.
+        """
+        return next(iter(self._all_segments() or self._numbers()), 1)
+
+    def _numbers(self) -> list[int]:
+        try:
+            return self._commits.numbers()
+        except OSError as error:
+            raise files.unavailable(error, "cannot list the commits", self._path) from error
 
     def _all_segments(self) -> list[int]:
         try:
@@ -180,7 +207,7 @@ class Archive:
             try:
                 return self._segments(fd)
             finally:
-                self._sys.close(fd)
+                files.close_quietly(self._sys, fd)
         except OSError as error:
             raise files.unavailable(error, "cannot be listed", self._path) from error
 
@@ -205,17 +232,6 @@ class Archive:
 def _first(number: int, segment: int) -> int:
     """The first number of the segment that `number` belongs to: 1, 257, 513 ..."""
     return (number - 1) // segment * segment + 1
-
-
-def _by_number(records: list[AuditRecord]) -> Iterator[list[AuditRecord]]:
-    group: list[AuditRecord] = []
-    for record in records:
-        if group and group[0].number != record.number:
-            yield group
-            group = []
-        group.append(record)
-    if group:
-        yield group
 
 
 def _record(line: bytes) -> AuditRecord:
