@@ -18,13 +18,14 @@ from flockpr.errors import (
     StateLost,
     StateUnreadable,
     StoreError,
+    StoreUnavailable,
 )
 from flockpr.store import files, publish
 from flockpr.store.archive import Archive
 from flockpr.store.base import Applied, AuditRecord, Served, Snapshot, Store
 from flockpr.store.commits import CommitLog
 from flockpr.store.document import Document
-from flockpr.store.identity import LunIdentity, read_identity
+from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import Journal, read_journals
 from flockpr.store.layout import FORMAT, KEEP_COMMITS, SEGMENT
 from flockpr.store.presence import Presence
@@ -55,6 +56,7 @@ class LockDirectory(Store):
         settle: Seconds that a commit stays after its successor was seen.
 
     Raises:
+        ConfigError: `host` cannot be written into a document.
         LunNotFound: There is no such lock directory.
         StateUnreadable: What is there cannot be read as ours.
         StoreUnavailable: Input or output failed.
@@ -73,7 +75,7 @@ class LockDirectory(Store):
     ) -> None:
         self._sys = syscalls or Syscalls()
         self.path = path
-        self.host = host or socket.gethostname()
+        self.host = check_label(host or socket.gethostname(), "host")
         self.daemon = secrets.token_hex(16)
         self._settle = settle
         self._seen: list[tuple[float, int]] = []
@@ -97,10 +99,10 @@ class LockDirectory(Store):
                 patience=patience,
             )
         except OSError as error:
-            self._sys.close(self._fd)
+            files.close_quietly(self._sys, self._fd)
             raise files.unavailable(error, "cannot be opened", path) from error
         except BaseException:
-            self._sys.close(self._fd)
+            files.close_quietly(self._sys, self._fd)
             raise
         self._mode = mode
         self._presence = Presence(self._sys, self._fd, path)
@@ -115,6 +117,7 @@ class LockDirectory(Store):
             keep=keep,
         )
         self._journal = Journal(self._sys, self._fd, daemon=self.daemon, host=self.host, mode=mode)
+        self._presence.announce()
 
     def _open_lun(self) -> int:
         try:
@@ -138,7 +141,11 @@ class LockDirectory(Store):
     def head(self) -> Snapshot:
         """See `Store.head`. A deleted logical unit is `LunNotFound`."""
         self._check_path()
-        document = self._commits.head()
+        try:
+            document = self._commits.head()
+        except (StateUnreadable, StoreUnavailable):
+            self._check_path(now=True)  # "was removed" says more than "cannot be read"
+            raise
         if document.snapshot.deleted:
             raise LunNotFound("was deleted", self.path, "`flockpr lun list` shows what exists")
         return document.snapshot
@@ -295,7 +302,7 @@ class LockDirectory(Store):
 
     def published(self) -> int | None:
         """See `Store.published`."""
-        return publish.published_number(self._sys, self._fd)
+        return publish.published_number(self._sys, self._fd, self.identity)
 
     def note_refusal(self, applied: Applied) -> None:
         """See `Store.note_refusal`."""
@@ -307,7 +314,7 @@ class LockDirectory(Store):
         self._presence.close()
         self._commits.close()
         if self._fd >= 0:
-            self._sys.close(self._fd)
+            files.close_quietly(self._sys, self._fd)
             self._fd = -1
 
     # ------------------------------------------------------------------ upkeep
@@ -316,6 +323,8 @@ class LockDirectory(Store):
         """Whether the path still leads to this directory: another one put in its place
         (a restored backup, say) may be served by somebody else by now.
         """
+        if self._fd < 0:
+            raise StoreUnavailable("was closed", self.path)
         clock = time.monotonic()
         if not now and clock < self._next_path_check:
             return
@@ -336,7 +345,7 @@ class LockDirectory(Store):
         except OSError as error:
             raise files.unavailable(error, "cannot be examined", self.path) from error
         finally:
-            self._sys.close(fd)
+            files.close_quietly(self._sys, fd)
         self._next_path_check = clock + PATH_CHECK
 
     def _publish(self, document: Document) -> None:

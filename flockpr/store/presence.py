@@ -46,8 +46,8 @@ class Presence:
         """Let go of every range."""
         for fd in (self._hold_fd, self._ask_fd):
             if fd >= 0:
-                self._sys.close(fd)
-        self._hold_fd = self._ask_fd = -1
+                files.close_quietly(self._sys, fd)
+        self._hold_fd = self._ask_fd = self._lun_fd = -1
         self._held.clear()
 
     # ------------------------------------------------------------------ slots
@@ -93,12 +93,25 @@ class Presence:
         return False
 
     def retake(self) -> None:
-        """After `lost_locks`: open anew and take again what we held."""
+        """After `lost_locks`: open anew and take again what we held.
+
+        Raises:
+            StoreError: The file cannot be opened; to be tried again by `hold`.
+        """
         held, self._held = self._held, set()
-        self._sys.close(self._hold_fd)
+        files.close_quietly(self._sys, self._hold_fd)
         self._hold_fd = -1
         for slot in held:
             self.hold(slot)
+
+    def announce(self) -> None:
+        """Tell an upgrade which format this daemon reads, for as long as it is open. A reader
+        without the right to write the lock file cannot, and counts for nothing.
+        """
+        try:
+            self._holder()
+        except StoreError as error:
+            log.debug("%s", error)
 
     def formats_in_use(self) -> list[int]:
         """Newest formats that other live daemons read, by trying to take each one's byte
@@ -128,7 +141,7 @@ class Presence:
 
     def take_tidy(self) -> bool:
         """The right to archive and prune, if nobody has it."""
-        return self._lock(self._holder(), TIDY)
+        return bool(self._lock(self._holder(), TIDY))
 
     def leave_tidy(self) -> None:
         """Give it away."""
@@ -136,11 +149,11 @@ class Presence:
 
     def _wait(self, start: int, patience: float) -> bool:
         deadline = time.monotonic() + patience
-        while not self._lock(self._holder(), start):
+        while (got := self._lock(self._holder(), start)) is False:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(random.uniform(0.0005, 0.004))  # noqa: S311 - jitter, not secrecy
-        return True
+        return bool(got)
 
     # ------------------------------------------------------------------ plumbing
 
@@ -163,9 +176,9 @@ class Presence:
             raise files.unavailable(error, "cannot be opened", self._path) from error
         return fd
 
-    def _lock(self, fd: int, start: int, *, shared: bool = False) -> bool:
-        """A lock that fails for another reason than contention is logged and counts as not
-        held: a daemon without locks still commits correctly.
+    def _lock(self, fd: int, start: int, *, shared: bool = False) -> bool | None:
+        """Whether the lock was got; None where locks fail, for another reason than another
+        holder: that is logged, and a daemon without locks still commits correctly.
         """
         # Imported with the first lock: the verbs that only look must start quickly.
         from portalocker.constants import LockFlags
@@ -180,7 +193,7 @@ class Presence:
             return False
         except LockException as error:
             log.warning("%s: cannot lock byte %#x: %s", self._path, start, error)
-            return False
+            return None
         return True
 
     def _unlock(self, fd: int, start: int) -> None:

@@ -61,7 +61,7 @@ def publish(
     Raises:
         OSError: As the system call; nothing depends on it.
     """
-    if (published_number(syscalls, lun_fd) or 0) >= document.number:
+    if (published_number(syscalls, lun_fd, identity) or 0) >= document.number:
         return
     aside = f"{ASIDE_PREFIX}{daemon}-registry"
     files.discard(syscalls, aside, dir_fd=lun_fd)
@@ -74,10 +74,15 @@ def publish(
         raise
 
 
-def published_number(syscalls: Syscalls, lun_fd: int) -> int | None:
-    """The transaction that `registry.json` shows; None where it is missing or unreadable."""
+def published_number(syscalls: Syscalls, lun_fd: int, identity: LunIdentity) -> int | None:
+    """The transaction that `registry.json` shows; None where it is missing, unreadable, or of
+    another incarnation, whose numbers say nothing about ours.
+    """
     try:
         data = files.read_whole(syscalls, REGISTRY, dir_fd=lun_fd)
-        return Reader(loads(data), "registry").integer("number", 1, 10**16)
+        reader = Reader(loads(data), "registry")
+        if reader.string("incarnation") != identity.incarnation:
+            return None
+        return reader.integer("number", 1, 10**16)
     except (OSError, StateUnreadable, Malformed):
         return None
