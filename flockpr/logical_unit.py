@@ -16,6 +16,7 @@ commits.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -45,7 +46,7 @@ from flockpr.store.base import Applied, AuditRecord, Served, Snapshot, nexus_tex
 from flockpr.store.clock import utc_now
 from flockpr.store.document import attention_text
 from flockpr.store.files import NEEDS_A_PERSON
-from flockpr.store.identity import LunIdentity
+from flockpr.store.identity import LunIdentity, check_label
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import event
 from flockpr.unit_status import UnitStatus
@@ -98,7 +99,7 @@ class LogicalUnit:
 
     def __init__(self, store: LockDirectory, *, door: str = "api", keep_tidy: bool = True) -> None:
         self._store = store
-        self._door = door
+        self._door = check_label(door, "door")
         self._keep_tidy = keep_tidy
         self._lock = threading.Lock()
         self._config = UnitConfig(target_ports=store.identity.target_ports)
@@ -115,6 +116,7 @@ class LogicalUnit:
             host: Name of this host, for the record; the default is the system's.
 
         Raises:
+            ConfigError: `door` or `host` cannot be written into a document.
             LunNotFound: There is no such lock directory.
             StoreError: It cannot be read as ours.
         """
@@ -183,7 +185,7 @@ class LogicalUnit:
         try:
             reply = self._decide(nexus, command, report_attentions, in_time)
             if self._keep_tidy:
-                self._store.tidy()
+                self._tidy()
             return Result.of(reply)
         except StoreError as error:
             return self._failed(error, nexus, command)
@@ -233,13 +235,27 @@ class LogicalUnit:
         in_time: Callable[[], bool],
     ) -> Snapshot | None:
         spc2 = outcome.state.spc2
-        if spc2 is not None and spc2 != base.state.spc2:
+        new = spc2 if spc2 != base.state.spc2 else None
+        if new is not None:
             # Before the commit: a holder whose range is free counts as a lost nexus.
-            self._slots[nexus] = spc2.slot
-            self._store.hold(spc2.slot)
+            self._store.hold(new.slot)
         applied = self._applied(nexus, command, base.state, outcome)
         served = self._served(base.served, outcome.state, nexus)
-        return self._store.commit(base, outcome.state, [applied], served=served, may_issue=in_time)
+        wanted = False
+        try:
+            after = self._store.commit(
+                base, outcome.state, [applied], served=served, may_issue=in_time
+            )
+            wanted = after is not None
+        except OutcomeUnknown:
+            wanted = True
+            raise
+        finally:
+            if new is not None and wanted:
+                self._stand_in(nexus, new.slot)
+            elif new is not None:
+                self._store.drop(new.slot)  # or it would stand for another one's reservation
+        return after
 
     def _without_lost_holder(self, base: Snapshot, in_time: Callable[[], bool]) -> Snapshot:
         """Free a SPC-2 reservation whose holder's nexus is lost (reference 1.4).
@@ -249,7 +265,7 @@ class LogicalUnit:
         """
         while True:
             spc2 = base.state.spc2
-            if spc2 is None or spc2.slot in self._slots.values():
+            if spc2 is None or self._slots.get(spc2.holder) == spc2.slot:
                 return base
             if not self._store.hold(spc2.slot):
                 return base
@@ -285,9 +301,14 @@ class LogicalUnit:
         """A door says that this nexus is connected: stand for its registration."""
         with self._lock:
             try:
-                self._stand_for(nexus, self._store.head().state)
+                state = self._store.head().state
             except StoreError as error:
                 log.warning("%s", error)
+                return
+            if nexus not in self._epochs and not state.overflowed:
+                # Logged in: a power cycle from here on concerns it, before its first command.
+                self._remember(nexus, state.attention_epoch)
+            self._stand_for(nexus, state)
 
     def leave(self, nexus: Nexus) -> None:
         """A door says that this nexus is gone. Its registration and reservation stay
@@ -319,21 +340,26 @@ class LogicalUnit:
         slot = None if registration is None else registration.slot
         if state.spc2 is not None and state.spc2.holder == nexus:
             slot = state.spc2.slot
-        held = self._slots.get(nexus)
-        if held == slot:
-            return
-        if held is not None:
-            self._store.drop(held)
-            del self._slots[nexus]
         if slot is not None:
-            self._slots[nexus] = slot
-            if not self._store.hold(slot):
-                log.warning(
-                    "%s: another daemon stands for %s too: a migration under way, or the "
-                    "same initiator name twice",
-                    self.identity.name,
-                    nexus_text(nexus),
-                )
+            self._stand_in(nexus, slot)
+        elif nexus in self._slots:
+            self._store.drop(self._slots.pop(nexus))
+
+    def _stand_in(self, nexus: Nexus, slot: int) -> None:
+        """Hold this slot for a nexus instead of the one before; again and again, because the
+        daemon that it migrates from may still have it now.
+        """
+        before = self._slots.get(nexus)
+        if before not in (None, slot):
+            self._store.drop(before)
+        self._slots[nexus] = slot
+        if not self._store.hold(slot) and before != slot:
+            log.warning(
+                "%s: another daemon stands for %s too: a migration under way, or the "
+                "same initiator name twice",
+                self.identity.name,
+                nexus_text(nexus),
+            )
 
     def _remember(self, nexus: Nexus, epoch: int | None) -> None:
         self._epochs.pop(nexus, None)
@@ -358,7 +384,7 @@ class LogicalUnit:
                 in_time = _until(deadline)
                 after = self._apply_event(base, PowerCycle(), "POWER CYCLE", in_time)
                 if after is not None:
-                    self._store.tidy()
+                    self._tidy()
                     return after
 
     def status(self) -> UnitStatus:
@@ -380,21 +406,41 @@ class LogicalUnit:
             return self._store.head()
 
     def history(self, since: int = 1) -> Iterator[AuditRecord]:
-        """The audit trail from transaction `since` on, or from where history begins."""
-        return self._store.history(since)
+        """The audit trail from transaction `since` on, or from where history begins.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        records = self._store.history(since)
+        while True:
+            with self._lock:  # reading it uses what commands use
+                some = list(itertools.islice(records, 256))
+            if not some:
+                return
+            yield from some
 
     def history_begins(self) -> int:
-        """Number of the oldest transaction that the audit trail still has."""
-        return self._store.history_begins()
+        """Number of the oldest transaction that the audit trail still has.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with self._lock:
+            return self._store.history_begins()
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Commands that were refused or changed nothing, from all daemons' journals."""
         return self._store.refusals()
 
     def tidy(self) -> None:
-        """Publish, archive and prune; a daemon calls it between commands."""
+        """Publish, archive and prune; a daemon calls it between commands. Never raises."""
         with self._lock:
-            self._store.tidy()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        for slot in self._slots.values():
+            self._store.hold(slot)  # lost with a lease, or another daemon's until now
+        self._store.tidy()
 
     # ------------------------------------------------------------------ the record
 
