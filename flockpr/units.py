@@ -10,6 +10,7 @@ unknown, and the commands behind it wait for that outcome.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -18,11 +19,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from flockpr.core.model import Nexus
-from flockpr.errors import Busy, ConfigError, OutcomeUnknown, StoreError
+from flockpr.errors import Busy, OutcomeUnknown, StoreError
 from flockpr.logical_unit import LogicalUnit, Result, failure
 from flockpr.spc.codes import Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
-from flockpr.store.identity import check_lun_name
+from flockpr.store.identity import check_label, check_lun_name
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import list_luns
 
@@ -36,6 +37,8 @@ REOPEN_AFTER = 1.0
 """Seconds before a LUN that could not be opened is tried again."""
 TIDY_AFTER = 1.0
 """Seconds of unbroken load after which publishing and pruning are done all the same."""
+IDLE_TIDY = 5.0
+"""Seconds without a command after which lost locks and a stale view are looked for."""
 INDEX_FRESH = 1.0
 """Seconds for which the table of device identifiers is believed without a look."""
 
@@ -47,6 +50,7 @@ class _Request:
         self.work = work
         self.deadline = deadline
         self.future: Future[Result] = Future()
+        self.future.set_running_or_notify_cancel()  # nobody can cancel what may be issued
         self._lock = threading.Lock()
         self._issued = False
         self._over = False
@@ -104,9 +108,12 @@ class _Worker:
         self.thread.start()
 
     def put(self, request: _Request) -> bool:
-        """Queue a request; False if too many wait already."""
+        """Queue a request; False if too many wait already. One without a deadline is always
+        taken: what a door says of a nexus must not be lost.
+        """
         with self._wake:
-            if len(self._queue) >= MAX_QUEUED or self._closing:
+            full = len(self._queue) >= MAX_QUEUED and request.deadline < math.inf
+            if full or self._closing:
                 return False
             self._queue.append(request)
             self._wake.notify()
@@ -114,7 +121,9 @@ class _Worker:
 
     def reap(self, now: float) -> None:
         """Answer what has waited too long."""
-        for request in [self._current, *tuple(self._queue)]:
+        with self._wake:
+            waiting = [self._current, *self._queue]
+        for request in waiting:
             if request is not None and now >= request.deadline:
                 request.expire(self.name)
 
@@ -127,13 +136,12 @@ class _Worker:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._queue and not self._closing:
-                    self._wake.wait()
-                if not self._queue:
+                if not self._queue and not self._closing:
+                    self._wake.wait(IDLE_TIDY)
+                if not self._queue and self._closing:
                     break
-                request = self._queue.popleft()
-                self._current = request
-            if not request.over:
+                self._current = request = self._queue.popleft() if self._queue else None
+            if request is not None and not request.over:
                 request.finish(self._answer(request))
             self._current = None
             self._tidy()
@@ -145,7 +153,11 @@ class _Worker:
         now = time.monotonic()
         if self._unit is not None and (not self._queue or now - self._tidied_at >= TIDY_AFTER):
             self._tidied_at = now
-            self._unit.tidy()
+            try:
+                self._unit.tidy()
+            except Exception:
+                # Without this thread the LUN would never be answered for again.
+                log.exception("%s: internal error", self.name)
 
     def _answer(self, request: _Request) -> Result:
         try:
@@ -185,7 +197,7 @@ class Units:
     def __init__(self, root: str, *, timeout: float = 10.0, host: str | None = None) -> None:
         self.root = root
         self._timeout = timeout
-        self._host = host
+        self._host = None if host is None else check_label(host, "host")
         self._lock = threading.Lock()
         self._workers: dict[tuple[str, str], _Worker] = {}
         self._index = _WwidIndex(root, timeout)
@@ -233,22 +245,22 @@ class Units:
         return self._submit(lun, door, work)
 
     def attend(self, lun: str, nexus: Nexus, door: str = "api") -> None:
-        """A door says that a nexus is connected; returns at once."""
+        """A door says that a nexus is connected; returns at once, done in its turn."""
 
         def work(_: _Request, unit: LogicalUnit) -> Result:
             unit.attend(nexus)
             return Result(Status.GOOD)
 
-        self._submit(lun, door, work)
+        self._submit(lun, door, work, timeout=math.inf)
 
     def leave(self, lun: str, nexus: Nexus, door: str = "api") -> None:
-        """A door says that a nexus is gone; returns at once."""
+        """A door says that a nexus is gone; returns at once, done in its turn."""
 
         def work(_: _Request, unit: LogicalUnit) -> Result:
             unit.leave(nexus)
             return Result(Status.GOOD)
 
-        self._submit(lun, door, work)
+        self._submit(lun, door, work, timeout=math.inf)
 
     def find_by_wwid(self, wwids: Iterable[str]) -> str | None:
         """The LUN that one of these device identifiers, or image paths, belongs to.
@@ -259,7 +271,7 @@ class Units:
         return self._index.find(wwids)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Finish what is queued and close all LUNs.
+        """Finish what is queued and close all LUNs; answer what does not finish in time.
 
         Returns:
             Whether every worker ended in time; one that hangs in a system call does not.
@@ -272,12 +284,19 @@ class Units:
         for worker in workers:
             worker.thread.join(max(0.0, deadline - time.monotonic()))
         self._stop.set()
+        for worker in workers:
+            worker.reap(math.inf)
         return not any(worker.thread.is_alive() for worker in workers)
 
     def _submit(
-        self, lun: str, door: str, work: Callable[[_Request, LogicalUnit], Result]
+        self,
+        lun: str,
+        door: str,
+        work: Callable[[_Request, LogicalUnit], Result],
+        *,
+        timeout: float | None = None,
     ) -> Future[Result]:
-        request = _Request(work, time.monotonic() + self._timeout)
+        request = _Request(work, time.monotonic() + (timeout or self._timeout))
         if not self._worker(lun, door).put(request):
             request.finish(Result(Status.TASK_SET_FULL))
         return request.future
@@ -296,7 +315,9 @@ class Units:
     def _reap(self) -> None:
         while not self._stop.wait(REAP_INTERVAL):
             now = time.monotonic()
-            for worker in tuple(self._workers.values()):
+            with self._lock:
+                workers = list(self._workers.values())
+            for worker in workers:
                 worker.reap(now)
 
 
@@ -340,7 +361,7 @@ class _WwidIndex:
     def _read(self, future: Future[dict[str, str]]) -> None:
         try:
             table = build_index(self._root)
-        except (StoreError, ConfigError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001 - or all who wait would wait for ever
             self._done()
             future.set_exception(error)
         else:
