@@ -261,8 +261,6 @@ def _unknown(source: str, where: str, what: str, known: Iterable[str]) -> Config
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    import difflib
-
     values = {}
     for variable in sorted(environ):
         if variable in ENVIRONMENT:
@@ -273,6 +271,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         elif variable.startswith("FLOCKPR_") and variable != CONFIG_VARIABLE:
             # Others may use the prefix, but a slip of a key must not pass in silence: the daemon
             # would serve the default root instead of the shared one.
+            import difflib
+
             near = difflib.get_close_matches(variable, [*ENVIRONMENT, CONFIG_VARIABLE], 1, 0.9)
             if near:
                 raise ConfigError(
