@@ -271,7 +271,7 @@ class Daemon:
             calls = tracer.so_far()
         commits = os.path.join(self.root, lun, COMMITS)
         working = {call.tid for call in calls if commits in call.paths}
-        answering = {call.tid for call in calls if call.name == "sendto" and call.done}
+        answering = {call.tid for call in calls if call.name == "sendto"}
         (worker,), (answerer,) = working, answering
         return worker, answerer
 
@@ -298,6 +298,11 @@ class Daemon:
             since = since + 1 if now == seen and "State:\tS" in status else 0
             seen = now
             time.sleep(0.005)
+
+    def settle_or_end(self, tid: int) -> None:
+        """Wait until a thread waits for work again, or the daemon has died of what it did."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            self.settle(tid)
 
     def __enter__(self) -> Self:
         return self if self._process is not None else self.start()
