@@ -127,9 +127,9 @@ def reduce_privileges(account: Account | None) -> None:
 
     if account is not None:
         _become(account)
-    if os.geteuid() == 0:
+    if account is None or (account.uid in (None, 0) and os.geteuid() == 0):
         _keep_file_capabilities()
-    elif account is not None:
+    else:
         _prove_gone(account)
 
 

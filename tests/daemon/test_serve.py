@@ -33,6 +33,7 @@ from tests.support.daemon_process import (
     short_directory,
     start,
 )
+from tests.support.peers import find
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -505,4 +506,20 @@ def test_serve_without_standard_descriptors_keeps_its_log_out_of_its_files(place
         links = {os.readlink(f"/proc/{daemon.process.pid}/fd/{number}") for number in range(3)}
         assert links == {"/dev/null"}
         assert keys(place.socket) == [7]
+        assert daemon.end() == 0
+
+
+@pytest.mark.peer("systemd-socket-activate")
+def test_serve_started_by_systemds_own_tool_serves_its_socket(place: Place) -> None:
+    """The same variables and descriptors as a socket unit gives, from systemd itself."""
+    path = place.directory / "a"
+    activate = find("systemd-socket-activate") or ""
+    command = [*SERVE, "--root", str(place.root), "--lun", "disk"]
+    environ = environment()
+    passed_on = [f"--setenv={name}" for name in ("HOME", "PYTHONPATH", "FLOCKPR_CONFIG")]
+    launcher = [activate, f"--listen={path}", "--fdname=one", *passed_on, *command]
+    with start(launcher, place.directory / "log", environ=environ) as daemon:
+        daemon.ready(path)  # the first connection is what starts it
+        assert register(path, 7).status == 0
+        assert keys(path) == [7]
         assert daemon.end() == 0

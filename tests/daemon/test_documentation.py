@@ -1,0 +1,159 @@
+"""The pages and the unit files say what the code does."""
+
+from __future__ import annotations
+
+import configparser
+import pathlib
+import re
+import subprocess
+import tomllib
+
+import attrs
+import pytest
+
+from flockpr.cli import build_parser
+from flockpr.daemon.config import ENVIRONMENT, default_root, default_socket, load_settings
+from flockpr.daemon.pr_helper import main
+from flockpr.daemon.settings import TABLES, Lun, Portal, Serve, Socket, Target
+from flockpr.prhelper.identity import CRITERIA
+from tests.support.docs import ROOT, read, rows, section
+from tests.support.peers import find
+
+PAGE = "docs/configuration.md"
+UNITS = ROOT / "flockpr" / "data" / "systemd"
+
+
+def keys_of(schema: type) -> list[str]:
+    """The keys of a table, in order."""
+    return [field.name for field in attrs.fields(schema)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "schema"),
+    [("## [serve]", Serve), ("## [[socket]]", Socket), ("## [lun.NAME]", Lun)],
+)
+def test_page_lists_every_key_of_a_table_and_no_other(heading: str, schema: type) -> None:
+    """In the order of the code."""
+    listed = [cells[0].strip("`") for cells in rows(section(read(PAGE), heading))]
+    assert listed == keys_of(schema)
+
+
+def test_page_lists_the_reserved_keys() -> None:
+    """The tables for the door to come."""
+    listed = [
+        (cells[0].strip("`"), cells[1].strip("`"))
+        for cells in rows(section(read(PAGE), "## [target] and [[portal]]"))
+    ]
+    expected = [("[target]", key) for key in keys_of(Target)]
+    assert listed == expected + [("[[portal]]", key) for key in keys_of(Portal)]
+
+
+def test_page_has_a_section_for_every_table() -> None:
+    """Nothing can be configured that the page is silent about."""
+    headings = " ".join(re.findall(r"^## .*$", read(PAGE), re.MULTILINE))
+    for table in [*TABLES, "initiators"]:
+        assert re.search(rf"\[{table}[\].]", headings), table
+
+
+def test_page_lists_what_a_connection_can_be_told_by() -> None:
+    """In the order in which it counts."""
+    listed = [
+        cells[0].strip('`"').partition(":")[0]
+        for cells in rows(section(read(PAGE), "## [initiators]"))
+    ]
+    assert listed == list(CRITERIA)
+
+
+def test_page_tells_the_defaults_of_the_code() -> None:
+    """Numbers and words in the table, and the paths below it."""
+    text = section(read(PAGE), "## [serve]")
+    defaults = {cells[0].strip("`"): cells[2].strip("`") for cells in rows(text)}
+    serve = Serve()
+    for name in ("timeout", "drain"):
+        assert float(defaults[name]) == getattr(serve, name)
+    for name in ("log_level", "log_format"):
+        assert defaults[name] == getattr(serve, name)
+    assert defaults["unit_attentions"] == str(serve.unit_attentions).lower()
+    assert default_root({}, 0) in text
+    assert default_socket({}, 0) in text
+    assert default_socket({}, 4242).replace("4242", "UID") in text
+
+
+@pytest.mark.parametrize("page", [PAGE, "docs/libvirt-kubevirt.md"])
+def test_page_examples_load(page: str, tmp_path: pathlib.Path) -> None:
+    """Every TOML block is a configuration that is accepted."""
+    blocks = re.findall(r"^ *```toml\n(.*?)^ *```", read(page), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(block)
+        settings = load_settings({"config": str(file)}, {"HOME": "/h"}, system_file="/none")
+        assert settings.root == "/srv/reservations"
+        assert tomllib.loads(block)
+
+
+def test_every_key_of_serve_is_an_option_of_the_command_line() -> None:
+    """The page says so."""
+    options = build_parser().parse_args(["serve"])
+    assert set(ENVIRONMENT.values()) <= set(vars(options))
+
+
+# Unit files.
+
+
+def unit(name: str) -> configparser.RawConfigParser:
+    """A unit file, parsed as far as needed."""
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string((UNITS / name).read_text())
+    return parser
+
+
+def test_service_unit_fits_the_daemon(capsys: pytest.CaptureFixture[str]) -> None:
+    """A verb that exists, notification, and time enough for the drain."""
+    service = unit("flockpr.service")["Service"]
+    assert service["Type"] == "notify"
+    program, *arguments = service["ExecStart"].split()
+    assert pathlib.Path(program).name == "flockpr"
+    build_parser().parse_args(arguments)
+    assert float(service["TimeoutStopSec"]) > Serve().drain
+    assert default_socket({}, 0).startswith(f"/run/{service['RuntimeDirectory']}/")
+    assert default_root({}, 0) == f"/var/lib/{service['StateDirectory']}"
+    # Or the socket of a socket unit would vanish with the service.
+    assert service["RuntimeDirectoryPreserve"] == "yes"
+
+
+def test_socket_unit_fits_the_daemon() -> None:
+    """The default socket, and a service of the same name."""
+    assert unit("flockpr.socket")["Socket"]["ListenStream"] == default_socket({}, 0)
+    assert (UNITS / "flockpr.service").exists()
+
+
+@pytest.mark.peer("systemd-analyze")
+@pytest.mark.parametrize("name", ["flockpr.service", "flockpr.socket"])
+def test_unit_file_is_understood_by_systemd(name: str, tmp_path: pathlib.Path) -> None:
+    """No unknown directive, no bad value."""
+    for path in UNITS.iterdir():
+        text = path.read_text().replace("/usr/bin/flockpr", "/bin/true")
+        (tmp_path / path.name).write_text(text)
+    done = subprocess.run(
+        [find("systemd-analyze") or "", "verify", "--man=no", str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "flockpr" not in done.stderr, done.stderr
+
+
+def test_libvirt_page_names_every_option_that_differs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Options in its table of differences are options of the program."""
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    table = section(read("docs/libvirt-kubevirt.md"), "## Differences from qemu-pr-helper")
+    options = set(re.findall(r"`(-[a-z])\b", table, re.IGNORECASE))
+    assert options
+    assert all(f"  {option}, --" in text for option in options)
