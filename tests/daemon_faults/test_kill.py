@@ -111,7 +111,6 @@ class Victim:
         with traced(self._daemon.pid, self.directory, follow=True) as calls:
             self.say(guest, self.last)
             self._daemon.settle(committing)
-        self.die()
         by_thread = [
             points([call for call in calls if call.tid == tid]) for tid in (committing, answering)
         ]
@@ -172,6 +171,13 @@ class Victim:
         return self._state
 
 
+def _baseline(victim: Victim) -> tuple[list[Point], list[Point]]:
+    try:
+        return victim.baseline()
+    finally:
+        victim.die()
+
+
 def _sweep(victim: Victim, deaths: Sequence[tuple[Point, bool]]) -> None:
     try:
         for point, answering in deaths:
@@ -198,7 +204,7 @@ def test_daemon_killed_at_each_kind_of_system_call_loses_nothing(
 ) -> None:
     """SIGKILL at each kind of system call of a commit and of its answer."""
     victim = Victim(directory, LAST_WORDS["preempt and abort"], network=network)
-    committing, answering = victim.baseline()
+    committing, answering = _baseline(victim)
     deaths = [(point, False) for point in _one_of_each(committing)]
     if not network:
         deaths += [(point, True) for point in _one_of_each(answering)]
@@ -216,7 +222,7 @@ def test_daemon_killed_at_every_system_call_loses_nothing(
 ) -> None:
     """SIGKILL at every single system call of a commit, of what follows it, and of its answer."""
     victim = Victim(directory, LAST_WORDS[last], network=network, behind=behind)
-    committing, answering = victim.baseline()
+    committing, answering = _baseline(victim)
     deaths = [(point, False) for point in committing] + [(point, True) for point in answering]
     _sweep(victim, deaths)
 

@@ -122,12 +122,15 @@ class Rig:
         self._behind = behind
         self._key = 0
         self._others_key = 0
-        self.other = LogicalUnit.open(os.path.join(directory, "root", LUN), host="other")
-        self.daemon = Daemon(directory, "one", [Door("a")]).start()
-        self.guest: Guest = self.daemon.guest()
-        if network:
-            self.daemon.believe_in_a_network(self.guest)
-        self.worker, self.answerer = self.daemon.workers(self.guest)
+        with contextlib.ExitStack() as stack:
+            path = os.path.join(directory, "root", LUN)
+            self.other = stack.enter_context(LogicalUnit.open(path, host="other"))
+            self.daemon = stack.enter_context(Daemon(directory, "one", [Door("a")]))
+            self.guest: Guest = stack.enter_context(self.daemon.guest())
+            if network:
+                self.daemon.believe_in_a_network(self.guest)
+            self.worker, self.answerer = self.daemon.workers(self.guest)
+            self._stack = stack.pop_all()
 
     def state(self) -> LogicalUnitState:
         """The state as another daemon finds it."""
@@ -211,9 +214,7 @@ class Rig:
 
     def close(self) -> None:
         """End all of it."""
-        self.guest.close()
-        self.daemon.kill()
-        self.other.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
