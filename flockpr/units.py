@@ -37,7 +37,7 @@ REOPEN_AFTER = 1.0
 """Seconds before a LUN that could not be opened is tried again."""
 TIDY_AFTER = 1.0
 """Seconds of unbroken load after which publishing and pruning are done all the same."""
-IDLE_TIDY = 5.0
+IDLE_TIDY = 30.0
 """Seconds without a command after which lost locks and a stale view are looked for."""
 INDEX_FRESH = 1.0
 """Seconds for which the table of device identifiers is believed without a look."""
@@ -337,7 +337,7 @@ class _WwidIndex:
 
     def find(self, wwids: Iterable[str]) -> str | None:
         """The LUN of the first identifier that is known; reads anew when the table is old."""
-        wanted = [wwid.lower() for wwid in wwids]
+        wanted = [_claim(wwid) for wwid in wwids]
         if not wanted:
             return None
         if time.monotonic() - self._read_at > INDEX_FRESH:
@@ -374,7 +374,7 @@ class _WwidIndex:
 
 
 def build_index(root: str) -> dict[str, str]:
-    """By device identifier (in lower case) or image path: the name of the LUN.
+    """By device identifier or image path: the name of the LUN.
 
     An identifier that two LUNs claim belongs to neither: guessing could let two disks share
     one reservation.
@@ -389,13 +389,18 @@ def build_index(root: str) -> dict[str, str]:
         if identity is None:
             log.warning("%s: %s", listing.name, listing.error)
             continue
-        claims = {identity.naa.lower(), *(wwid.lower() for wwid in identity.wwids)}
+        claims = {_claim(wwid) for wwid in (identity.naa, *identity.wwids)}
         if identity.image is not None:
             path = os.path.join(root, identity.image)
-            claims |= {os.path.abspath(path).lower(), os.path.realpath(path).lower()}
+            claims |= {os.path.abspath(path), os.path.realpath(path)}
         for claim in claims:
             if claim in table and table[claim] != identity.name:
                 log.error("%s is claimed by two LUNs: %s, %s", claim, table[claim], identity.name)
                 twice.add(claim)
             table[claim] = identity.name
     return {claim: name for claim, name in table.items() if claim not in twice}
+
+
+def _claim(wwid: str) -> str:
+    """An identifier in the form that is compared: in lower case, unless it is a path."""
+    return wwid if wwid.startswith("/") else wwid.lower()
