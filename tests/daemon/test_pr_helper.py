@@ -250,6 +250,16 @@ def test_helper_in_background_that_fails_says_so_and_exits_1(place: Place) -> No
     assert not place.socket.exists()
 
 
+@as_root
+def test_helper_in_background_that_fails_after_the_fork_says_so(place: Place) -> None:
+    """What only the service user finds out is still an error of the command."""
+    command = [*PR_HELPER, "-d", "-u", "nobody", "-k", str(place.socket)]
+    done = run([*command, "-f", str(place.directory / "pid")], environ=place.environ())
+    assert done.returncode == 1
+    assert "not accessible to user" in done.stderr
+    assert not accepts(place.socket)
+
+
 def test_helper_pidfile_without_d_names_itself(place: Place) -> None:
     """-f alone writes it, too."""
     pidfile = place.directory / "pid"
