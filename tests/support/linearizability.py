@@ -7,7 +7,8 @@ two at which it took effect at once, so that a sequential model gives exactly th
 that Lowe gave it ("just in time", 2017): the history is walked event by event with the set of
 all configurations that are still possible. A configuration is a state of the model and which
 of the operations under way have taken effect in it; two ways to the same configuration are
-one, which is what keeps the search small.
+one, which is what keeps the search small. So does this: an operation that would give its answer
+now and change nothing takes effect now, because waiting cannot help it or any other.
 
 Of an operation whose answer is unknown either nothing happened or all of it, with any answer:
 up to the end that is given for it (a client that saw the connection break, when the process is
@@ -60,12 +61,8 @@ class NotLinearizable(AssertionError):
     """No order explains the history; says where the search ended."""
 
 
-@attrs.frozen
-class _Configuration(Generic[S]):
-    """A possible state, and which operations under way have taken effect in it."""
-
-    state: S
-    done: frozenset[int]
+_Configuration = tuple[int, frozenset[int]]
+"""Number of a possible state, and which operations under way have taken effect in it."""
 
 
 @attrs.frozen
@@ -105,8 +102,8 @@ def check(
         NotLinearizable: No order explains all answers, or none ends in an accepted state.
         RuntimeError: The search outgrew `most`: no verdict.
     """
-    search = _Search(list(history), model, most)
-    configurations = {_Configuration(initial, frozenset())}
+    search = _Search(list(history), initial, model, most)
+    configurations: set[_Configuration] = {(0, frozenset())}
     for index, begins in _events(search.operations):
         if begins:
             search.pending.add(index)
@@ -116,9 +113,10 @@ def check(
         search.pending.discard(index)
         if not configurations:
             raise NotLinearizable(search.explain(index, before))
-    ends = frozenset(c.state for c in search.reachable(configurations) if accept(c.state))
+    reached = {search.states[number] for number, _ in search.reachable(configurations)}
+    ends = frozenset(filter(accept, reached))
     if not ends:
-        shown = "\n".join(f"  {c.state}" for c in list(configurations)[:4])
+        shown = "\n".join(f"  {state}" for state in list(reached)[:4])
         raise NotLinearizable(f"no accepted state at the end; possible are:\n{shown}")
     return Verdict(ends, search.widest)
 
@@ -134,48 +132,58 @@ def _events(operations: list[Operation[C, R]]) -> Iterator[tuple[int, bool]]:
 
 
 class _Search(Generic[S, C, R]):
-    """The operations, which of them are under way, and the steps of the search."""
+    """The operations, which of them are under way, the states, and the steps of the search.
+
+    States are numbered, because they may be large and are compared over and over.
+    """
 
     def __init__(
         self,
         operations: list[Operation[C, R]],
+        initial: S,
         model: Callable[[S, C], tuple[S, R] | None],
         most: int,
     ) -> None:
         self.operations = operations
         self.pending: set[int] = set()
+        self.states = [initial]
         self.widest = 1
+        self._numbers = {initial: 0}
+        self._effects: dict[tuple[int, int], int | None] = {}
         self._model = model
         self._most = most
 
-    def settle(self, configurations: set[_Configuration[S]], index: int) -> set[_Configuration[S]]:
+    def settle(self, configurations: set[_Configuration], index: int) -> set[_Configuration]:
         """What is possible when operation `index` has ended: it has taken effect, after any
         others under way, or, if its answer is unknown, perhaps never will.
         """
         unknown = self.operations[index].answer is None
         settled = set()
-        for one in self.reachable(configurations, index):
-            if index in one.done:
-                settled.add(_Configuration(one.state, one.done - {index}))
+        for state, done in self.reachable(configurations, index):
+            if index in done:
+                settled.add((state, done - {index}))
             elif unknown:
-                settled.add(one)
+                settled.add((state, done))
         return settled
 
     def reachable(
-        self, configurations: set[_Configuration[S]], until: int | None = None
-    ) -> set[_Configuration[S]]:
+        self, configurations: set[_Configuration], until: int | None = None
+    ) -> set[_Configuration]:
         """All configurations that operations under way can lead to; those in which `until` has
         taken effect are not followed further, because the rest can take effect later.
         """
-        found = set(configurations)
-        stack = list(configurations)
+        found = {self._with_readers(one) for one in configurations}
+        stack = list(found)
         while stack:
-            one = stack.pop()
-            if until is not None and until in one.done:
+            state, done = stack.pop()
+            if until is not None and until in done:
                 continue
-            for index in self.pending - one.done:
-                after = self._take_effect(one, index)
-                if after is not None and after not in found:
+            for index in self.pending - done:
+                effect = self._effect(state, index)
+                if effect is None:
+                    continue
+                after = self._with_readers((effect, done | {index}))
+                if after not in found:
                     found.add(after)
                     stack.append(after)
             if len(found) > self._most:
@@ -183,23 +191,39 @@ class _Search(Generic[S, C, R]):
         self.widest = max(self.widest, len(found))
         return found
 
-    def _take_effect(self, one: _Configuration[S], index: int) -> _Configuration[S] | None:
-        operation = self.operations[index]
-        outcome = self._model(one.state, operation.command)
-        if outcome is None:
-            return None
-        state, answer = outcome
-        if operation.answer is not None and answer != operation.answer:
-            return None
-        return _Configuration(state, one.done | {index})
+    def _with_readers(self, one: _Configuration) -> _Configuration:
+        """The same, and what changes nothing and fits here has taken effect."""
+        state, done = one
+        readers = {
+            index
+            for index in self.pending - done
+            if self.operations[index].answer is not None and self._effect(state, index) == state
+        }
+        return (state, done | readers) if readers else one
 
-    def explain(self, index: int, before: set[_Configuration[S]]) -> str:
+    def _effect(self, number: int, index: int) -> int | None:
+        """Number of the state to which an operation leads; None where it does not fit."""
+        key = number, index
+        if key not in self._effects:
+            self._effects[key] = self._compute(number, self.operations[index])
+        return self._effects[key]
+
+    def _compute(self, number: int, operation: Operation[C, R]) -> int | None:
+        outcome = self._model(self.states[number], operation.command)
+        if outcome is None or (operation.answer is not None and outcome[1] != operation.answer):
+            return None
+        found = self._numbers.setdefault(outcome[0], len(self.states))
+        if found == len(self.states):
+            self.states.append(outcome[0])
+        return found
+
+    def explain(self, index: int, before: set[_Configuration]) -> str:
         """Say at which answer the search ended, and what was possible until then."""
         operation = self.operations[index]
         lines = [f"no order explains {operation}"]
         lines += [f"  under way: {self.operations[other]}" for other in sorted(self.pending)]
-        for one in list(before)[:4]:
-            outcome = self._model(one.state, operation.command)
+        for number, _ in list(before)[:4]:
+            outcome = self._model(self.states[number], operation.command)
             would = "cannot happen" if outcome is None else f"would answer {outcome[1]}"
-            lines.append(f"  possible: {one.state}\n    where it {would}")
+            lines.append(f"  possible: {self.states[number]}\n    where it {would}")
         return "\n".join(lines)

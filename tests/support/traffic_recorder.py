@@ -1,0 +1,297 @@
+"""Guests that send random commands to daemons that die, and the record of what they saw."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from flockpr.core.model import LogicalUnitState, Nexus
+from flockpr.errors import ProtocolViolation
+from flockpr.spc.codes import Status
+from tests.support.daemons import Answer, Daemon, Door, Guest, Sent, decide, out, read
+from tests.support.linearizability import Operation
+from tests.support.scsi import (
+    CLEAR,
+    PREEMPT,
+    PREEMPT_ABORT,
+    REGISTER,
+    REGISTER_IGNORE,
+    RELEASE,
+    RESERVE,
+    TYPES,
+)
+
+UNKNOWN = (0x0B, 0x08, 0x01)
+NOT_READY = 0x02
+LINGER = 0.2
+"""Seconds after a restart in which a command still counts as inside the fault window."""
+
+ACTIONS = {
+    REGISTER: "REGISTER",
+    RESERVE: "RESERVE",
+    RELEASE: "RELEASE",
+    CLEAR: "CLEAR",
+    PREEMPT: "PREEMPT",
+    PREEMPT_ABORT: "PREEMPT AND ABORT",
+    REGISTER_IGNORE: "REGISTER AND IGNORE EXISTING KEY",
+}
+_MIX = (
+    *(REGISTER,) * 3,
+    *(REGISTER_IGNORE,) * 5,
+    *(RESERVE,) * 6,
+    *(RELEASE,) * 4,
+    *(PREEMPT, PREEMPT_ABORT) * 2,
+    CLEAR,
+)
+_KEYS = (0, 1, 2, 3)
+
+
+@attrs.frozen
+class Command:
+    """One command and whose it is."""
+
+    who: Nexus
+    sent: Sent
+
+    def __str__(self) -> str:
+        action = self.sent.cdb[1]
+        if self.sent.cdb[0] == 0x5E:
+            return f"{self.who.initiator_port} reads {action}"
+        own, new = (int.from_bytes(self.sent.data_out[at : at + 8], "big") for at in (0, 8))
+        return f"{self.who.initiator_port} {ACTIONS[action]} {own} {new} type {self.sent.cdb[2]}"
+
+
+@attrs.frozen
+class Recorded:
+    """What one client saw of one command.
+
+    Attributes:
+        operation: The command and its times; its answer if that is known.
+        answered: The answer as it came, None if the connection broke.
+    """
+
+    operation: Operation[Command, Answer]
+    answered: Answer | None
+
+    @property
+    def refused(self) -> bool:
+        """Nothing was done, says the answer: BUSY, or the storage failed."""
+        answer = self.answered
+        if answer is None:
+            return False
+        return answer.status in (Status.BUSY, Status.TASK_SET_FULL) or answer.code[0] == NOT_READY
+
+    @property
+    def acknowledged(self) -> bool:
+        """The rules decided it, and its client knows how."""
+        return self.operation.answer is not None and not self.refused
+
+
+class Host:
+    """A daemon that is killed and started again, and when that was.
+
+    Args:
+        daemon: Not started yet.
+        network: It takes the root for a network file system.
+    """
+
+    def __init__(self, daemon: Daemon, *, network: bool = False) -> None:
+        self.daemon = daemon
+        self.windows: list[tuple[float, float]] = []
+        self._network = network
+        self._up = threading.Event()
+
+    def start(self) -> None:
+        """Start the daemon, and let the clients connect."""
+        self.daemon.start()
+        if self._network:
+            with self.daemon.guest() as guest:
+                self.daemon.believe_in_a_network(guest)
+        self._up.set()
+
+    def crash(self) -> None:
+        """SIGKILL, and a new start."""
+        begun = time.monotonic()
+        self._up.clear()
+        self.daemon.kill()
+        self.start()
+        self.windows.append((begun, time.monotonic() + LINGER))
+
+    def connect(self, door: Door, stop: threading.Event) -> Guest | None:
+        """Connect when the daemon runs; None when there is no more to do."""
+        while not stop.is_set():
+            if self._up.wait(0.1):
+                try:
+                    return self.daemon.guest(door)
+                except (ProtocolViolation, OSError):
+                    time.sleep(0.01)
+        return None
+
+
+class Client(threading.Thread):
+    """One client: a command at a time, for as long as it is not told to stop.
+
+    Attributes:
+        records: What it saw.
+        failure: What ended it before its time.
+    """
+
+    def __init__(self, name: str, host: Host, door: Door, seed: int) -> None:
+        super().__init__(name=name, daemon=True)
+        self.records: list[Recorded] = []
+        self.failure: BaseException | None = None
+        self.stop = threading.Event()
+        self._host = host
+        self._door = door
+        self._random = random.Random(seed)
+        self._key = 0
+
+    def run(self) -> None:
+        """Send until told to stop."""
+        try:
+            while (guest := self._host.connect(self._door, self.stop)) is not None:
+                with guest:
+                    self._talk(guest)
+        except BaseException as error:
+            self.failure = error
+
+    def _talk(self, guest: Guest) -> None:
+        while not self.stop.is_set():
+            command = Command(guest.who, self._next())
+            invoked = time.monotonic()
+            try:
+                answer = guest.send(command.sent)
+            except (ProtocolViolation, ConnectionError):
+                # The sockets of a killed process close when its last thread is gone: what it
+                # has not done by now it never will.
+                ended = time.monotonic()
+                operation = Operation[Command, Answer](self.name, command, invoked, ended)
+                self.records.append(Recorded(operation, None))
+                return
+            ended = time.monotonic()
+            if answer.code == UNKNOWN:
+                operation = Operation[Command, Answer](self.name, command, invoked)
+            else:
+                operation = Operation(self.name, command, invoked, ended, answer)
+            self.records.append(Recorded(operation, answer))
+            if answer.status == Status.GOOD and command.sent.cdb[1] in (REGISTER, REGISTER_IGNORE):
+                self._key = int.from_bytes(command.sent.data_out[8:16], "big")
+
+    def _next(self) -> Sent:
+        choose = self._random
+        if choose.random() < 0.4:
+            return read(choose.choice((0, 0, 1, 1, 2, 3)))
+        action = choose.choice(_MIX)
+        own = self._key if choose.random() < 0.9 else choose.choice(_KEYS)
+        new, type_ = choose.choice(_KEYS), 0
+        if action in (RESERVE, RELEASE, PREEMPT, PREEMPT_ABORT):
+            type_ = choose.choice(TYPES)
+        return out(action, own, new, type_=type_, aptpl=choose.random() < 0.2)
+
+
+def play(
+    hosts: Sequence[Host],
+    clients: Sequence[Client],
+    *,
+    commands: int,
+    crashes: int,
+    choose: random.Random,
+) -> list[Recorded]:
+    """Let clients and daemons run until there were this many commands and crashes.
+
+    Returns:
+        All records, the order of each client kept.
+    """
+    for host in hosts:
+        host.start()
+    for client in clients:
+        client.start()
+    try:
+        done = 0
+        while _count(clients) < commands or done < crashes:
+            for client in clients:
+                if client.failure is not None:
+                    raise client.failure
+            if done < crashes and _count(clients) * (crashes + 1) >= commands * (done + 1):
+                time.sleep(choose.random() * 0.02)
+                choose.choice(hosts).crash()
+                done += 1
+            time.sleep(0.01)
+    finally:
+        for client in clients:
+            client.stop.set()
+        for client in clients:
+            client.join()
+    return [record for client in clients for record in client.records]
+
+
+def _count(clients: Sequence[Client]) -> int:
+    return sum(len(client.records) for client in clients)
+
+
+def outside_windows(records: Sequence[Recorded], hosts: Sequence[Host]) -> list[Recorded]:
+    """The commands that no crash overlapped."""
+    windows = [window for host in hosts for window in host.windows]
+
+    def clear(record: Recorded) -> bool:
+        begun, ended = record.operation.invoked, record.operation.ended
+        return all(
+            begun > window[1] or (ended is not None and ended < window[0]) for window in windows
+        )
+
+    return [record for record in records if clear(record)]
+
+
+def model(state: LogicalUnitState, command: Command) -> tuple[LogicalUnitState, Answer]:
+    """The rules, as a specification for the checker."""
+    return decide(state, command.who, command.sent)
+
+
+Followed = tuple[LogicalUnitState, int]
+
+
+def following(
+    trail: Sequence[dict[str, object]],
+) -> Callable[[Followed, Command], tuple[Followed, Answer] | None]:
+    """The rules and the audit trail together: a command that changes the state must be the next
+    record, and one that changes nothing is none.
+    """
+
+    def apply(at: Followed, command: Command) -> tuple[Followed, Answer] | None:
+        state, position = at
+        after, answer = decide(state, command.who, command.sent)
+        if after is state:
+            return at, answer
+        if position == len(trail) or not _is(trail[position], command, state, after, answer):
+            return None
+        return (after, position + 1), answer
+
+    return apply
+
+
+def _is(
+    record: dict[str, object],
+    command: Command,
+    before: LogicalUnitState,
+    after: LogicalUnitState,
+    answer: Answer,
+) -> bool:
+    own, new = (command.sent.data_out[at : at + 8].hex() for at in (0, 8))
+    expected = {
+        "initiator": command.who.initiator_port.text,
+        "target_port": command.who.target_port,
+        "action": ACTIONS[command.sent.cdb[1]],
+        "opcode": 0x5F,
+        "key": f"0x{own}",
+        "service_action_key": f"0x{new}",
+        "type": command.sent.cdb[2] & 0x0F,
+        "status": answer.status,
+        "generation_before": before.generation,
+        "generation_after": after.generation,
+        "door": "helper",
+    }
+    return all(record[key] == value for key, value in expected.items())
