@@ -12,12 +12,18 @@ import fcntl
 import logging
 import os
 import random
+import threading
 import time
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from flockpr.errors import StoreError
 from flockpr.store import files
 from flockpr.store.layout import FORMAT, LOCKS, ORDER, READS_FORMAT, SLOT, TIDY
 from flockpr.store.syscalls import Syscalls
+
+if TYPE_CHECKING:
+    from flockpr.store.rangelock import OfdRange
 
 log = logging.getLogger(__name__)
 
@@ -180,28 +186,36 @@ class Presence:
         """Whether the lock was got; None where locks fail, for another reason than another
         holder: that is logged, and a daemon without locks still commits correctly.
         """
-        # Imported with the first lock: the verbs that only look must start quickly.
-        from portalocker.constants import LockFlags
-        from portalocker.exceptions import AlreadyLocked, LockException
-
-        from flockpr.store.rangelock import OfdRange
-
-        mode = LockFlags.SHARED if shared else LockFlags.EXCLUSIVE
+        portalocker, locker = _portalocker()
+        flags = portalocker.LockFlags
+        mode = flags.SHARED if shared else flags.EXCLUSIVE
         try:
-            OfdRange(start, syscalls=self._sys).lock(fd, mode | LockFlags.NON_BLOCKING)
-        except AlreadyLocked:
+            locker(start, syscalls=self._sys).lock(fd, mode | flags.NON_BLOCKING)
+        except portalocker.AlreadyLocked:
             return False
-        except LockException as error:
+        except portalocker.LockException as error:
             log.warning("%s: cannot lock byte %#x: %s", self._path, start, error)
             return None
         return True
 
     def _unlock(self, fd: int, start: int) -> None:
-        from portalocker.exceptions import LockException
+        portalocker, locker = _portalocker()
+        try:
+            locker(start, syscalls=self._sys).unlock(fd)
+        except portalocker.LockException as error:
+            log.warning("%s: cannot unlock byte %#x: %s", self._path, start, error)
+
+
+_importing = threading.Lock()
+
+
+def _portalocker() -> tuple[ModuleType, type[OfdRange]]:
+    """Portalocker and our locker, imported with the first lock: the verbs that only look
+    must start quickly. By one thread at a time, because its modules import each other and a
+    second thread was seen to get half of one.
+    """
+    with _importing:
+        import portalocker
 
         from flockpr.store.rangelock import OfdRange
-
-        try:
-            OfdRange(start, syscalls=self._sys).unlock(fd)
-        except LockException as error:
-            log.warning("%s: cannot unlock byte %#x: %s", self._path, start, error)
+    return portalocker, OfdRange
