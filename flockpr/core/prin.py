@@ -96,11 +96,9 @@ def _stands_for_all_ports(
     with ALL_TG_PT=1 is not enough: a port may have left or changed its key since.
     """
     nexus = registration.nexus
-    if not registration.all_target_ports or nexus.target_port not in target_ports:
-        return False
     siblings = [Nexus(nexus.initiator_port, port) for port in target_ports]
     found = [state.by_nexus.get(sibling) for sibling in siblings]
-    return all(
+    return nexus in siblings and all(
         other is not None
         and other.all_target_ports
         and other.key == registration.key
