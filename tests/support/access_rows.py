@@ -6,6 +6,8 @@ write. The list is written from the standard's tables and knows nothing of the p
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
+
 ACCESS_ROWS: tuple[tuple[str, str, str], ...] = (
     # name, CDB in hex (cut after the bytes that matter, zeroes follow), class
     ("TEST UNIT READY", "00", "A"),
@@ -135,6 +137,29 @@ ACCESS_ROWS: tuple[tuple[str, str, str], ...] = (
     ("vendor specific, group 6", "c0", "W"),
     ("vendor specific, group 7", "ff", "W"),
 )
+
+
+_NOWHERE = ("unlisted", "vendor specific", "REZERO", "SEEK")
+"""How the names of the rows begin that stand in no table."""
+
+
+def unlisted(
+    table: Mapping[tuple[int, int | None], object], conditions: Container[int]
+) -> list[str]:
+    """Which rows a table of commands lacks, by name; the last rows here are in none.
+
+    Args:
+        table: Keyed by operation code and service action, None for all of them.
+        conditions: Operation codes whose class hangs on a field.
+    """
+    lacking = []
+    for name, head, _ in ACCESS_ROWS:
+        cdb = cdb_of(head)
+        action = int.from_bytes(cdb[8:10], "big") if cdb[0] == 0x7F else cdb[1] & 0x1F
+        keys = {(cdb[0], action), (cdb[0], None)}
+        if not keys & set(table) and cdb[0] not in conditions:
+            lacking.append(name)
+    return [name for name in lacking if not name.startswith(_NOWHERE)]
 
 
 def cdb_of(head: str) -> bytes:

@@ -73,8 +73,10 @@ class Model2(Unit2):
             return conflict("register.unregistered.key")
         if action != REGISTER_IGNORE and key is not None and given != key:
             return conflict(f"key.{name}")
-        if action == RESERVE and held and (type_ != self.type or scope != 0):
+        if action == RESERVE and held and type_ != self.type:
             return conflict("reserve.different")
+        if action == RESERVE and held and scope != 0:
+            return conflict("reserve.different.scope")
         preempt = action in {PREEMPT, PREEMPT_ABORT}
         takes_over = False
         if preempt and wanted is not None:

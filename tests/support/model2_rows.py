@@ -34,11 +34,8 @@ _SPC2 = tuple(
 )
 _IN = (
     *("in.keys", "in.capabilities", "in.cut"),
-    *(
-        f"in.{what}.{kind}"
-        for what in ("reservation", "full")
-        for kind in ("none", "one", "shared")
-    ),
+    *(f"in.reservation.{kind}" for kind in ("none", "one", "shared")),
+    *(f"in.full.{kind}" for kind in ("none", "one", "shared", "all-ports", "apart")),
 )
 _UNREGISTERED = tuple(
     f"out.unregistered.{name}.{held}"
@@ -73,7 +70,13 @@ _REGISTER = (
     *(f"leave.holder.{name}" for name in ("WE", "EA", "WERO", "EARO")),
 )
 _RESERVE = (
-    *("reserve.non-holder", "reserve.different", "reserve.same", "reserve.same.all"),
+    *(
+        "reserve.non-holder",
+        "reserve.different",
+        "reserve.different.scope",
+        "reserve.same",
+        "reserve.same.all",
+    ),
     *(f"reserve.new.{name}" for name in TYPE_NAMES.values()),
     *("release.none", "release.non-holder", "release.different"),
     *(f"release.{name}" for name in TYPE_NAMES.values()),

@@ -58,7 +58,7 @@ class Unit2:
         known = {*self.keys, *self.pending} | ({self.spc2} if self.spc2 else set())
         return sorted(known, key=repr)
 
-    def power_cycle(self) -> None:
+    def power_cycle(self) -> set[tuple[Nexus2, int]]:
         """APTPL decides what stays; the generation starts again; everybody known finds 29/00."""
         known = self.known()
         if not self.aptpl:
@@ -69,18 +69,21 @@ class Unit2:
         self.pending = {}
         for nexus in known:
             self.attend(nexus, 0x2900)
+        return {(nexus, 0x2900) for nexus in known}
 
-    def lose(self, nexus: Nexus2) -> None:
+    def lose(self, nexus: Nexus2) -> set[tuple[Nexus2, int]]:
         """I_T nexus loss frees an SPC-2 reservation and nothing else."""
         if self.spc2 == nexus:
             self.spc2 = None
+        return set()
 
-    def reset(self) -> None:
+    def reset(self) -> set[tuple[Nexus2, int]]:
         """So does a reset, whoever holds it; everybody known finds 29/03."""
         known = self.known()
         self.spc2 = None
         for nexus in known:
             self.attend(nexus, 0x2903)
+        return {(nexus, 0x2903) for nexus in known}
 
     # ------------------------------------------------------------------ one command
 
@@ -260,7 +263,10 @@ class Unit2:
             row = "in.capabilities"
             data = bytes([0, 8, 0x1D, 0xC1 if self.aptpl else 0xC0, 0xEA, 0x01, 0, 0])
         else:
-            row = f"in.full.{kind}"
+            alike = {nexus: self.alike(nexus) for nexus in self.keys}
+            apart = any(nexus in self.everywhere and not alike[nexus] for nexus in self.keys)
+            row = "all-ports" if any(alike.values()) else "apart" if apart else kind
+            row = f"in.full.{row}"
             body = b"".join(self.descriptor(nexus) for nexus in self.keys)
         if action != 2:
             data = header + len(body).to_bytes(4, "big") + body
@@ -268,16 +274,21 @@ class Unit2:
         rows = (row, "in.cut") if length < len(data) else (row,)
         return Answer(rows, data=data[:length])
 
-    def descriptor(self, nexus: Nexus2) -> bytes:
-        """One registration in READ FULL STATUS, or one for all target ports that are alike."""
-        name, isid, port = nexus
-        siblings: list[Nexus2] = [(name, isid, other) for other in self.target_ports]
-        alike = port in self.target_ports and all(
+    def alike(self, nexus: Nexus2) -> bool:
+        """Whether what is true of this nexus is true of its initiator at every target port."""
+        siblings = [(nexus[0], nexus[1], other) for other in self.target_ports]
+        return nexus in siblings and all(
             sibling in self.everywhere
             and self.keys[sibling] == self.keys[nexus]
             and (sibling in self.holders()) == (nexus in self.holders())
             for sibling in siblings
         )
+
+    def descriptor(self, nexus: Nexus2) -> bytes:
+        """One registration in READ FULL STATUS, or one for all target ports that are alike."""
+        name, isid, port = nexus
+        alike = self.alike(nexus)
+        siblings = [(name, isid, other) for other in self.target_ports]
         if alike and next(other for other in self.keys if other in siblings) != nexus:
             return b""
         text = name.encode() + (b"" if isid is None else b",i,0x%012x" % isid) + b"\0"

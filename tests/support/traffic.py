@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 
 from flockpr.core.model import UnitConfig
 from tests.support.access_rows import ACCESS_ROWS, cdb_of
@@ -61,6 +62,26 @@ _FOREIGN_IDS = tuple(
 )
 
 
+Script = list[tuple[UnitConfig, int, int, list[Sent | tuple[str, Nexus2]]]]
+"""Episodes as they were played: limits, PRGENERATION, first slot, commands and events."""
+
+
+def replay(machine: Machine, script: Script) -> Iterator[None]:
+    """Play the episodes again, with another machine; yields after each.
+
+    Raises:
+        DisagreementError: The twins differ.
+    """
+    for config, generation, next_slot, happenings in script:
+        twins = Twins(machine, config, generation, next_slot)
+        for happening in happenings:
+            if isinstance(happening, Sent):
+                twins.send(happening)
+            else:
+                twins.happen(*happening)
+        yield
+
+
 class Traffic:
     """A source of commands.
 
@@ -75,6 +96,7 @@ class Traffic:
         self.random = random.Random(seed)
         self.rows: Counter[str] = Counter() if rows is None else rows
         self.commands = 0
+        self.script: Script = []
 
     def run(self, commands: int) -> None:
         """Send at least that many commands.
@@ -94,20 +116,32 @@ class Traffic:
             rng.choice((1024, 1024, 2, 4, 6)),
             rng.choice((1024, 1024, 1024, 2)),
         )
-        twins = Twins(self.machine, config, rng.choice((0, 0, 2**32 - 3)))
+        generation, next_slot = rng.choice((0, 0, 2**32 - 3)), rng.choice((0, 0, 65534))
+        twins = self.begin(config, generation, next_slot)
         names = rng.sample(_NAMES, rng.choice((2, 3, 3)))
         nexuses = [(*name, port) for name in names for port in config.target_ports][:6]
         report = rng.random()
         for _ in range(commands):
             nexus = rng.choice(nexuses)
             if rng.random() < 0.02:
-                twins.happen(rng.choice(("power", "reset", "loss", "loss")), nexus)
+                self.happen(twins, rng.choice(("power", "reset", "loss", "loss")), nexus)
             if rng.random() < 0.05:
                 self.populate(twins, nexuses)
             self.send(twins, self.choose(twins.model, nexuses, report))
 
+    def begin(self, config: UnitConfig, generation: int, next_slot: int) -> Twins:
+        """A fresh unit."""
+        self.script.append((config, generation, next_slot, []))
+        return Twins(self.machine, config, generation, next_slot)
+
+    def happen(self, twins: Twins, event: str, nexus: Nexus2) -> None:
+        """Let an event happen to both."""
+        self.script[-1][3].append((event, nexus))
+        twins.happen(event, nexus)
+
     def send(self, twins: Twins, sent: Sent) -> None:
         """Send it to both and count what it hit."""
+        self.script[-1][3].append(sent)
         self.rows.update(twins.send(sent).rows)
         self.commands += 1
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Protocol
 
 import attrs
 
-from flockpr.core.events import Event, LogicalUnitReset, NexusLoss, PowerCycle
+from flockpr.core import access as normal_access
+from flockpr.core import events as normal_events
+from flockpr.core.events import Event
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome, Reply
 from flockpr.spc.cdb import Command, parse_command
@@ -49,6 +52,10 @@ class Machine:
     step: Step
     occur: Occur
     check: Check
+    events: ModuleType = normal_events
+    """Whose event classes `occur` knows."""
+    access: ModuleType = normal_access
+    """Whose table says what a reservation stops."""
 
 
 @attrs.frozen
@@ -84,12 +91,15 @@ class Twins:
         machine: What is under test.
         config: The unit's limits.
         generation: PRGENERATION to begin with (to see it wrap).
+        next_slot: Where the search for a free slot begins (to see it wrap).
     """
 
-    def __init__(self, machine: Machine, config: UnitConfig, generation: int = 0) -> None:
+    def __init__(
+        self, machine: Machine, config: UnitConfig, generation: int = 0, next_slot: int = 0
+    ) -> None:
         self.machine = machine
         self.config = config
-        self.state = LogicalUnitState(generation=generation)
+        self.state = LogicalUnitState(generation=generation, next_slot=next_slot)
         self.model = Model2(config.target_ports, config.max_registrations, config.max_pending)
         self.model.generation = generation
         self.epochs: dict[Nexus2, int | None] = {}
@@ -142,16 +152,20 @@ class Twins:
         before, epoch = self.state, self.model.epoch
         happening: Event
         if event == "power":
-            happening = PowerCycle()
-            self.model.power_cycle()
+            happening = self.machine.events.PowerCycle()
+            raised = self.model.power_cycle()
         elif event == "reset":
-            happening = LogicalUnitReset()
-            self.model.reset()
+            happening = self.machine.events.LogicalUnitReset()
+            raised = self.model.reset()
         else:
-            happening = NexusLoss(typed(nexus))
-            self.model.lose(nexus)
-        self.state = self.machine.occur(before, happening, config=self.config).state
-        self._compare_state(before, epoch, f"{event} {nexus}")
+            happening = self.machine.events.NexusLoss(typed(nexus))
+            raised = self.model.lose(nexus)
+        outcome = self.machine.occur(before, happening, config=self.config)
+        self.state = outcome.state
+        where = f"{event} {nexus}"
+        self._compare_reply(outcome.reply, Answer(()), where)
+        _same({(plain(of), int(code)) for of, code in outcome.raised}, raised, "raised", where)
+        self._compare_state(before, epoch, where)
 
     def _compare_reply(self, reply: Reply, answer: Answer, where: str) -> None:
         _same(int(reply.status), answer.status, "status", where)
@@ -193,7 +207,7 @@ class Twins:
     def _adopt_overflow(self, epoch: int, where: str) -> None:
         """Which attentions are dropped is free; that the epoch tells of it is not."""
         state, model = self.state, self.model
-        if state.attention_epoch <= epoch or not state.overflowed:
+        if state.attention_epoch != epoch + 1 or not state.overflowed:
             raise DisagreementError(f"overflow without an epoch: {where}")
         if len(state.attentions) > self.config.max_pending:
             raise DisagreementError(f"more pending than allowed: {where}")
@@ -217,6 +231,8 @@ class Twins:
                 expected.append(at)
             at = (at + 1) % 65536
         _same(fresh, sorted(expected), "slots given out", where)
+        following = (expected[-1] + 1) % 65536 if expected else before.next_slot
+        _same(self.state.next_slot, following, "next slot", where)
         kept = {nexus: slot for nexus, slot in now.items() if nexus in old}
         _same(kept, {nexus: old[nexus] for nexus in kept}, "slots kept", where)
 
