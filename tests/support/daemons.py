@@ -6,6 +6,7 @@ bytes that this door sends.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
 import itertools
@@ -112,6 +113,13 @@ class Guest:
         """
         reply = self._client.execute(self._device, sent.cdb, sent.data_out)
         return Answer(reply.status, reply.sense, reply.data_in)
+
+    def send_only(self, sent: Sent) -> None:
+        """Send a command that has no parameter list, and wait for nothing."""
+        rights = array.array("i", [self._device])
+        with socket.socket(fileno=os.dup(self._client.fileno())) as connection:
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            connection.sendmsg([sent.cdb.ljust(16, b"\0")], control)
 
     def close(self) -> None:
         """Go away."""
