@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.daemons import make_lun
-from tests.support.helper import short_directory
 
 
 @pytest.fixture
 def directory() -> Iterator[str]:
     """A short directory with a root and a logical unit."""
-    with short_directory() as path:
+    path = tempfile.mkdtemp(prefix="faults-")
+    try:
         make_lun(path)
         yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -234,6 +234,11 @@ class Daemon:
         assert self._process is not None
         return self._process.wait(PATIENCE)
 
+    def gone(self) -> bool:
+        """Whether it has ended, but for a thread that something else holds."""
+        with open(f"/proc/{self.pid}/status", encoding="utf-8") as status:
+            return "State:\tZ" in status.read()
+
     def terminate(self) -> None:
         """Send SIGTERM."""
         assert self._process is not None
