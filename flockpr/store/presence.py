@@ -12,12 +12,13 @@ import fcntl
 import logging
 import os
 import random
+import stat
 import threading
 import time
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from flockpr.errors import StoreError
+from flockpr.errors import StateUnreadable, StoreError
 from flockpr.store import files
 from flockpr.store.layout import FORMAT, LOCKS, ORDER, READS_FORMAT, SLOT, TIDY
 from flockpr.store.syscalls import Syscalls
@@ -180,6 +181,16 @@ class Presence:
             fd = self._sys.open(LOCKS, flags, dir_fd=self._lun_fd)
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", self._path) from error
+        try:
+            if not stat.S_ISREG(self._sys.fstat(fd).st_mode):  # no other host sees a FIFO's locks
+                remedy = "restore it from a backup"
+                raise StateUnreadable("is no regular file", self._path, remedy)
+        except OSError as error:
+            files.close_quietly(self._sys, fd)
+            raise files.unavailable(error, "cannot be examined", self._path) from error
+        except StateUnreadable:
+            files.close_quietly(self._sys, fd)
+            raise
         return fd
 
     def _lock(self, fd: int, start: int, *, shared: bool = False) -> bool | None:
