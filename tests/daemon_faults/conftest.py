@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,4 +20,6 @@ def directory() -> Iterator[str]:
         make_lun(path)
         yield path
     finally:
+        for log in sorted(pathlib.Path(path).glob("*.log")):  # shown with a failure
+            print(f"--- {log.name}", log.read_text(encoding="utf-8", errors="replace")[-4000:])
         shutil.rmtree(path, ignore_errors=True)
