@@ -138,6 +138,22 @@ def encode_identity(identity: LunIdentity) -> bytes:
     return (json.dumps(identity.to_json(), indent=2) + "\n").encode()
 
 
+def check_identity(identity: LunIdentity) -> LunIdentity:
+    """The identity, if every reader of its `lun.json` takes it.
+
+    Raises:
+        ConfigError: Some property does not fit, or all of them together are too much.
+    """
+    data = encode_identity(identity)
+    if len(data) > MAX_IDENTITY:
+        raise ConfigError(f"lun.json would be larger than {MAX_IDENTITY} bytes: fewer wwids")
+    try:
+        _decode(data)
+    except Malformed as error:
+        raise ConfigError(str(error)) from None
+    return identity
+
+
 def read_identity(syscalls: Syscalls, lun_fd: int, path: str) -> LunIdentity:
     """The identity in an open lock directory.
 

@@ -24,6 +24,7 @@ from flockpr.store.clock import utc_now
 from flockpr.store.document import Document, encode
 from flockpr.store.identity import (
     LunIdentity,
+    check_identity,
     check_image,
     check_lun_name,
     check_serial,
@@ -49,6 +50,8 @@ from flockpr.store.lockdir import LockDirectory
 from flockpr.store.syscalls import Syscalls
 
 MAX_LUNS = 16384
+MAX_GID = (1 << 32) - 2
+"""The one above means "leave as it is" to chown."""
 _STAMP = b"flockpr lock file, format 1: lock bytes at 2^62 and up; these bytes are a hint\n"
 
 
@@ -97,11 +100,12 @@ def create_lun(
         incarnation=secrets.token_hex(16),
         naa=new_naa(),
         serial=new_serial() if serial is None else check_serial(serial),
-        lun=-1,
+        lun=MAX_LUNS - 1 if lun is None else lun,  # the longest, until one is claimed
         created=utc_now(),
         wwids=tuple(check_wwid(wwid) for wwid in wwids),
         image=None if image is None else check_image(image),
     )
+    check_identity(identity)
     root_fd = _open_root(sys_, root, gid, create=True)
     try:
         number = _claim_number(sys_, root_fd, root, identity, wanted=lun, gid=gid)
@@ -252,8 +256,11 @@ def event(action: str, generation: int, *, door: str, after: int | None = None) 
 def _group(group: str | None) -> int | None:
     if group is None:
         return None
-    if group.isdigit():
-        return int(group)
+    if group.isascii() and group.isdigit():
+        gid = int(group)
+        if gid > MAX_GID:
+            raise ConfigError(f"{group} is no number of a group")
+        return gid
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
