@@ -82,6 +82,7 @@ class Journal:
                 self._drop_old(directory)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             self._fd = self._sys.open(self._name, flags, self._mode, dir_fd=directory)
+            self._sys.fchmod(self._fd, self._mode)  # a strict umask must not lock the group out
             self._size = self._sys.fstat(self._fd).st_size
         finally:
             files.close_quietly(self._sys, directory)
