@@ -27,6 +27,7 @@ from flockpr.store.layout import (
     KEEP_TRANSACTIONS,
     SEGMENT,
     SEGMENT_NAME,
+    commit_name,
     segment_name,
 )
 from flockpr.store.strict import Malformed, Reader, loads
@@ -109,10 +110,13 @@ class Archive:
                 # Below the oldest segment that is kept there can only be a late phantom.
                 if first >= oldest:
                     self._write_segment(fd, first)
-            self._sys.fsync(fd)
+                    # One by one, or a power cut could keep a later one only: what is below
+                    # the oldest segment counts as dropped.
+                    self._sys.fsync(fd)
             self._drop_old(fd, head)
         finally:
             files.close_quietly(self._sys, fd)
+        self._commits.remove_late(last)
         for number in numbers:  # ascending: what remains is always a tail
             self._commits.remove(number)
 
@@ -123,6 +127,8 @@ class Archive:
         lines = []
         for number in range(first, first + self._segment):
             document = self._commits.read(number)
+            if document is None and number in self._numbers():
+                raise StoreUnavailable("is listed and cannot be read", commit_name(number))
             if document is not None:
                 lines += [json.dumps(record.to_json()) + "\n" for record in records_of(document)]
         aside = f"{ASIDE_PREFIX}{self._daemon}-{first}"

@@ -1,23 +1,12 @@
-"""The chain of numbered commits: finding its head, and appending to it.
+"""Appending to the chain: a compare-and-swap by `link(2)`, and what is known of its outcome.
 
-Theory of operation. `commits/` holds documents named by transaction number. Document N+1
-names the transaction id of document N as its predecessor. A number is taken by `link(2)`,
-which creates a name or fails, on every file system, whatever locks were lost meanwhile: that
-is the compare-and-swap, and the only thing that safety rests on.
+The successor of N is written aside, synced, and linked to the name of N+1. Who linked it
+proves afterwards that N still stands with the same id: only then is it part of the chain,
+and no phantom (see `chain`). Then the directory is synced.
 
-Two troubles remain, and each rule below exists for one of them:
-
-*Phantoms.* Old numbers are pruned, lowest first. A host that was cut off between deciding
-and linking can come back, and its `link` to a pruned number succeeds. Such a phantom is not
-part of the chain. Hence: who links N+1 proves afterwards that N still stands with the same
-id (pruning is ascending, so N+1 cannot have been pruned before); who steps from N to N+1
-proves the same; and a listing takes the highest number, which no phantom can be, because
-the head is never pruned.
-
-*Caches.* An NFS client may believe for a minute that a name is absent, or present, although
-the server knows better. Hence absence and presence count only after the directory was opened
-anew, which makes the client ask. `stat` times and inode numbers are believed only on file
-systems of one host, where they are always current.
+A link that fails may have been done, or be done later: a lost reply, a repeated request, a
+client that was cut off. So from the first try on nothing is reported as "not done" that is
+not proven so. What stays unknown is settled before the next command, by taking the number.
 """
 
 from __future__ import annotations
@@ -25,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,36 +21,22 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from flockpr.core.model import LogicalUnitState
-from flockpr.errors import (
-    Busy,
-    NewerFormat,
-    OutcomeUnknown,
-    StateLost,
-    StateUnreadable,
-    StoreError,
-    StoreUnavailable,
-)
+from flockpr.errors import Busy, OutcomeUnknown, StateLost, StateUnreadable, StoreError
 from flockpr.store import files
 from flockpr.store.base import Applied, Served, Snapshot
+from flockpr.store.chain import Chain, Identity, identity_of, successor_of
 from flockpr.store.clock import utc_now
-from flockpr.store.document import Document, Newer, decode, encode, remember
-from flockpr.store.layout import ASIDE_PREFIX, COMMIT_NAME, COMMITS, commit_name
+from flockpr.store.document import Document, decode, encode, remember
+from flockpr.store.layout import ASIDE_PREFIX, commit_name
 from flockpr.store.strict import Malformed
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
 
-_STEPS = 8
-"""How far to follow single successors before a listing is cheaper."""
-_ROUNDS = 100
-"""How often the head may move away under a search before that counts as a failure."""
-_FILE_GONE = frozenset({errno.ENOENT, errno.ESTALE})
 _REFUSED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMLINK}
 )
 """Answers to a first LINK that say it was not done."""
-
-Identity = tuple[int, int, int, int]
 
 
 @attrs.frozen
@@ -73,8 +47,8 @@ class _Issued:
     aside: str
 
 
-class CommitLog:
-    """One `commits/` directory.
+class CommitLog(Chain):
+    """One `commits/` directory, for reading and appending.
 
     Args:
         syscalls: Where the calls go.
@@ -100,237 +74,18 @@ class CommitLog:
         mode: int = 0o600,
         patience: float = 5.0,
     ) -> None:
-        self._sys = syscalls
-        self._lun_fd = lun_fd
-        self._path = f"{path}/{COMMITS}"
-        self._incarnation = incarnation
+        super().__init__(syscalls, lun_fd, path, incarnation=incarnation)
         self._daemon = daemon
         self._host = host
         self._mode = mode
         self._patience = patience
-        self._fd = -1
-        self._coherent = False
-        self._head: Document | None = None
-        self._head_identity: Identity | None = None
-        self._durable = 0
         self._unsettled: _Issued | None = None
         self._counter = 0
-        self._reopen()
-        try:
-            self._coherent = syscalls.coherent(self._fd)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the directory."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            files.close_quietly(self._sys, fd)
-
-    # ------------------------------------------------------------------ reading
 
     def head(self) -> Document:
         """The newest document of the chain. See `Store.head` for what it raises."""
         self._settle_old()
-        try:
-            self._revalidate()
-            if self._head is not None and self._is_head(self._head):
-                return self._head
-            return self._adopt(self._search())
-        except OSError as error:
-            raise files.unavailable(error, "cannot read the commits", self._path) from error
-
-    def ensure_durable(self, number: int) -> None:
-        """Make the name of that commit durable: its file was synced before it was linked."""
-        if number <= self._durable:
-            return
-        try:
-            self._sys.fsync(self._fd)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system without directory sync
-                raise files.unavailable(error, "cannot sync the directory", self._path) from error
-        self._durable = max(self._durable, number)
-
-    def _is_head(self, document: Document) -> bool:
-        """No successor, and, looked at afterwards, still standing: in this order, because a
-        pruned N would otherwise hide that N+1 was there and is gone as well.
-        """
-        if files.exists(self._sys, commit_name(document.number + 1), dir_fd=self._fd):
-            return False
-        return self._stands(document)
-
-    def _stands(self, document: Document) -> bool:
-        """Whether the chain still has this very document under its number."""
-        name = commit_name(document.number)
-        if self._coherent and document is self._head and self._head_identity is not None:
-            try:
-                return _identity(self._sys.stat(name, dir_fd=self._fd)) == self._head_identity
-            except FileNotFoundError:
-                return False
-        found = self._read(document.number)
-        return found is not None and found.txid == document.txid
-
-    def _search(self) -> Document:
-        """The head, by single steps from the last one known, else by listing."""
-        document = self._head
-        if document is not None:
-            for _ in range(_STEPS):
-                self._revalidate()
-                successor = self._read(document.number + 1)
-                if not self._stands(document):
-                    break  # pruned: what we read may be a phantom
-                if successor is None:
-                    return document
-                self._check_predecessor(successor, document)
-                document = successor
-        return self._search_by_listing()
-
-    def _check_predecessor(self, document: Document, before: Document) -> None:
-        """Two neighbours that both stand are links of one chain, or somebody mixed two."""
-        if not successor_of(document, before):
-            raise StateUnreadable(
-                f"its predecessor is not transaction {before.number} ({before.txid}) "
-                "that stands before it",
-                f"{self._path}/{commit_name(document.number)}",
-                "files of two histories were mixed: restore the lock directory from a backup",
-            )
-
-    def _search_by_listing(self) -> Document:
-        for _ in range(_ROUNDS):
-            numbers = self.numbers()
-            if not numbers:
-                raise StateUnreadable(
-                    "has no commits at all, which is not the same as an empty state",
-                    self._path,
-                    "restore the lock directory from a backup, or delete and create the LUN anew",
-                )
-            document = self._read(numbers[-1])
-            if document is None:
-                continue
-            before = self._read_before(document.number)
-            self._revalidate()
-            if self._is_head(document):
-                if before is not None:
-                    self._check_predecessor(document, before)
-                return document
-        raise StoreUnavailable(
-            "the newest commit is listed and cannot be read", self._path, "check the file server"
-        )
-
-    def _read_before(self, number: int) -> Document | None:
-        """The predecessor, to compare with; one that is damaged says nothing of the head."""
-        try:
-            return self._read(number - 1) if number > 1 else None
-        except StateUnreadable as error:
-            log.warning("%s", error)
-            return None
-
-    def numbers(self) -> list[int]:
-        """All commit numbers, ascending, by a listing that asks the server."""
-        self._reopen()
-        names = self._sys.listdir(self._fd)
-        matches = (COMMIT_NAME.fullmatch(name) for name in names)
-        return sorted(int(match[1]) for match in matches if match)
-
-    def read(self, number: int) -> Document | None:
-        """A commit by number, None where there is none (any more)."""
-        try:
-            return self._read(number)
-        except OSError as error:
-            path = f"{self._path}/{commit_name(number)}"
-            raise files.unavailable(error, "cannot be read", path) from error
-
-    def _read(self, number: int) -> Document | None:
-        name = commit_name(number)
-        path = f"{self._path}/{name}"
-        try:
-            data = files.read_whole(self._sys, name, dir_fd=self._fd)
-        except StateUnreadable as error:
-            raise StateUnreadable(error.what, path, error.remedy) from None
-        except OSError as error:
-            if error.errno in _FILE_GONE:
-                return None
-            if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise files.unavailable(error, "cannot be read", path) from error
-            raise
-        return self._decoded(data, number, path)
-
-    def _decoded(self, data: bytes, number: int, path: str) -> Document:
-        try:
-            document = decode(data)
-        except Newer as error:
-            raise NewerFormat(str(error), path, "run a newer flockpr on this host") from None
-        except Malformed as error:
-            raise StateUnreadable(
-                str(error), path, "restore the lock directory from a backup"
-            ) from None
-        if document.number != number or document.incarnation != self._incarnation:
-            raise StateUnreadable(
-                f"is transaction {document.number} of incarnation {document.incarnation}, "
-                f"not {number} of {self._incarnation}",
-                path,
-                "files of two logical units were mixed: restore from a backup",
-            )
-        return document
-
-    def _adopt(self, document: Document) -> Document:
-        """Take a proven head as ours, unless it contradicts one seen before."""
-        known = self._head
-        if known is not None:
-            self._check_progress(known, document)
-        self._remember(document)
-        return document
-
-    def _check_progress(self, known: Document, document: Document) -> None:
-        if document.number < known.number:
-            raise self._lost(known, f"the newest commit is now {document.number}")
-        descends = document.descends_from(known)
-        if descends is None:
-            descends = not self._replaced(known, document)
-        if not descends:
-            raise self._lost(known, f"commit {document.number} does not descend from it")
-
-    def _replaced(self, known: Document, head: Document) -> bool:
-        """Whether another commit stands in the chain under the number of `known`."""
-        found = head if head.number == known.number else self._read(known.number)
-        if found is None or found.txid == known.txid:
-            return False
-        if found is head:
-            return True
-        # A phantom may stand under a pruned number; what the chain goes on from may not.
-        after = self._read(known.number + 1)
-        return after is not None and successor_of(after, found)
-
-    def _lost(self, known: Document, what: str) -> StateLost:
-        return StateLost(
-            f"transaction {known.number} ({known.txid}) was seen here before, but {what}",
-            self._path,
-            "the directory was rolled back or replaced: stop all daemons of this LUN, find out "
-            "why, power-cycle it, then start them again",
-        )
-
-    def _remember(self, document: Document) -> None:
-        self._head = document
-        self._head_identity = None
-        if self._coherent:
-            # Not raced: names are never rewritten, and a pruned one is found gone later.
-            # Without an answer the document is read again where its identity would do.
-            with contextlib.suppress(OSError):
-                status = self._sys.stat(commit_name(document.number), dir_fd=self._fd)
-                self._head_identity = _identity(status)
-
-    def _revalidate(self) -> None:
-        """Make what is asked about names from here on current."""
-        if not self._coherent:
-            self._reopen()
-
-    def _reopen(self) -> None:
-        fd = files.open_directory(self._sys, COMMITS, dir_fd=self._lun_fd)
-        self.close()
-        self._fd = fd
-
-    # ------------------------------------------------------------------ appending
+        return super().head()
 
     def append(
         self,
@@ -356,9 +111,10 @@ class CommitLog:
         if not may_issue():
             files.discard(self._sys, aside, dir_fd=self._fd)
             raise Busy("the time for this command is over; nothing was done", self._path)
-        if not self._settle(document, aside, base):
+        identity = self._settle(document, aside, base)
+        if identity is None:
             return None
-        self._make_durable(document)
+        self._make_durable(document, identity)
         return document
 
     def _successor(
@@ -403,9 +159,12 @@ class CommitLog:
             raise files.unavailable(error, "cannot write a commit", path) from error
         return aside
 
-    def _settle(self, document: Document, aside: str, base: Document) -> bool:
+    def _settle(self, document: Document, aside: str, base: Document) -> Identity | None:
         """Link until the outcome is known. Repeating is safe: the same document cannot take
         its number twice. What remains unknown is left to `_settle_old`.
+
+        Returns:
+            What the committed file is known by; None if nothing was committed.
         """
         self._unsettled = _Issued(document, aside)
         deadline = time.monotonic() + self._patience
@@ -415,7 +174,8 @@ class CommitLog:
                 taken = self._link(document, aside, base)
                 break
             except OSError as error:
-                log.warning("%s: linking %d: %s", self._path, document.number, error)
+                if refusals:
+                    log.warning("%s: linking %d: %s", self._path, document.number, error)
                 if error.errno in refusals:
                     self._forget()
                     raise files.unavailable(error, "cannot link a commit", self._path) from error
@@ -428,8 +188,16 @@ class CommitLog:
             except StoreError as error:
                 raise self._not_known(document, error.what) from error
             time.sleep(0.05)
+        identity = self._identity_of(aside) if taken else None
         self._forget()
-        return taken
+        return identity
+
+    def _identity_of(self, aside: str) -> Identity:
+        """Of our document, by the name that only we use; one that fits nothing if it is gone."""
+        try:
+            return identity_of(self._sys.stat(aside, dir_fd=self._fd))
+        except OSError:
+            return (-1, -1, -1, -1)
 
     def _not_known(self, document: Document, why: str) -> OutcomeUnknown:
         return OutcomeUnknown(
@@ -450,6 +218,10 @@ class CommitLog:
             self._sys.link(aside, commit_name(document.number), dir_fd=self._fd)
         except FileExistsError:
             taken = False  # somebody else, or ours: NFS repeats a LINK whose answer was lost
+        except FileNotFoundError:
+            if self._search_by_listing().number < document.number:
+                raise
+            taken = False  # taken away by `remove_late`: the chain went on
         try:
             self._revalidate()
             found = document if taken else self._read(document.number)
@@ -547,8 +319,8 @@ class CommitLog:
             finally:
                 files.discard(self._sys, aside, dir_fd=self._fd)
 
-    def _make_durable(self, document: Document) -> None:
-        self._remember(document)
+    def _make_durable(self, document: Document, identity: Identity) -> None:
+        self._remember(document, identity)
         try:
             self.ensure_durable(document.number)
         except StoreError as error:
@@ -561,25 +333,23 @@ class CommitLog:
 
     # ------------------------------------------------------------------ pruning
 
-    def remove(self, number: int) -> None:
-        """Unlink one old commit. The caller keeps the order and the head.
+    def remove_late(self, last: int) -> None:
+        """Take away what was written aside for numbers that are about to be pruned.
+
+        Linked later it would be a phantom at best. At worst it is a commit whose link
+        landed and whose reply was lost: its repeated link would bring a pruned number back
+        under the very id that a sleeping reader takes for the head.
 
         Raises:
-            OSError: As unlink, FileNotFoundError excepted.
+            OSError: As the system call; then do not prune.
         """
-        with contextlib.suppress(FileNotFoundError):
-            self._sys.unlink(commit_name(number), dir_fd=self._fd)
-
-    @property
-    def known(self) -> Document | None:
-        """The newest document that this object has read or written, without looking."""
-        return self._head
-
-
-def successor_of(document: Document, base: Document) -> bool:
-    """Whether `document` names `base` as its predecessor."""
-    return document.number == base.number + 1 and document.previous == base.txid
-
-
-def _identity(status: os.stat_result) -> Identity:
-    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        for name in self._sys.listdir(self._fd):
+            if not name.startswith(ASIDE_PREFIX):
+                continue
+            try:
+                document = decode(files.read_whole(self._sys, name, dir_fd=self._fd))
+            except (FileNotFoundError, StateUnreadable, Malformed):
+                continue  # gone, or just being written
+            if document.number <= last:
+                with contextlib.suppress(FileNotFoundError):
+                    self._sys.unlink(name, dir_fd=self._fd)

@@ -69,6 +69,13 @@ def read_whole(syscalls: Syscalls, name: str, *, dir_fd: int, most: int = MAX_DO
         OSError: As the system call.
         StateUnreadable: It is no regular file, or larger than `most`.
     """
+    return read_with_status(syscalls, name, dir_fd=dir_fd, most=most)[0]
+
+
+def read_with_status(
+    syscalls: Syscalls, name: str, *, dir_fd: int, most: int = MAX_DOCUMENT
+) -> tuple[bytes, os.stat_result]:
+    """As `read_whole`, and what fstat says of the very file that was read."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = syscalls.open(name, flags, dir_fd=dir_fd)
     try:
@@ -77,7 +84,10 @@ def read_whole(syscalls: Syscalls, name: str, *, dir_fd: int, most: int = MAX_DO
             raise StateUnreadable("is no regular file", name, "restore it from a backup")
         if status.st_size > most:
             raise StateUnreadable(f"is larger than {most} bytes", name, "restore it from a backup")
-        return read_all(syscalls, fd, status.st_size + 1, most)
+        return read_all(syscalls, fd, status.st_size + 1, most), status
+    except FileNotFoundError as error:
+        # Only an open may say that the file is absent: this one was there a moment ago.
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from error
     finally:
         close_quietly(syscalls, fd)
 

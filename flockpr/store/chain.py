@@ -1,0 +1,317 @@
+"""The chain of numbered commits, and finding its head.
+
+Theory of operation. `commits/` holds documents named by transaction number. Document N+1
+names the transaction id of document N as its predecessor. A number is taken by `link(2)`,
+which creates a name or fails, on every file system, whatever locks were lost meanwhile: that
+is the compare-and-swap, and the only thing that safety rests on (see `commits`).
+
+Two troubles remain, and each rule below exists for one of them:
+
+*Phantoms.* Old numbers are pruned, lowest first. A host that was cut off between deciding
+and linking can come back, and its `link` to a pruned number succeeds. Such a phantom is not
+part of the chain. Hence: who steps from N to N+1 proves afterwards that N still stands with
+the same id (pruning is ascending, so N+1 cannot have been pruned before); and a listing
+takes the highest number, which no phantom can be, because the head is never pruned.
+
+*Caches.* An NFS client may believe for a minute that a name is absent, or present, although
+the server knows better. Hence absence and presence count only after the directory was opened
+anew, which makes the client ask. `stat` times and inode numbers are believed only on file
+systems of one host, where they are always current.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+
+from flockpr.errors import NewerFormat, StateLost, StateUnreadable, StoreUnavailable
+from flockpr.store import files
+from flockpr.store.document import Document, Newer, decode
+from flockpr.store.layout import COMMIT_NAME, COMMITS, commit_name
+from flockpr.store.strict import Malformed
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+_STEPS = 8
+"""How far to follow single successors before a listing is cheaper."""
+_ROUNDS = 100
+"""How often the head may move away under a search before that counts as a failure."""
+
+Identity = tuple[int, int, int, int]
+
+
+class Chain:
+    """One `commits/` directory, for reading.
+
+    Args:
+        syscalls: Where the calls go.
+        lun_fd: Descriptor of the logical unit's directory; stays the caller's.
+        path: Its path, for messages.
+        incarnation: Documents of another incarnation are foreign.
+    """
+
+    def __init__(self, syscalls: Syscalls, lun_fd: int, path: str, *, incarnation: str) -> None:
+        self._sys = syscalls
+        self._lun_fd = lun_fd
+        self._path = f"{path}/{COMMITS}"
+        self._incarnation = incarnation
+        self._fd = -1
+        self._head: Document | None = None
+        self._head_identity: Identity | None = None
+        self._last_read: tuple[str, Identity] | None = None
+        self._durable = 0
+        self._reopen()
+        try:
+            self._coherent = syscalls.coherent(self._fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the directory."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            files.close_quietly(self._sys, fd)
+
+    @property
+    def known(self) -> Document | None:
+        """The newest document that this object has read or written, without looking."""
+        return self._head
+
+    # ------------------------------------------------------------------ the head
+
+    def head(self) -> Document:
+        """The newest document of the chain. See `Store.head` for what it raises."""
+        try:
+            self._revalidate()
+            if self._head is not None and self._is_head(self._head):
+                return self._head
+            return self._adopt(self._search())
+        except OSError as error:
+            raise files.unavailable(error, "cannot read the commits", self._path) from error
+
+    def ensure_durable(self, number: int) -> None:
+        """Make the name of that commit durable: its file was synced before it was linked."""
+        if number <= self._durable:
+            return
+        try:
+            self._sys.fsync(self._fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system without directory sync
+                raise files.unavailable(error, "cannot sync the directory", self._path) from error
+        self._durable = max(self._durable, number)
+
+    def _is_head(self, document: Document) -> bool:
+        """No successor, and, looked at afterwards, still standing: in this order, because a
+        pruned N would otherwise hide that N+1 was there and is gone as well.
+        """
+        if files.exists(self._sys, commit_name(document.number + 1), dir_fd=self._fd):
+            return False
+        return self._stands(document)
+
+    def _stands(self, document: Document) -> bool:
+        """Whether the chain still has this very document under its number."""
+        name = commit_name(document.number)
+        if self._coherent and document is self._head and self._head_identity is not None:
+            try:
+                return identity_of(self._sys.stat(name, dir_fd=self._fd)) == self._head_identity
+            except FileNotFoundError:
+                return False
+        found = self._glance(document.number)
+        return found is not None and found.txid == document.txid
+
+    def _search(self) -> Document:
+        """The head, by single steps from the last one known, else by listing."""
+        document = self._head
+        if document is None:
+            return self._search_by_listing()
+        for _ in range(_STEPS):
+            self._revalidate()
+            try:
+                successor = self._read(document.number + 1)
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # which is not the same as absent
+                    raise
+                break
+            if not self._stands(document):
+                break  # pruned: what we read may be a phantom
+            if successor is None:
+                return document
+            self._check_predecessor(successor, document)
+            document = successor
+        return self._search_by_listing()
+
+    def _check_predecessor(self, document: Document, before: Document) -> None:
+        """Two neighbours that both stand are links of one chain, or somebody mixed two."""
+        if not successor_of(document, before):
+            raise StateUnreadable(
+                f"its predecessor is not transaction {before.number} ({before.txid}) "
+                "that stands before it",
+                f"{self._path}/{commit_name(document.number)}",
+                "files of two histories were mixed: restore the lock directory from a backup",
+            )
+
+    def _search_by_listing(self) -> Document:
+        for _ in range(_ROUNDS):
+            numbers = self.numbers()
+            if not numbers:
+                raise StateUnreadable(
+                    "has no commits at all, which is not the same as an empty state",
+                    self._path,
+                    "restore the lock directory from a backup, or delete and create the LUN anew",
+                )
+            document = self._glance(numbers[-1])
+            if document is None:
+                continue
+            before = self._before(document)
+            self._revalidate()
+            if self._is_head(document):
+                if before is not None:
+                    self._check_predecessor(document, before)
+                return document
+        raise StoreUnavailable(
+            "the newest commit is listed and cannot be read", self._path, "check the file server"
+        )
+
+    def _before(self, document: Document) -> Document | None:
+        try:
+            return self._glance(document.number - 1) if document.number > 1 else None
+        except StateUnreadable as error:  # which says nothing of the head
+            log.warning("%s", error)
+            return None
+
+    def numbers(self) -> list[int]:
+        """All commit numbers, ascending, by a listing that asks the server."""
+        self._reopen()
+        names = self._sys.listdir(self._fd)
+        matches = (COMMIT_NAME.fullmatch(name) for name in names)
+        return sorted(int(match[1]) for match in matches if match)
+
+    def read(self, number: int) -> Document | None:
+        """A commit by number, None where there is none (any more)."""
+        try:
+            return self._read(number)
+        except OSError as error:
+            path = f"{self._path}/{commit_name(number)}"
+            raise files.unavailable(error, "cannot be read", path) from error
+
+    def _read(self, number: int) -> Document | None:
+        name = commit_name(number)
+        path = f"{self._path}/{name}"
+        try:
+            data, status = files.read_with_status(self._sys, name, dir_fd=self._fd)
+        except StateUnreadable as error:
+            raise StateUnreadable(error.what, path, error.remedy) from None
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise files.unavailable(error, "cannot be read", path) from error
+            raise
+        document = self._decoded(data, number, path)
+        self._last_read = (document.txid, identity_of(status))
+        return document
+
+    def _glance(self, number: int) -> Document | None:
+        """A commit; None where it is absent, or was removed while it was looked at."""
+        try:
+            return self._read(number)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return None
+
+    def _decoded(self, data: bytes, number: int, path: str) -> Document:
+        try:
+            document = decode(data)
+        except Newer as error:
+            raise NewerFormat(str(error), path, "run a newer flockpr on this host") from None
+        except Malformed as error:
+            raise StateUnreadable(
+                str(error), path, "restore the lock directory from a backup"
+            ) from None
+        if document.number != number or document.incarnation != self._incarnation:
+            raise StateUnreadable(
+                f"is transaction {document.number} of incarnation {document.incarnation}, "
+                f"not {number} of {self._incarnation}",
+                path,
+                "files of two logical units were mixed: restore from a backup",
+            )
+        return document
+
+    def _adopt(self, document: Document) -> Document:
+        """Take a proven head as ours, unless it contradicts one seen before."""
+        known = self._head
+        if known is not None:
+            self._check_progress(known, document)
+        last = self._last_read
+        self._remember(document, last[1] if last and last[0] == document.txid else None)
+        return document
+
+    def _check_progress(self, known: Document, document: Document) -> None:
+        if document.number < known.number:
+            raise self._lost(known, f"the newest commit is now {document.number}")
+        descends = document.descends_from(known)
+        if descends is None:
+            descends = not self._replaced(known, document)
+        if not descends:
+            raise self._lost(known, f"commit {document.number} does not descend from it")
+
+    def _replaced(self, known: Document, head: Document) -> bool:
+        """Whether another commit stands in the chain under the number of `known`."""
+        found = head if head.number == known.number else self._read(known.number)
+        if found is None or found.txid == known.txid:
+            return False
+        if found is head:
+            return True
+        # A phantom may stand under a pruned number; what the chain goes on from may not.
+        after = self._read(known.number + 1)
+        return after is not None and successor_of(after, found)
+
+    def _lost(self, known: Document, what: str) -> StateLost:
+        return StateLost(
+            f"transaction {known.number} ({known.txid}) was seen here before, but {what}",
+            self._path,
+            "the directory was rolled back or replaced: stop all daemons of this LUN, find out "
+            "why, power-cycle it, then start them again",
+        )
+
+    def _remember(self, document: Document, identity: Identity | None) -> None:
+        """Take a document as the newest known. `identity` is that of the file itself, never
+        of whatever its name leads to by now, which may be a phantom; without one the
+        document is read again where its identity would do.
+        """
+        self._head = document
+        self._head_identity = identity
+
+    def _revalidate(self) -> None:
+        """Make what is asked about names from here on current."""
+        if not self._coherent:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        fd = files.open_directory(self._sys, COMMITS, dir_fd=self._lun_fd)
+        self.close()
+        self._fd = fd
+
+    def remove(self, number: int) -> None:
+        """Unlink one old commit. The caller keeps the order and the head.
+
+        Raises:
+            OSError: As unlink, FileNotFoundError excepted.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self._sys.unlink(commit_name(number), dir_fd=self._fd)
+
+
+def successor_of(document: Document, base: Document) -> bool:
+    """Whether `document` names `base` as its predecessor."""
+    return document.number == base.number + 1 and document.previous == base.txid
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """What tells a file from another one that took its name."""
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
