@@ -5,6 +5,7 @@ A record, not a promise: it is appended without a sync, and losing it changes no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -106,7 +107,10 @@ def read_journals(syscalls: Syscalls, lun_fd: int) -> Iterator[dict[str, Any]]:
     except OSError:
         return
     try:
-        for name in sorted(syscalls.listdir(directory)):
+        names: list[str] = []
+        with contextlib.suppress(OSError):
+            names = sorted(syscalls.listdir(directory))
+        for name in names:
             try:
                 data = files.read_whole(syscalls, name, dir_fd=directory, most=2 * MAX_BYTES)
             except (OSError, StoreError):
