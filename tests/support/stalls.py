@@ -1,0 +1,344 @@
+"""Scenes with stalled hosts, lost replies and calls that land late.
+
+A host that stalls is stopped inside a system call while others go on for as long as they
+like, as a client of NFS is that was cut off. See `scenes` for what a scene is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable
+from unittest import mock
+
+import attrs
+import pytest
+
+from flockpr.core.model import LogicalUnitState
+from flockpr.logical_unit import Result
+from flockpr.spc import sense as senses
+from flockpr.store import document as documents
+from flockpr.store import layout
+from flockpr.store.document import decode, encode
+from flockpr.store.strict import loads
+from tests.support.scenes import BUSY, CONFLICT, GOOD, stall
+from tests.support.simfs import Call, Client, DirNode, FileNode, Killed, fail
+from tests.support.simworld import COMMITS, LUN, OUTCOME_UNKNOWN, Daemon, World
+
+INFORMATION_LOST = Result.check(senses.RESERVATION_INFORMATION_LOST)
+
+
+def commit_and_prune(daemon: Daemon, commands: int = 12) -> None:
+    """So many transactions of one daemon, and all but the newest few pruned."""
+    for number in range(commands):
+        assert daemon.register("busy", 0x100 + number) == GOOD
+        daemon.world.clock.now += 2.0
+        daemon.tidy()
+
+
+def is_commit(call: Call) -> bool:
+    """Whether this is the link that commits."""
+    return call.name == "link" and layout.COMMIT_NAME.fullmatch(call.what) is not None
+
+
+def after_link(daemon: Daemon, what: Callable[[Call], None]) -> None:
+    """Do something once, when a daemon's link has landed and before it knows."""
+
+    def after(client: Client, call: Call) -> None:
+        if is_commit(call):
+            client.after = None
+            what(call)
+
+    daemon.client.after = after
+
+
+def instead_of_link(daemon: Daemon, what: Callable[[Call], None]) -> None:
+    """Do something in the place of every link of a daemon that would commit."""
+
+    def before(_: Client, call: Call) -> None:
+        if is_commit(call):
+            what(call)
+
+    daemon.client.before = before
+
+
+def aside_of(daemon: Daemon) -> FileNode:
+    """The document that a daemon has written and not linked yet."""
+    directory = daemon.world.disk.directory(COMMITS)
+    prefix = layout.ASIDE_PREFIX + daemon.unit._store.daemon
+    (name,) = (name for name in directory.names if name.startswith(prefix))
+    node = daemon.world.disk.nodes[directory.names[name]]
+    assert isinstance(node, FileNode)
+    return node
+
+
+def land(daemon: Daemon, node: FileNode, name: str) -> None:
+    """A LINK that arrives at the server now.
+
+    Raises:
+        OSError: What the server answers.
+    """
+    directory = daemon.world.disk.directory(COMMITS)
+    if node.links <= 0:
+        fail(errno.ESTALE)  # the last name of the document was removed meanwhile
+    if name in directory.names:
+        fail(errno.EEXIST)
+    daemon.world.disk.change(directory, (name, node.number))
+    daemon.world.observe(daemon.client, name, node.data)
+
+
+def plant_phantom(author: Daemon, data: bytes, name: str) -> None:
+    """What `author` would have linked there, had it decided at the same time."""
+    document = decode(data)
+    snapshot = attrs.evolve(
+        document.snapshot, txid="f" * 32, daemon=author.unit._store.daemon, state=LogicalUnitState()
+    )
+    daemons = {snapshot.daemon: (snapshot.number, snapshot.txid)}
+    phantom = encode(attrs.evolve(document, snapshot=snapshot, daemons=daemons))
+    disk = author.world.disk
+    node = disk.new_file(0o100600, phantom)
+    node.links = 0
+    disk.change(disk.directory(COMMITS), (name, node.number))
+
+
+def late_link(*, stop: str, forgetful: bool = False) -> None:
+    """A decides, is cut off, and comes back when its number was pruned.
+
+    Args:
+        stop: Where: before it writes the document ("open"), which its link then makes a
+            phantom; or before the link itself ("link").
+        forgetful: Name caches.
+    """
+    world = World(segment=2, forgetful=forgetful)
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon(keep=2, settle=0)
+        assert a.register("a", 1) == GOOD
+        assert b.register("b", 2) == GOOD
+        assert b.reserve("b", 2) == GOOD
+
+        def meanwhile() -> None:
+            assert b.preempt("b", 2, 1) == GOOD  # A's registration is gone
+            commit_and_prune(b)
+
+        stall(a, stop, layout.ASIDE_PREFIX if stop == "open" else ".json", meanwhile)
+        assert a.preempt("a", 1, 2) == CONFLICT
+        assert len(world.phantoms) == (stop == "open")
+        world.judge()
+        assert a.keys() == b.keys()
+        names = world.disk.directory(COMMITS).names
+        for number, _ in world.phantoms:
+            assert layout.commit_name(number) not in names, "the phantom was left"
+        world.judge_recovery(world.disk.cut(lambda _: 0))
+
+
+def phantom_read(*, forgetful: bool = False) -> None:
+    """A reader that slept on N finds a phantom N+1 that names N as its predecessor."""
+    world = World(segment=2, forgetful=forgetful)
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon(keep=2, settle=0)
+        reader, later = world.daemon(), world.daemon()
+        reader.keys()
+        later.keys()
+        stall(a, "open", layout.ASIDE_PREFIX, lambda: commit_and_prune(b))
+        after_link(a, lambda _: a.client.die())
+        with contextlib.suppress(Killed):
+            a.register("a", 1)
+        assert len(world.phantoms) == 1
+        assert reader.keys() == b.keys()
+        assert later.register("r", 3) == GOOD
+        assert reader.keys() == b.keys() == later.keys()
+        world.judge()
+        told = [record.number for record in b.unit.history()]
+        assert told == list(range(1, world.newest + 1))
+
+
+def stalled_after_link(*, forgetful: bool = False) -> None:
+    """A's link lands; before A can look at its base, others commit on top and prune it."""
+    world = World(segment=2, forgetful=forgetful)
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon(keep=2, settle=0)
+        after_link(a, lambda _: commit_and_prune(b))
+        assert a.register("a", 1) == GOOD
+        assert not world.phantoms
+        world.judge()
+        assert a.keys() == b.keys()
+
+
+def lost_reply(*, retransmit: bool, foreign: bool, forgetful: bool = True) -> None:
+    """A's link lands and its reply is lost; when A asks again, its number was pruned.
+
+    Args:
+        retransmit: The client repeats the call by itself, as NFS does; else the call fails
+            and the store repeats it.
+        foreign: By then a third host's phantom stands under A's number.
+        forgetful: Name caches.
+    """
+    world = World(segment=2, forgetful=forgetful)
+    with world.clock.installed():
+        a, b = world.daemon(order=False, patience=1e6), world.daemon(keep=2, settle=0)
+        c, reader = world.daemon(), world.daemon()
+
+        def lose(call: Call) -> None:
+            node = aside_of(a)
+            reader.keys()  # sleeps on A's transaction from here on
+            commit_and_prune(b)
+            if foreign:
+                plant_phantom(c, node.data, call.what)
+            if not retransmit:
+                fail(errno.ETIMEDOUT)
+            land(a, node, call.what)
+
+        after_link(a, lose)
+        assert a.register("a", 1) == GOOD
+        world.judge()
+        assert a.keys() == b.keys()
+        assert reader.keys() == b.keys()
+
+
+def forgotten(*, landed: bool) -> None:
+    """The reply is lost, the number pruned, and A no longer among the daemons of the head."""
+    world = World(segment=2, forgetful=True)
+    with world.clock.installed(), mock.patch.object(documents, "MAX_DAEMONS", 2):
+        a = world.daemon(order=False)
+        others = [world.daemon(order=False, keep=2, settle=0) for _ in range(3)]
+
+        def meanwhile(call: Call) -> None:
+            a.client.before = None
+            if landed:
+                land(a, aside_of(a), call.what)
+            for daemon in others:
+                commit_and_prune(daemon)
+            fail(errno.ETIMEDOUT)
+
+        instead_of_link(a, meanwhile)
+        assert a.register("a", 1) == OUTCOME_UNKNOWN
+        assert a.register("a", 5) == GOOD
+        assert a.keys() == others[0].keys()
+        world.judge()
+
+
+def unsettled(*, lands: str, forgetful: bool = True) -> None:
+    """A link fails for longer than anybody waits, and lands later or never.
+
+    Args:
+        lands: "never", "before" or "after" A has settled it.
+        forgetful: Name caches.
+    """
+    world = World(forgetful=forgetful)
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon()
+        late: list[tuple[FileNode, str]] = []
+
+        def lose(call: Call) -> None:
+            late[:] = [(aside_of(a), call.what)]
+            fail(errno.ETIMEDOUT)
+
+        instead_of_link(a, lose)
+        assert a.register("a", 1) == OUTCOME_UNKNOWN
+        assert world.newest == 1
+        a.client.before = None
+        if lands == "before":
+            land(a, *late[0])
+        assert a.keys() == b.keys()
+        if lands == "after":
+            with pytest.raises(OSError):
+                land(a, *late[0])
+        assert a.register("a", 1) == GOOD
+        assert a.keys() == b.keys()
+        world.judge()
+        litter = [n for n in world.disk.directory(COMMITS).names if n.startswith(".")]
+        assert not litter
+        world.judge_recovery(world.disk.cut(lambda _: 0))
+
+
+def seal_unknown() -> None:
+    """The link of the seal fails too, lands, and is found; no command is lost or doubled."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon()
+        instead_of_link(a, lambda _: fail(errno.ETIMEDOUT))
+        assert a.register("a", 1) == OUTCOME_UNKNOWN
+
+        def lands_all_the_same(call: Call) -> None:
+            asides = world.disk.directory(COMMITS).names
+            newest = max((n for n in asides if n.startswith(".aside-")), key=asides.__getitem__)
+            node = world.disk.nodes[asides[newest]]
+            assert isinstance(node, FileNode)
+            land(a, node, call.what)
+            fail(errno.ETIMEDOUT)
+
+        instead_of_link(a, lands_all_the_same)
+        assert a.register("a", 2) == BUSY
+        a.client.before = None
+        assert a.register("a", 3) == GOOD
+        assert a.keys() == b.keys()
+        world.judge()
+
+
+def late_rename() -> None:
+    """The rename of an old registry.json lands after a newer one; nobody decides by it."""
+    world = World()
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon()
+        a.register("a", 1)
+
+        def meanwhile() -> None:
+            assert b.register("b", 2) == GOOD
+            assert b.reserve("b", 2) == GOOD
+            b.tidy()
+            assert published(world) == world.newest
+
+        stall(a, "rename", "registry.json", meanwhile)
+        a.tidy()
+        assert published(world) == 2, "the scene did not put an older one back"
+        assert a.keys() == b.keys()
+        assert a.reserve("a", 1) == CONFLICT
+        assert b.preempt("b", 2, 1) == GOOD
+        assert a.keys() == b.keys()
+        world.judge()
+        b.tidy()
+        assert published(world) == world.newest
+
+
+def published(world: World) -> int:
+    """Number in `registry.json`."""
+    value = loads(world.disk.contents(f"{LUN}/{layout.REGISTRY}"))
+    return int(value["number"])
+
+
+def stale_names() -> None:
+    """A has looked at a name that was absent; when it is there, A's cache denies it."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        a, b = world.daemon(), world.daemon()
+        for number in range(1, 4):
+            a.keys()
+            assert b.register("b", number) == GOOD
+            assert a.keys() == b.keys()
+        world.judge()
+
+
+def foreign_successor() -> None:
+    """While N stands, N+1 names another predecessor: two histories were mixed."""
+    world = World()
+    with world.clock.installed():
+        a, b = world.daemon(), world.daemon()
+        a.register("a", 1)
+        b.keys()
+        other = World()  # the same logical unit, as a backup has it
+        c = other.daemon()
+        for number in range(2):
+            assert c.register("c", number + 1) == GOOD
+        name = layout.commit_name(3)
+        data = other.disk.contents(f"{COMMITS}/{name}")
+        directory = world.disk.directory(COMMITS)
+        assert isinstance(directory, DirNode)
+        node = world.disk.new_file(0o100600, data)
+        node.links = 0
+        world.disk.change(directory, (name, node.number))
+        for daemon in (a, b):
+            assert daemon.keys() == INFORMATION_LOST
+            assert daemon.register("x", 9) == INFORMATION_LOST
+        fresh = world.daemon()
+        assert fresh.keys() == INFORMATION_LOST
+        assert set(directory.names) == {layout.commit_name(n) for n in (1, 2, 3)}

@@ -1,0 +1,234 @@
+"""Sweeps: every system call of every store operation fails once, or is the last one.
+
+An operation is prepared in a fresh world and carried out by daemon A, whose calls are
+counted; then once more for each call and each way to fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from flockpr.errors import StoreError
+from flockpr.store import layout
+from flockpr.store.lockdir import LockDirectory
+from tests.support.scenes import GOOD
+from tests.support.scsi import nexus
+from tests.support.simfs import Call, Client, Killed, Tap
+from tests.support.simworld import LUN, NOTHING_DONE, OUTCOME_UNKNOWN, Daemon, Play, World
+
+ERRNOS = (
+    errno.ENOSPC,
+    errno.EIO,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENOENT,
+    errno.EACCES,
+)
+LOSABLE = ("link", "rename", "unlink", "fsync", "write", "fchmod", "lock")
+"""Calls that may take effect and fail all the same, their reply lost."""
+
+
+@attrs.frozen
+class Stage:
+    """A world with two daemons, and what daemon A is to do in it."""
+
+    world: World
+    a: Daemon
+    b: Daemon
+    act: Callable[[], object]
+
+
+def _stage(act: Callable[[Daemon, Daemon], object], *before: object) -> Stage:
+    world = World(segment=2)
+    a = world.daemon(keep=2, settle=0, patience=1.0)
+    b = world.daemon(keep=2, settle=0)
+    a.register("a", 1)
+    b.register("b", 2)
+    a.keys()
+    for play in before:
+        assert isinstance(play, tuple)
+        (a if play[0] == 0 else b).play(play[1])
+    world.clock.now += 10.0
+    return Stage(world, a, b, lambda: act(a, b))
+
+
+def _contended(a: Daemon, b: Daemon) -> None:
+    """B commits between A's look at the head and A's link."""
+    done: list[bool] = []
+
+    def may_issue() -> bool:
+        if not done:
+            done.append(True)
+            b.register("b", 7)
+        return True
+
+    a.register("a", 5, may_issue=may_issue)
+
+
+def _reopen(a: Daemon, _: Daemon) -> None:
+    """A second opening by the same process."""
+    LockDirectory(LUN, syscalls=a.client).close()
+
+
+def _prune(a: Daemon, _: Daemon) -> None:
+    """Seen first, pruned then."""
+    a.keys()
+    a.tidy()
+
+
+def _commit_and_prune(number: int) -> tuple[tuple[int, Play], ...]:
+    return ((1, (6, "c", 0, 3 + number)), (1, ("tidy",)))
+
+
+_CLEARED = ((1, (3, "b", 2, 0)),)
+_HELD = (*_CLEARED, (1, ("spc2", "b")))
+
+OPERATIONS: dict[str, Callable[[], Stage]] = {
+    "open": lambda: _stage(_reopen),
+    "read keys": lambda: _stage(lambda a, _: a.keys()),
+    "read keys of another's commit": lambda: _stage(lambda a, _: a.keys(), (1, (6, "c", 0, 3))),
+    "read keys after pruning": lambda: _stage(
+        lambda a, _: a.keys(), *(play for n in range(9) for play in _commit_and_prune(n))
+    ),
+    "register": lambda: _stage(lambda a, _: a.register("a", 5)),
+    "register against another": lambda: _stage(_contended),
+    "conflict": lambda: _stage(lambda a, _: a.reserve("a", 99)),
+    "preempt": lambda: _stage(lambda a, _: a.preempt("a", 1, 2)),
+    "spc2 reserve": lambda: _stage(lambda a, _: a.play(("spc2", "a")), *_CLEARED),
+    "spc2 conflict": lambda: _stage(lambda a, _: a.play(("spc2", "a")), *_HELD),
+    "spc2 release": lambda: _stage(
+        lambda a, _: a.play(("spc2 release", "a")), *_CLEARED, (0, ("spc2", "a"))
+    ),
+    "spc2 leave": lambda: _stage(
+        lambda a, _: a.unit.leave(nexus("a")), *_CLEARED, (0, ("spc2", "a"))
+    ),
+    "attend": lambda: _stage(lambda a, _: a.unit.attend(nexus("a"))),
+    "power cycle": lambda: _stage(lambda a, _: a.power_cycle()),
+    "publish": lambda: _stage(lambda a, _: a.tidy(), (0, (6, "a", 0, 9))),
+    "prune": lambda: _stage(_prune, *((1, (6, "c", 0, 3 + n)) for n in range(6))),
+    "status": lambda: _stage(lambda a, _: a.unit.status().to_json()),
+    "history": lambda: _stage(
+        lambda a, _: (list(a.unit.history()), a.unit.history_begins(), list(a.unit.refusals()))
+    ),
+    "close": lambda: _stage(lambda a, _: a.unit.close()),
+}
+
+
+def calls_of(name: str) -> list[Call]:
+    """The system calls that an operation makes when nothing fails."""
+    stage = OPERATIONS[name]()
+    with stage.world.clock.installed():
+        first = len(stage.a.client.calls)
+        stage.act()
+        return stage.a.client.calls[first:]
+
+
+def faults_of(name: str) -> Iterator[tuple[int, int, bool]]:
+    """Every call, errno, and whether the call takes effect before it fails."""
+    for index, call in enumerate(calls_of(name)):
+        for number in ERRNOS:
+            yield index, number, False
+            if call.name in LOSABLE and number in (errno.EIO, errno.ESTALE):
+                yield index, number, True
+
+
+def denies_a_successor(daemon: Daemon, call: Call, number: int) -> bool:
+    """Whether the fault is a lie that nobody can see through: a commit of somebody else that
+    is there is said to be absent, by a file system that is not allowed to.
+    """
+    if number != errno.ENOENT or layout.COMMIT_NAME.fullmatch(call.what) is None:
+        return False
+    known = daemon.unit._store._commits.known
+    return known is not None and int(call.what[:16]) > known.number and call.name != "link"
+
+
+def at_call(client: Client, index: int, late: bool, strike: Tap) -> None:
+    """Let something happen before, or right after, the call of that index from now on."""
+    left = [index]
+    meant: list[Call] = []
+
+    def before(client: Client, call: Call) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            meant.append(call)
+            if not late:
+                strike(client, call)
+
+    def after(client: Client, call: Call) -> None:
+        if late and meant and call is meant[0]:
+            strike(client, call)
+
+    client.before, client.after = before, after
+
+
+def fault(name: str, index: int, number: int, late: bool) -> None:
+    """One operation in which one call fails; then everything must be as it should."""
+    stage = OPERATIONS[name]()
+    world, a = stage.world, stage.a
+    with world.clock.installed():
+
+        def strike(_: Client, call: Call) -> None:
+            if not denies_a_successor(a, call, number):
+                raise OSError(number, os.strerror(number))
+
+        opened = set(a.client.fds)
+        at_call(a.client, index, late, strike)
+        with contextlib.suppress(StoreError):
+            stage.act()
+        a.client.before = a.client.after = None
+        if name == "open":
+            assert set(a.client.fds) == opened
+        if name != "close":
+            world.clock.now += 10.0
+            a.power_cycle()
+            assert a.register("later", 8) == GOOD
+            assert a.keys() == stage.b.keys()
+            a.tidy()
+            assert a.unit.status().published == world.newest
+            a.unit.close()
+        assert not a.client.fds, "a descriptor leaked"
+        settled(world)
+
+
+def kill(name: str, index: int, late: bool) -> None:
+    """One operation in which the process dies at one call; the other daemon goes on."""
+    stage = OPERATIONS[name]()
+    world = stage.world
+    with world.clock.installed():
+
+        def strike(client: Client, _: Call) -> None:
+            client.die()
+            raise Killed
+
+        at_call(stage.a.client, index, late, strike)
+        with contextlib.suppress(Killed):
+            stage.act()
+        world.judge_recovery(world.disk.cut(lambda _: 0))
+        stage.b.power_cycle()
+        assert stage.b.register("later", 8) == GOOD
+        world.clock.now += 10.0
+        stage.b.tidy()
+        assert stage.b.unit.status().published == world.newest
+        settled(world)
+
+
+def settled(world: World) -> None:
+    """All replies fit, and the power may fail."""
+    for sent in world.sent:
+        assert (
+            sent.result is None
+            or sent.answered
+            or sent.result
+            in (
+                OUTCOME_UNKNOWN,
+                *NOTHING_DONE,
+            )
+        )
+    world.judge()
+    world.judge_recovery(world.disk.cut(lambda _: 0))
