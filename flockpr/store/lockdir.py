@@ -27,7 +27,7 @@ from flockpr.store.commits import CommitLog
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import Journal, read_journals
-from flockpr.store.layout import FORMAT, KEEP_COMMITS, SEGMENT
+from flockpr.store.layout import COMMITS, FORMAT, KEEP_COMMITS, SEGMENT
 from flockpr.store.presence import Presence
 from flockpr.store.syscalls import Syscalls
 
@@ -88,16 +88,7 @@ class LockDirectory(Store):
             self._check_open()
             self.identity: LunIdentity = read_identity(self._sys, self._fd, path)
             mode = 0o660 if self._status.st_mode & 0o020 else 0o600
-            self._commits = CommitLog(
-                self._sys,
-                self._fd,
-                path,
-                incarnation=self.identity.incarnation,
-                daemon=self.daemon,
-                host=self.host,
-                mode=mode,
-                patience=patience,
-            )
+            self._commits = self._open_commits(mode, patience)
         except OSError as error:
             files.close_quietly(self._sys, self._fd)
             raise files.unavailable(error, "cannot be opened", path) from error
@@ -128,6 +119,22 @@ class LockDirectory(Store):
             ) from None
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", self.path) from error
+
+    def _open_commits(self, mode: int, patience: float) -> CommitLog:
+        try:
+            return CommitLog(
+                self._sys,
+                self._fd,
+                self.path,
+                incarnation=self.identity.incarnation,
+                daemon=self.daemon,
+                host=self.host,
+                mode=mode,
+                patience=patience,
+            )
+        except OSError as error:
+            where = f"{self.path}/{COMMITS}"
+            raise files.unavailable(error, "cannot be opened", where) from error
 
     def _check_open(self) -> None:
         self._status = self._sys.fstat(self._fd)
