@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import socket
 import stat
@@ -122,6 +123,7 @@ class LockDirectory(Store):
 
     def _open_commits(self, mode: int, patience: float) -> CommitLog:
         try:
+            self._commits_status = self._sys.stat(COMMITS, dir_fd=self._fd)
             return CommitLog(
                 self._sys,
                 self._fd,
@@ -327,8 +329,8 @@ class LockDirectory(Store):
     # ------------------------------------------------------------------ upkeep
 
     def _check_path(self, *, now: bool = False) -> None:
-        """Whether the path still leads to this directory: another one put in its place
-        (a restored backup, say) may be served by somebody else by now.
+        """Whether the path still leads to this directory, and to its commits: another one put
+        in its place (a restored backup, say) may be served by somebody else by now.
         """
         if self._fd < 0:
             raise StoreUnavailable("was closed", self.path)
@@ -342,18 +344,23 @@ class LockDirectory(Store):
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", self.path) from error
         try:
-            status = self._sys.fstat(fd)
-            if (status.st_dev, status.st_ino) != (self._status.st_dev, self._status.st_ino):
-                raise StateLost(
-                    "another directory stands in the place of the one that was opened",
-                    self.path,
-                    "restart this daemon when you know why",
-                )
+            self._check_same(self._sys.fstat(fd), self._status, self.path)
+            commits = self._sys.stat(COMMITS, dir_fd=fd)
+            self._check_same(commits, self._commits_status, f"{self.path}/{COMMITS}")
         except OSError as error:
             raise files.unavailable(error, "cannot be examined", self.path) from error
         finally:
             files.close_quietly(self._sys, fd)
         self._next_path_check = clock + PATH_CHECK
+
+    @staticmethod
+    def _check_same(status: os.stat_result, before: os.stat_result, path: str) -> None:
+        if (status.st_dev, status.st_ino) != (before.st_dev, before.st_ino):
+            raise StateLost(
+                "another directory stands in the place of the one that was opened",
+                path,
+                "restart this daemon when you know why",
+            )
 
     def _publish(self, document: Document) -> None:
         self._behind = None

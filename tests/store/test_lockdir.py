@@ -1,0 +1,392 @@
+"""A lock directory as a whole: what is refused, what is noticed under an open store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flockpr.errors import (
+    Busy,
+    ConfigError,
+    LunNotFound,
+    StateLost,
+    StateUnreadable,
+    StoreError,
+    StoreUnavailable,
+)
+from flockpr.logical_unit import LogicalUnit
+from flockpr.spc.codes import Status
+from flockpr.store.lockdir import LockDirectory
+from flockpr.store.provision import create_lun, event
+from flockpr.units import Units
+from tests.support.lun_tools import (
+    INTERVENTION,
+    LOST,
+    append,
+    as_user,
+    open_to_all,
+    register,
+    sense_of,
+    tree,
+)
+from tests.support.scsi import REGISTER, A, B, basic_list, in_cdb, out_cdb
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@pytest.fixture
+def lun(tmp_path: Path) -> str:
+    """A lock directory."""
+    create_lun(str(tmp_path), "disk")
+    return str(tmp_path / "disk")
+
+
+@pytest.fixture
+def store(lun: str) -> Iterator[LockDirectory]:
+    """It, opened."""
+    made = LockDirectory(lun)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other(lun: str) -> Iterator[LockDirectory]:
+    """It, opened by another daemon."""
+    made = LockDirectory(lun)
+    yield made
+    made.close()
+
+
+def look_again(store: LockDirectory) -> None:
+    """Let the time pass after which the path is looked at again."""
+    store._next_path_check = time.monotonic()
+
+
+# --------------------------------------------------------------------------- the contract
+
+
+def test_head_follows_what_another_daemon_commits(
+    store: LockDirectory, other: LockDirectory
+) -> None:
+    """By a few steps and by many."""
+    for count in (1, 2, 30):
+        append(other, count)
+        assert store.head() == other.head()
+    assert store.head().number == 34
+
+
+def test_commit_of_a_base_with_a_successor_does_nothing(
+    store: LockDirectory, other: LockDirectory, lun: str
+) -> None:
+    """The compare of compare-and-swap: by number, and by who was asked last."""
+    base = store.head()
+    append(other)
+    before = tree(f"{lun}/commits")
+
+    assert store.commit(base, base.state, [], served={}) is None
+
+    assert tree(f"{lun}/commits") == before
+    fresh = store.head()
+    assert store.commit(base, base.state, [], served={}) is None
+    assert store.commit(fresh, fresh.state, [], served={}) is not None
+
+
+def test_commit_that_is_withdrawn_leaves_nothing(store: LockDirectory, lun: str) -> None:
+    """`may_issue` is asked at the last moment, once, and its No is obeyed."""
+    base = store.head()
+    before = tree(lun)
+    asked = []
+
+    def withdrawn() -> bool:
+        asked.append(os.listdir(f"{lun}/commits"))
+        return False
+
+    with pytest.raises(Busy, match="nothing was done"):
+        store.commit(base, base.state, [], served={}, may_issue=withdrawn)
+
+    assert len(asked) == 1
+    assert len(asked[0]) == 2  # the document was ready, under a passing name
+    assert tree(lun) == before
+    assert store.commit(base, base.state, [], served={}) is not None
+
+
+def test_commit_is_what_others_and_later_ones_read(store: LockDirectory, lun: str) -> None:
+    """Number, predecessor and author are recorded."""
+    base = store.head()
+    after = store.commit(base, base.state, [event("TEST", 0, door="api")], served={})
+    assert after is not None
+
+    later = LockDirectory(lun)
+    assert later.head() == after == store.head()
+    later.close()
+    assert (after.number, after.daemon, after.host) == (2, store.daemon, store.host)
+
+
+def test_names_that_no_document_could_hold_are_refused(lun: str) -> None:
+    """Before anything is opened."""
+    with pytest.raises(ConfigError, match="no name for a host"):
+        LockDirectory(lun, host="x" * 256)
+
+
+def test_closed_store_answers_nothing(store: LockDirectory) -> None:
+    """Nor does it use descriptors that belong to somebody else by now."""
+    base = store.head()
+    store.close()
+    store.close()
+
+    with pytest.raises(StoreUnavailable, match="was closed"):
+        store.head()
+    with pytest.raises(StoreUnavailable, match="was closed"):
+        store.commit(base, base.state, [], served={})
+    assert not store.hold(1)
+    assert store.published() is None
+    store.tidy()
+
+
+# --------------------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize("mode", [0o702, 0o777, 0o1777])
+def test_directory_that_everybody_may_write_to_is_refused(lun: str, mode: int) -> None:
+    """Anyone could take a number, and with it the disk."""
+    os.chmod(lun, mode)
+    before = tree(lun)
+
+    with pytest.raises(StateUnreadable, match="written by everybody") as caught:
+        LockDirectory(lun)
+
+    assert f"chmod o-w {lun}" in caught.value.remedy
+    assert tree(lun) == before
+    os.chmod(lun, 0o755)  # to be read by everybody is no danger to the state
+    LockDirectory(lun).close()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "file", "missing"])
+def test_path_that_is_no_directory_is_refused(lun: str, kind: str) -> None:
+    """A detour to another directory least of all."""
+    os.rename(lun, f"{lun}.moved")
+    if kind == "symlink":
+        os.symlink(f"{lun}.moved", lun)
+    elif kind == "file":
+        Path(lun).write_text("an image")
+
+    with pytest.raises(LunNotFound if kind == "missing" else StateUnreadable) as caught:
+        LockDirectory(lun)
+    assert caught.value.path == lun
+    assert caught.value.remedy
+
+
+def test_directory_of_something_else_is_no_lun(tmp_path: Path) -> None:
+    """Images, say."""
+    (tmp_path / "images").mkdir()
+
+    with pytest.raises(LunNotFound, match=r"lun\.json is missing"):
+        LockDirectory(str(tmp_path / "images"))
+
+
+@needs_root
+def test_directory_without_rights_is_not_ready_until_a_person_helps() -> None:
+    """EACCES: the daemon's user is a stranger; the message says what to give it."""
+    with open_to_all() as root:
+        create_lun(root, "disk")
+        with as_user(65534, 65534):
+            with pytest.raises(StoreUnavailable, match="Permission denied") as caught:
+                LockDirectory(f"{root}/disk")
+            assert caught.value.errno == errno.EACCES
+            assert "access to the lock directory" in caught.value.remedy
+            units = Units(root)
+            assert sense_of(units.submit("disk", A, in_cdb(0)).result(60)) == INTERVENTION
+            units.close()
+
+
+@needs_root
+def test_directory_that_may_only_be_read_serves_reads_and_refuses_writes() -> None:
+    """A write that cannot be made is NOT READY, intervention required; nothing is invented."""
+    with open_to_all() as root:
+        create_lun(root, "disk")
+        with LogicalUnit.open(f"{root}/disk") as unit:
+            register(unit, A, 1)
+        for where, directories, names in os.walk(root):
+            for name in (*directories, *names):
+                os.chmod(os.path.join(where, name), 0o755 if name in directories else 0o644)
+        before = tree(root)
+        with as_user(65534, 65534), LogicalUnit.open(f"{root}/disk") as unit:
+            assert unit.execute(A, in_cdb(0)).data_in[8:16] == (1).to_bytes(8, "big")
+            assert sense_of(register(unit, B, 2)) == INTERVENTION
+        assert tree(root) == before
+
+
+@needs_root
+def test_directory_of_a_group_is_shared_by_users_of_it() -> None:
+    """Two daemons of different users, with strict umasks, go on from each other's commits."""
+    with open_to_all() as base:
+        root = f"{base}/root"
+        os.mkdir(root)
+        os.chown(root, -1, 54321)
+        os.chmod(root, 0o2770)
+        create_lun(root, "disk", group="54321")
+        old = os.umask(0o077)
+        try:
+            for key in range(1, 7):
+                with as_user(2000 + key % 2, 54321), LogicalUnit.open(f"{root}/disk") as unit:
+                    assert register(unit, A, key, own=key - 1).status == Status.GOOD
+                    assert register(unit, A, 9, own=99).status == Status.RESERVATION_CONFLICT
+                    assert unit.status().to_json()["published"] == key + 1
+            with as_user(2000, 54321), LogicalUnit.open(f"{root}/disk") as unit:
+                assert len(list(unit.refusals())) == 6
+        finally:
+            os.umask(old)
+
+
+# --------------------------------------------------------------------------- noticed
+
+
+def test_commits_rolled_back_under_an_open_store_are_noticed(
+    store: LockDirectory, lun: str
+) -> None:
+    """A restored backup: the newest transactions are gone from the directory."""
+    append(store, 3)
+    for number in (3, 4):
+        os.unlink(f"{lun}/commits/{number:016d}.json")
+    before = tree(lun)
+
+    for _ in range(2):  # and it does not get used to it
+        with pytest.raises(StateLost, match="was seen here before"):
+            store.head()
+    assert tree(lun) == before
+
+
+def test_commits_rolled_back_and_overtaken_are_noticed(store: LockDirectory, lun: str) -> None:
+    """Another daemon went on from the old state: that is another history."""
+    append(store, 2)
+    shutil.copytree(f"{lun}/commits", f"{lun}/backup")
+    append(store, 2)
+    for number in (4, 5):
+        os.unlink(f"{lun}/commits/{number:016d}.json")
+    stranger = LockDirectory(lun)
+    append(stranger, 5)
+    stranger.close()
+
+    with pytest.raises(StateLost, match="does not descend"):
+        store.head()
+
+
+@pytest.mark.parametrize("when", ["before head", "before commit"])
+def test_directory_replaced_under_an_open_store_is_noticed(
+    store: LockDirectory, lun: str, when: str
+) -> None:
+    """A copy in its place may be served by somebody else: two histories must not grow."""
+    append(store, 2)
+    shutil.copytree(lun, f"{lun}.copy")
+    base = store.head()
+    os.rename(lun, f"{lun}.old")
+    os.rename(f"{lun}.copy", lun)
+    before = tree(lun), tree(f"{lun}.old")
+
+    look_again(store)
+    with pytest.raises(StateLost, match="another directory stands in the place"):
+        store.head() if when == "before head" else store.commit(base, base.state, [], served={})
+
+    assert (tree(lun), tree(f"{lun}.old")) == before
+
+
+@pytest.mark.parametrize("when", ["before head", "before commit"])
+def test_commits_directory_replaced_under_an_open_store_is_noticed(
+    store: LockDirectory, lun: str, when: str
+) -> None:
+    """The same one level down: a backup of the commits alone put in their place."""
+    append(store, 2)
+    shutil.copytree(f"{lun}/commits", f"{lun}/copy")
+    base = store.head()
+    os.rename(f"{lun}/commits", f"{lun}/old")
+    os.rename(f"{lun}/copy", f"{lun}/commits")
+    before = tree(lun)
+
+    look_again(store)
+    with pytest.raises(StateLost, match="another directory stands in the place") as caught:
+        store.head() if when == "before head" else store.commit(base, base.state, [], served={})
+
+    assert caught.value.path == f"{lun}/commits"
+    assert tree(lun) == before
+
+
+@pytest.mark.parametrize("kind", ["removed", "renamed"])
+def test_directory_removed_under_an_open_store_is_no_lun(
+    store: LockDirectory, lun: str, kind: str
+) -> None:
+    """05/25/00 rather than a state from a directory that nobody else sees."""
+    store.head()
+    if kind == "removed":
+        shutil.rmtree(lun)
+    else:
+        os.rename(lun, f"{lun}.old")
+
+    look_again(store)
+    with pytest.raises(LunNotFound, match="removed or renamed"):
+        store.head()
+
+
+def test_head_replaced_by_a_document_of_another_history_is_noticed(
+    store: LockDirectory, lun: str, tmp_path: Path
+) -> None:
+    """Same number, same LUN, another transaction."""
+    append(store)
+    shutil.copytree(lun, tmp_path / "elsewhere" / "disk")
+    append(store)
+    mine = f"{lun}/commits/{3:016d}.json"
+    fork = LockDirectory(str(tmp_path / "elsewhere" / "disk"))
+    append(fork)
+    fork.close()
+    os.unlink(mine)
+    shutil.copy(tmp_path / "elsewhere" / "disk" / "commits" / f"{3:016d}.json", mine)
+
+    with pytest.raises(StateLost):
+        store.head()
+
+
+def test_chain_of_two_mixed_histories_is_refused(
+    store: LockDirectory, lun: str, tmp_path: Path
+) -> None:
+    """A newcomer sees that the newest commit does not follow the one before it."""
+    append(store)
+    shutil.copytree(lun, tmp_path / "elsewhere" / "disk")
+    append(store)
+    fork = LockDirectory(str(tmp_path / "elsewhere" / "disk"))
+    append(fork, 2)
+    fork.close()
+    name = f"{4:016d}.json"
+    shutil.copy(tmp_path / "elsewhere" / "disk" / "commits" / name, f"{lun}/commits/{name}")
+
+    newcomer = LockDirectory(lun)
+    with pytest.raises(StateUnreadable, match="two histories were mixed"):
+        newcomer.head()
+    newcomer.close()
+
+
+def test_daemon_on_a_rolled_back_directory_answers_lost_and_writes_nothing(
+    lun: str, tmp_path: Path
+) -> None:
+    """07/44/01 for every command, until a person has looked."""
+    units = Units(str(tmp_path))
+    for key in (1, 2):
+        data = basic_list(key - 1, key)
+        assert units.submit("disk", A, out_cdb(REGISTER), data).result(60).status == Status.GOOD
+    os.unlink(f"{lun}/commits/{3:016d}.json")
+    before = tree(f"{lun}/commits")
+
+    for cdb, data in ((in_cdb(0), b""), (out_cdb(REGISTER), basic_list(2, 3))):
+        assert sense_of(units.submit("disk", A, cdb, data).result(60)) == LOST
+    units.close()
+    assert tree(f"{lun}/commits") == before
+
+
+def test_error_of_a_store_says_where_what_and_remedy() -> None:
+    """In this order, on one line."""
+    assert str(StoreError("is wrong", "/r/disk", "mend it")) == "/r/disk: is wrong (mend it)"
+    assert str(StoreError("is wrong")) == "is wrong"
