@@ -34,7 +34,7 @@ def _history(records: list[Recorded]) -> list[Operation[Command, Answer]]:
 
 
 def _run(
-    directory: str, *, commands: int, crashes: int, network: bool = False
+    directory: str, commands: int, crashes: int, *, network: bool = False
 ) -> tuple[LogicalUnitState, list[Recorded], list[Host]]:
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")  # shown with a failure
@@ -56,9 +56,8 @@ def _run(
     return initial, records, hosts
 
 
-def _judge(
-    directory: str, initial: LogicalUnitState, records: list[Recorded], hosts: list[Host]
-) -> None:
+def _judge(directory: str, commands: int, crashes: int, *, network: bool = False) -> None:
+    initial, records, hosts = _run(directory, commands, crashes, network=network)
     history, final = _history(records), committed(directory)
     verdict = check(history, initial, model, accept=lambda state: state == final)
     assert verdict.states == {final}
@@ -77,14 +76,13 @@ def _judge(
     print(f"{len(records)} commands, {len(trail)} transactions, {len(calm)} in calm,", end=" ")
     print(f"{len(good)} of these acknowledged, at most {verdict.widest} configurations")
     assert len(good) >= 0.95 * len(calm)
-    assert len(calm) >= len(records) / 4, "hardly anything ran while nothing failed"
+    assert len(calm) >= commands * 0.8, "hardly anything ran while nothing failed"
     assert len(trail) >= len(records) / 20, "hardly anything changed the state"
 
 
 def test_histories_of_daemons_that_die_are_linearizable(directory: str) -> None:
     """Every answer fits one order, the trail tells it, and 95 % are acknowledged in calm."""
-    initial, records, hosts = _run(directory, commands=900, crashes=3)
-    _judge(directory, initial, records, hosts)
+    _judge(directory, 600, 3)
 
 
 @pytest.mark.sweep
@@ -96,13 +94,12 @@ def test_long_histories_of_daemons_that_die_are_linearizable(
     directory: str, network: bool, turn: int
 ) -> None:
     """The same, longer, and also as on a network file system."""
-    initial, records, hosts = _run(directory, commands=6000, crashes=20, network=network)
-    _judge(directory, initial, records, hosts)
+    _judge(directory, 6000, 20, network=network)
 
 
 def test_history_with_one_answer_changed_is_rejected(directory: str) -> None:
     """The judgement is no formality: one wrong answer among hundreds is found."""
-    initial, records, _ = _run(directory, commands=150, crashes=0)
+    initial, records, _ = _run(directory, 150, 0)
     history = _history(records)
     check(history, initial, model)
     reads = [

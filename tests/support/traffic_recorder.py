@@ -119,7 +119,8 @@ class Host:
         self._up.clear()
         self.daemon.kill()
         self.start()
-        self.windows.append((begun, time.monotonic() + LINGER))
+        time.sleep(LINGER)
+        self.windows.append((begun, time.monotonic()))
 
     def connect(self, door: Door, stop: threading.Event) -> Guest | None:
         """Connect when the daemon runs; None when there is no more to do."""
@@ -201,7 +202,8 @@ def play(
     crashes: int,
     choose: random.Random,
 ) -> list[Recorded]:
-    """Let clients and daemons run until there were this many commands and crashes.
+    """Let clients and daemons run until there were this many crashes, and this many commands
+    beside those that were sent while a daemon was away.
 
     Returns:
         All records, the order of each client kept.
@@ -210,17 +212,18 @@ def play(
         host.start()
     for client in clients:
         client.start()
+    share = commands // (crashes + 1)
     try:
-        done = 0
-        while _count(clients) < commands or done < crashes:
-            for client in clients:
-                if client.failure is not None:
-                    raise client.failure
-            if done < crashes and _count(clients) * (crashes + 1) >= commands * (done + 1):
+        for left in range(crashes, -1, -1):
+            begun = _count(clients)
+            while _count(clients) < begun + share:
+                for client in clients:
+                    if client.failure is not None:
+                        raise client.failure
+                time.sleep(0.01)
+            if left:
                 time.sleep(choose.random() * 0.02)
                 choose.choice(hosts).crash()
-                done += 1
-            time.sleep(0.01)
     finally:
         for client in clients:
             client.stop.set()
