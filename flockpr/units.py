@@ -176,7 +176,7 @@ class _Worker:
         if self._failed is not None and now - self._failed_at < REOPEN_AFTER:
             raise self._failed
         try:
-            store = LockDirectory(self._path, host=self._host)
+            store = LockDirectory(self._path, host=self._host, serves=True)
         except StoreError as error:
             self._failed, self._failed_at = error, now
             raise

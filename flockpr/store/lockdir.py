@@ -55,6 +55,8 @@ class LockDirectory(Store):
         keep: Commits that stay below the head.
         segment: Transactions in a segment of the audit trail.
         settle: Seconds that a commit stays after its successor was seen.
+        serves: This is a daemon: from the start on it tells an upgrade which format it
+            reads. Others do so with their first commit.
 
     Raises:
         ConfigError: `host` cannot be written into a document.
@@ -73,6 +75,7 @@ class LockDirectory(Store):
         keep: int = KEEP_COMMITS,
         segment: int = SEGMENT,
         settle: float = SETTLE_SECONDS,
+        serves: bool = False,
     ) -> None:
         self._sys = syscalls or Syscalls()
         self.path = path
@@ -109,7 +112,8 @@ class LockDirectory(Store):
             keep=keep,
         )
         self._journal = Journal(self._sys, self._fd, daemon=self.daemon, host=self.host, mode=mode)
-        self._presence.announce()
+        if serves:
+            self._presence.announce()
 
     def _open_lun(self) -> int:
         try:
