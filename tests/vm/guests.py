@@ -18,7 +18,7 @@ CONFLICT = 24
 """Exit status of sg_persist for RESERVATION CONFLICT (sg3_utils(8))."""
 WRITE_EXCLUSIVE_REGISTRANTS_ONLY = 5
 
-_MODULES = ("virtio_pci", "virtio_console", "virtio_scsi", "sd_mod", "sg")
+MODULES = ("virtio_pci", "virtio_console", "virtio_scsi", "sd_mod", "sg")
 _DISK_BYTES = 32 << 20
 
 
@@ -135,7 +135,7 @@ def boot_guests(folder: Path, helpers: dict[str, Path]) -> Iterator[list[Guest]]
     shim = compile_shim(folder)
     chosen = kernel()
     initrd = folder / "guest.initrd"
-    initrd.write_bytes(initramfs(chosen, _MODULES, ["sg_persist"]))
+    initrd.write_bytes(initramfs(chosen, MODULES, ["sg_persist"]))
     image = folder / "disk.img"
     with image.open("wb") as stream:
         stream.truncate(_DISK_BYTES)

@@ -115,6 +115,7 @@ def initramfs(
     archive.file("modules/order", "".join(f"{file.name}\n" for file in files).encode())
     settings = "".join(f"{name}='{value}'\n" for name, value in (environment or {}).items())
     archive.file("settings", settings.encode())
-    archive.file("init", (GUEST_FILES / "init.sh").read_bytes(), 0o755)
-    archive.file("agent.sh", (GUEST_FILES / "agent.sh").read_bytes(), 0o755)
+    for script in GUEST_FILES.glob("*.sh"):
+        archive.file(script.name, script.read_bytes(), 0o755)
+    archive.link("init", "init.sh")
     return archive.bytes()

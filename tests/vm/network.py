@@ -78,8 +78,7 @@ class Hub:
 
     def close(self) -> None:
         """Stop forwarding."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as goodbye:
-            goodbye.sendto(b"", str(self.path))
+        self._socket.shutdown(socket.SHUT_RDWR)  # ends the wait for a frame with nothing
         self._thread.join(60)
         self._socket.close()
 

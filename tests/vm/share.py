@@ -174,6 +174,7 @@ class _Builder:
     kernel: Kernel
     initrd: Path
     packages: Path
+    memory: int
     stack: ExitStack
     _count: int = field(default=0, init=False)
 
@@ -195,7 +196,7 @@ class _Builder:
             self.folder,
             self.kernel,
             self.initrd,
-            memory=512,
+            memory=self.memory,
             arguments=[*trees, *card, *arguments],
         )
         self.stack.enter_context(machine)
@@ -214,12 +215,13 @@ def _prepare(host: Host) -> None:
 
 
 @contextmanager
-def boot_lab(folder: Path, names: Sequence[str]) -> Iterator[Lab]:
+def boot_lab(folder: Path, names: Sequence[str], memory: int = 512) -> Iterator[Lab]:
     """A server and hosts, booted and mounted; everything ends with the context.
 
     Args:
         folder: Where everything goes; short.
         names: Of the hosts.
+        memory: MiB of each machine.
     """
     chosen = kernel()
     packages = package_tree("nfs", _PACKAGES)
@@ -231,7 +233,7 @@ def boot_lab(folder: Path, names: Sequence[str]) -> Iterator[Lab]:
     with ExitStack() as stack:
         hub = Hub(folder / "hub")
         stack.callback(hub.close)
-        builder = _Builder(folder, hub, chosen, initrd, packages, stack)
+        builder = _Builder(folder, hub, chosen, initrd, packages, memory, stack)
         drive = f"driver=raw,node-name=share,file.driver=file,file.filename={disk}"
         server = builder.boot(
             "server", ["-blockdev", drive, "-device", "virtio-blk-pci,drive=share"]

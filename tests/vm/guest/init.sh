@@ -13,7 +13,7 @@ while read -r module; do
 done < /modules/order
 
 if [ -z "$ROOT" ]; then
-  exec sh /agent.sh
+  exec sh "${STORY:-/agent.sh}"
 fi
 
 mkdir /lower /host /upper /root
