@@ -616,6 +616,22 @@ def test_command_whose_time_is_over_is_busy_and_not_done(one: LogicalUnit) -> No
     assert keys(one) == []
 
 
+def test_reserve_holds_its_range_before_it_is_committed(one: LogicalUnit, two: LogicalUnit) -> None:
+    """A moment without would look to others like a lost nexus, and free the reservation."""
+    slot = one.snapshot().state.next_slot
+    held: list[bool | None] = []
+
+    def asked() -> bool:
+        held.append(two._store.alive(slot))
+        return True
+
+    assert one.execute(A, RESERVE_6, may_issue=asked).status == GOOD
+    assert held == [True]
+    reserved = one.snapshot().state.spc2
+    assert reserved is not None
+    assert reserved.slot == slot
+
+
 def test_withdrawn_reserve_leaves_no_range_behind(one: LogicalUnit, two: LogicalUnit) -> None:
     """Or it would stand for whoever gets the reservation, and its slot, afterwards."""
     assert one.execute(A, RESERVE_6, may_issue=lambda: False).status == Status.BUSY
