@@ -7,8 +7,9 @@ two at which it took effect at once, so that a sequential model gives exactly th
 that Lowe gave it ("just in time", 2017): the history is walked event by event with the set of
 all configurations that are still possible. A configuration is a state of the model and which
 of the operations under way have taken effect in it; two ways to the same configuration are
-one, which is what keeps the search small. So does this: an operation that would give its answer
-now and change nothing takes effect now, because waiting cannot help it or any other.
+one, which is what keeps the search small. So does this: a command that never changes anything
+takes effect as soon as its answer fits, because waiting cannot help it or any other. (One that
+only happens to change nothing must not: later it might.)
 
 Of an operation whose answer is unknown either nothing happened or all of it, with any answer:
 up to the end that is given for it (a client that saw the connection break, when the process is
@@ -83,6 +84,7 @@ def check(
     initial: S,
     model: Callable[[S, C], tuple[S, R] | None],
     *,
+    reads: Callable[[C], bool] = lambda _: False,
     accept: Callable[[S], bool] = lambda _: True,
     most: int = 100_000,
 ) -> Verdict[S]:
@@ -92,6 +94,7 @@ def check(
         history: The operations, in any order.
         initial: The state before all of them.
         model: The specification; see `Model`.
+        reads: Which commands change nothing in any state.
         accept: Which states the history may end in.
         most: Configurations beyond which the search is given up.
 
@@ -102,7 +105,7 @@ def check(
         NotLinearizable: No order explains all answers, or none ends in an accepted state.
         RuntimeError: The search outgrew `most`: no verdict.
     """
-    search = _Search(list(history), initial, model, most)
+    search = _Search(list(history), initial, model, reads, most)
     configurations: set[_Configuration] = {(0, frozenset())}
     for index, begins in _events(search.operations):
         if begins:
@@ -142,6 +145,7 @@ class _Search(Generic[S, C, R]):
         operations: list[Operation[C, R]],
         initial: S,
         model: Callable[[S, C], tuple[S, R] | None],
+        reads: Callable[[C], bool],
         most: int,
     ) -> None:
         self.operations = operations
@@ -151,6 +155,11 @@ class _Search(Generic[S, C, R]):
         self._numbers = {initial: 0}
         self._effects: dict[tuple[int, int], int | None] = {}
         self._model = model
+        self._readers = frozenset(
+            index
+            for index, operation in enumerate(operations)
+            if operation.answer is not None and reads(operation.command)
+        )
         self._most = most
 
     def settle(self, configurations: set[_Configuration], index: int) -> set[_Configuration]:
@@ -192,13 +201,10 @@ class _Search(Generic[S, C, R]):
         return found
 
     def _with_readers(self, one: _Configuration) -> _Configuration:
-        """The same, and what changes nothing and fits here has taken effect."""
+        """The same, and every reader whose answer fits here has taken effect."""
         state, done = one
-        readers = {
-            index
-            for index in self.pending - done
-            if self.operations[index].answer is not None and self._effect(state, index) == state
-        }
+        waiting = (self.pending & self._readers) - done
+        readers = {index for index in waiting if self._effect(state, index) == state}
         return (state, done | readers) if readers else one
 
     def _effect(self, number: int, index: int) -> int | None:

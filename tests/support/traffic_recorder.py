@@ -25,6 +25,7 @@ from tests.support.scsi import (
     TYPES,
 )
 
+PERSISTENT_RESERVE_IN = 0x5E
 UNKNOWN = (0x0B, 0x08, 0x01)
 NOT_READY = 0x02
 LINGER = 0.2
@@ -59,7 +60,7 @@ class Command:
 
     def __str__(self) -> str:
         action = self.sent.cdb[1]
-        if self.sent.cdb[0] == 0x5E:
+        if reads(self):
             return f"{self.who.initiator_port} reads {action}"
         own, new = (int.from_bytes(self.sent.data_out[at : at + 8], "big") for at in (0, 8))
         return f"{self.who.initiator_port} {ACTIONS[action]} {own} {new} type {self.sent.cdb[2]}"
@@ -252,6 +253,11 @@ def outside_windows(records: Sequence[Recorded], hosts: Sequence[Host]) -> list[
 def model(state: LogicalUnitState, command: Command) -> tuple[LogicalUnitState, Answer]:
     """The rules, as a specification for the checker."""
     return decide(state, command.who, command.sent)
+
+
+def reads(command: Command) -> bool:
+    """Whether it is a PERSISTENT RESERVE IN, which changes nothing in any state."""
+    return command.sent.cdb[0] == PERSISTENT_RESERVE_IN
 
 
 Followed = tuple[LogicalUnitState, int]
