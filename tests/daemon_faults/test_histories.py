@@ -112,7 +112,7 @@ def test_history_with_one_answer_changed_is_rejected(directory: str) -> None:
         if reads(operation.command) and operation.answer is not None
     ]
     caught = 0
-    for number in numbers:
+    for number in numbers[::4]:
         operation = history[number]
         assert operation.answer is not None
         assert operation.ended is not None
@@ -127,4 +127,4 @@ def test_history_with_one_answer_changed_is_rejected(directory: str) -> None:
         except NotLinearizable:
             caught += 1
     # A read that overlaps a commit may see either generation; most do not.
-    assert caught > len(numbers) / 2
+    assert caught > len(numbers[::4]) / 2
