@@ -28,7 +28,7 @@ import attrs
 
 from flockpr.core.events import Event, NexusLoss, PowerCycle, occur
 from flockpr.core.machine import step
-from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
+from flockpr.core.model import SLOTS, LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome, Reply
 from flockpr.errors import Busy, LunNotFound, OutcomeUnknown, StoreError, StoreUnavailable
 from flockpr.spc import sense as senses
@@ -53,6 +53,8 @@ from flockpr.unit_status import UnitStatus
 
 log = logging.getLogger(__name__)
 
+SLOT_TRIES = 8
+"""How many slots to try for a SPC-2 reservation; without any it is committed all the same."""
 MAX_REMEMBERED = 4096
 """Nexuses whose attention epoch one daemon remembers; the longest silent is forgotten."""
 
@@ -234,11 +236,9 @@ class LogicalUnit:
         outcome: Outcome,
         in_time: Callable[[], bool],
     ) -> Snapshot | None:
-        spc2 = outcome.state.spc2
-        new = spc2 if spc2 != base.state.spc2 else None
-        if new is not None:
-            # Before the commit: a holder whose range is free counts as a lost nexus.
-            self._store.hold(new.slot)
+        if outcome.state.spc2 != base.state.spc2:
+            outcome = self._with_free_slot(outcome)
+        new = outcome.state.spc2 if outcome.state.spc2 != base.state.spc2 else None
         applied = self._applied(nexus, command, base.state, outcome)
         served = self._served(base.served, outcome.state, nexus)
         wanted = False
@@ -256,6 +256,25 @@ class LogicalUnit:
             elif new is not None:
                 self._store.drop(new.slot)  # or it would stand for another one's reservation
         return after
+
+    def _with_free_slot(self, outcome: Outcome) -> Outcome:
+        """Hold the range of a new SPC-2 reservation before it is committed, because a holder
+        whose range is free counts as a lost nexus. The next slot may be held by a daemon
+        that decided the same at the same time; when that one has lost and lets go, the range
+        must not be the winner's.
+        """
+        for _ in range(SLOT_TRIES):
+            held = outcome.state.spc2
+            if held is None or self._store.hold(held.slot):
+                break
+            slot = (held.slot + 1) % SLOTS
+            state = attrs.evolve(
+                outcome.state,
+                spc2=attrs.evolve(held, slot=slot),
+                next_slot=(slot + 1) % SLOTS,
+            )
+            outcome = attrs.evolve(outcome, state=state)
+        return outcome
 
     def _without_lost_holder(self, base: Snapshot, in_time: Callable[[], bool]) -> Snapshot:
         """Free a SPC-2 reservation whose holder's nexus is lost (reference 1.4).

@@ -199,7 +199,9 @@ class Archive:
         Raises:
             StoreUnavailable: Input or output failed.
         """
-        return next(iter(self._all_segments() or self._numbers()), 1)
+        numbers = self._numbers()
+        # Afterwards: without a segment by now, nothing had been pruned before.
+        return next(iter(self._all_segments() or numbers), 1)
 
     def _numbers(self) -> list[int]:
         try:
