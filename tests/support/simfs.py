@@ -305,6 +305,7 @@ class Client(Syscalls):
         self.forgetful = forgetful
         self.before = before
         self.after = after
+        self.every: Callable[[], None] | None = None
         self.dead = False
         self.fds: dict[int, OpenFile] = {}
         self.calls: list[Call] = []
@@ -324,6 +325,8 @@ class Client(Syscalls):
         if self.dead:
             raise Killed
         self.calls.append(call)
+        if self.every is not None:
+            self.every()
         if self.before is not None:
             self.before(self, call)
         result = action()
@@ -490,11 +493,16 @@ class Client(Syscalls):
         cached = self._cache.get(directory.number, {}).get(target)
         if target in directory.names or cached is not None:
             fail(errno.EEXIST, target)
+        if isinstance(self.disk.nodes[number], DirNode):
+            fail(errno.EPERM, source)
         self.disk.change(directory, (target, number))
         self._learn(directory, target, number)
+        self._tell(target, number)
+
+    def _tell(self, name: str, number: int) -> None:
         node = self.disk.nodes[number]
         if self.disk.linked is not None and isinstance(node, FileNode):
-            self.disk.linked(self, target, node.data)
+            self.disk.linked(self, name, node.data)
 
     def rename(self, source: str, target: str, *, source_fd: int, target_fd: int) -> None:
         """See `Syscalls.rename`. Both names are in one directory."""
@@ -516,6 +524,7 @@ class Client(Syscalls):
         self.disk.change(directory, (target, number), (source, None))
         self._learn(directory, source, None)
         self._learn(directory, target, number)
+        self._tell(target, number)
 
     def _check_replaceable(self, node: Node, replaced: Node) -> None:
         if isinstance(node, DirNode):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from unittest import mock
 
 import attrs
-import pytest
 
 from flockpr.core.model import LogicalUnitState
 from flockpr.logical_unit import Result
@@ -195,11 +194,38 @@ def lost_reply(*, retransmit: bool, foreign: bool, forgetful: bool = True) -> No
         assert reader.keys() == b.keys()
 
 
+def pruner_dies() -> None:
+    """A host dies when it has pruned one commit; then a late link comes into the rest."""
+    world = World(segment=2)
+    with world.clock.installed():
+        a, b = world.daemon(order=False), world.daemon(keep=2, settle=0)
+        assert b.register("b", 1) == GOOD
+        assert b.register("b", 2) == GOOD
+
+        def dies(client: Client, call: Call) -> None:
+            if call.name == "unlink" and layout.COMMIT_NAME.fullmatch(call.what):
+                client.die()
+
+        def meanwhile() -> None:
+            for key in range(3, 6):
+                assert b.register("b", key) == GOOD
+                world.clock.now += 2.0
+            b.client.after = dies
+            with contextlib.suppress(Killed):
+                b.tidy()
+            assert b.client.dead
+
+        stall(a, "open", layout.ASIDE_PREFIX, meanwhile)
+        assert a.register("a", 1) == GOOD
+        world.judge()
+        assert a.keys() == world.daemon().keys()
+
+
 def forgotten(*, landed: bool) -> None:
     """The reply is lost, the number pruned, and A no longer among the daemons of the head."""
     world = World(segment=2, forgetful=True)
     with world.clock.installed(), mock.patch.object(documents, "MAX_DAEMONS", 2):
-        a = world.daemon(order=False)
+        a = world.daemon(order=False, patience=1e6)
         others = [world.daemon(order=False, keep=2, settle=0) for _ in range(3)]
 
         def meanwhile(call: Call) -> None:
@@ -221,7 +247,7 @@ def unsettled(*, lands: str, forgetful: bool = True) -> None:
     """A link fails for longer than anybody waits, and lands later or never.
 
     Args:
-        lands: "never", "before" or "after" A has settled it.
+        lands: "never", "before", "during" or "after" A's settling it.
         forgetful: Name caches.
     """
     world = World(forgetful=forgetful)
@@ -239,16 +265,26 @@ def unsettled(*, lands: str, forgetful: bool = True) -> None:
         a.client.before = None
         if lands == "before":
             land(a, *late[0])
+        if lands == "during":
+            stall(a, "unlink", layout.ASIDE_PREFIX, lambda: comes_too_late(a, *late[0]))
         assert a.keys() == b.keys()
         if lands == "after":
-            with pytest.raises(OSError):
-                land(a, *late[0])
+            comes_too_late(a, *late[0])
         assert a.register("a", 1) == GOOD
         assert a.keys() == b.keys()
         world.judge()
         litter = [n for n in world.disk.directory(COMMITS).names if n.startswith(".")]
         assert not litter
         world.judge_recovery(world.disk.cut(lambda _: 0))
+
+
+def comes_too_late(daemon: Daemon, node: FileNode, name: str) -> None:
+    """A LINK that lands now must find its number taken, or its document gone."""
+    try:
+        land(daemon, node, name)
+    except OSError:
+        return
+    raise AssertionError("nothing stood in the way of the late link")
 
 
 def seal_unknown() -> None:
@@ -279,24 +315,23 @@ def late_rename() -> None:
     """The rename of an old registry.json lands after a newer one; nobody decides by it."""
     world = World()
     with world.clock.installed():
-        a, b = world.daemon(order=False), world.daemon()
-        a.register("a", 1)
+        a, b = world.daemon(order=False, keep_tidy=True), world.daemon(keep_tidy=True)
 
         def meanwhile() -> None:
             assert b.register("b", 2) == GOOD
             assert b.reserve("b", 2) == GOOD
-            b.tidy()
             assert published(world) == world.newest
 
         stall(a, "rename", "registry.json", meanwhile)
-        a.tidy()
+        a.register("a", 1)
         assert published(world) == 2, "the scene did not put an older one back"
-        assert a.keys() == b.keys()
+        reader = world.daemon()
+        keys = reader.keys()
         assert a.reserve("a", 1) == CONFLICT
+        assert a.keys() == b.keys() == keys
         assert b.preempt("b", 2, 1) == GOOD
         assert a.keys() == b.keys()
         world.judge()
-        b.tidy()
         assert published(world) == world.newest
 
 

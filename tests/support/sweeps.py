@@ -44,16 +44,17 @@ class Stage:
     act: Callable[[], object]
 
 
-def _stage(act: Callable[[Daemon, Daemon], object], *before: object) -> Stage:
-    world = World(segment=2)
+def _stage(
+    act: Callable[[Daemon, Daemon], object], *before: tuple[int, Play], forgetful: bool = False
+) -> Stage:
+    world = World(segment=2, forgetful=forgetful)
     a = world.daemon(keep=2, settle=0, patience=1.0)
     b = world.daemon(keep=2, settle=0)
     a.register("a", 1)
     b.register("b", 2)
     a.keys()
-    for play in before:
-        assert isinstance(play, tuple)
-        (a if play[0] == 0 else b).play(play[1])
+    for who, play in before:
+        (a, b)[who].play(play)
     world.clock.now += 10.0
     return Stage(world, a, b, lambda: act(a, b))
 
@@ -82,60 +83,102 @@ def _prune(a: Daemon, _: Daemon) -> None:
     a.tidy()
 
 
+def _history(a: Daemon, _: Daemon) -> None:
+    """Everything from the beginning, without a hole."""
+    told = [record.number for record in a.unit.history()]
+    assert told == list(range(1, len(told) + 1))
+    assert a.unit.history_begins() == 1
+    list(a.unit.refusals())
+
+
 def _commit_and_prune(number: int) -> tuple[tuple[int, Play], ...]:
     return ((1, (6, "c", 0, 3 + number)), (1, ("tidy",)))
 
 
-_CLEARED = ((1, (3, "b", 2, 0)),)
-_HELD = (*_CLEARED, (1, ("spc2", "b")))
+_CLEARED: tuple[tuple[int, Play], ...] = ((1, (3, "b", 2, 0)),)
+_HELD: tuple[tuple[int, Play], ...] = (*_CLEARED, (1, ("spc2", "b")))
+_TAKEN: tuple[int, Play] = (0, ("spc2", "a"))
 
-OPERATIONS: dict[str, Callable[[], Stage]] = {
-    "open": lambda: _stage(_reopen),
-    "read keys": lambda: _stage(lambda a, _: a.keys()),
-    "read keys of another's commit": lambda: _stage(lambda a, _: a.keys(), (1, (6, "c", 0, 3))),
-    "read keys after pruning": lambda: _stage(
+
+def _make(
+    act: Callable[[Daemon, Daemon], object], *before: tuple[int, Play]
+) -> Callable[[bool], Stage]:
+    return lambda forgetful: _stage(act, *before, forgetful=forgetful)
+
+
+OPERATIONS: dict[str, Callable[[bool], Stage]] = {
+    "open": _make(_reopen),
+    "read keys": _make(lambda a, _: a.keys()),
+    "read keys of another's commit": _make(lambda a, _: a.keys(), (1, (6, "c", 0, 3))),
+    "read keys after pruning": _make(
         lambda a, _: a.keys(), *(play for n in range(9) for play in _commit_and_prune(n))
     ),
-    "register": lambda: _stage(lambda a, _: a.register("a", 5)),
-    "register against another": lambda: _stage(_contended),
-    "conflict": lambda: _stage(lambda a, _: a.reserve("a", 99)),
-    "preempt": lambda: _stage(lambda a, _: a.preempt("a", 1, 2)),
-    "spc2 reserve": lambda: _stage(lambda a, _: a.play(("spc2", "a")), *_CLEARED),
-    "spc2 conflict": lambda: _stage(lambda a, _: a.play(("spc2", "a")), *_HELD),
-    "spc2 release": lambda: _stage(
-        lambda a, _: a.play(("spc2 release", "a")), *_CLEARED, (0, ("spc2", "a"))
-    ),
-    "spc2 leave": lambda: _stage(
-        lambda a, _: a.unit.leave(nexus("a")), *_CLEARED, (0, ("spc2", "a"))
-    ),
-    "attend": lambda: _stage(lambda a, _: a.unit.attend(nexus("a"))),
-    "power cycle": lambda: _stage(lambda a, _: a.power_cycle()),
-    "publish": lambda: _stage(lambda a, _: a.tidy(), (0, (6, "a", 0, 9))),
-    "prune": lambda: _stage(_prune, *((1, (6, "c", 0, 3 + n)) for n in range(6))),
-    "status": lambda: _stage(lambda a, _: a.unit.status().to_json()),
-    "history": lambda: _stage(
-        lambda a, _: (list(a.unit.history()), a.unit.history_begins(), list(a.unit.refusals()))
-    ),
-    "close": lambda: _stage(lambda a, _: a.unit.close()),
+    "register": _make(lambda a, _: a.register("a", 5)),
+    "register against another": _make(_contended),
+    "conflict": _make(lambda a, _: a.reserve("a", 99)),
+    "preempt": _make(lambda a, _: a.preempt("a", 1, 2)),
+    "spc2 reserve": _make(lambda a, _: a.play(("spc2", "a")), *_CLEARED),
+    "spc2 conflict": _make(lambda a, _: a.play(("spc2", "a")), *_HELD),
+    "spc2 release": _make(lambda a, _: a.play(("spc2 release", "a")), *_CLEARED, _TAKEN),
+    "spc2 leave": _make(lambda a, _: a.unit.leave(nexus("a")), *_CLEARED, _TAKEN),
+    "attend": _make(lambda a, _: a.unit.attend(nexus("a"))),
+    "power cycle": _make(lambda a, _: a.power_cycle()),
+    "publish": _make(lambda a, _: a.tidy(), (0, (6, "a", 0, 9))),
+    "prune": _make(_prune, *((1, (6, "c", 0, 3 + n)) for n in range(6))),
+    "status": _make(lambda a, _: a.unit.status().to_json()),
+    "history": _make(_history),
+    "close": _make(lambda a, _: a.unit.close()),
 }
 
 
-def calls_of(name: str) -> list[Call]:
+def calls_of(name: str, *, forgetful: bool = False) -> list[Call]:
     """The system calls that an operation makes when nothing fails."""
-    stage = OPERATIONS[name]()
+    stage = OPERATIONS[name](forgetful)
     with stage.world.clock.installed():
         first = len(stage.a.client.calls)
         stage.act()
         return stage.a.client.calls[first:]
 
 
-def faults_of(name: str) -> Iterator[tuple[int, int, bool]]:
-    """Every call, errno, and whether the call takes effect before it fails."""
-    for index, call in enumerate(calls_of(name)):
-        for number in ERRNOS:
+def faults_of(
+    name: str, *, every: bool = True, forgetful: bool = False
+) -> Iterator[tuple[int, int, bool]]:
+    """Every call, errno, and whether the call takes effect before it fails.
+
+    Args:
+        name: The operation.
+        every: Every errno for each call; else EIO and one other in turn.
+        forgetful: Name caches.
+    """
+    for index, call in enumerate(calls_of(name, forgetful=forgetful)):
+        others = [number for number in ERRNOS if number != errno.EIO]
+        chosen = ERRNOS if every else (errno.EIO, others[index % len(others)])
+        for number in chosen:
             yield index, number, False
-            if call.name in LOSABLE and number in (errno.EIO, errno.ESTALE):
-                yield index, number, True
+        if call.name in LOSABLE:
+            yield index, errno.EIO, True
+
+
+def stalled(name: str, index: int, *, forgetful: bool = False) -> None:
+    """One operation that is stopped at one call, while another daemon commits and prunes."""
+    stage = OPERATIONS[name](forgetful)
+    world, a = stage.world, stage.a
+    with world.clock.installed():
+        c = world.daemon(keep=2, settle=0)
+
+        def strike(_: Client, __: Call) -> None:
+            for number in range(4):
+                c.power_cycle()
+                assert c.register("c", number + 1) == GOOD
+                world.clock.now += 2.0
+                c.tidy()
+
+        at_call(a.client, index, False, strike)
+        stage.act()
+        a.client.before = None
+        if name != "close":
+            assert a.keys() == c.keys()
+        settled(world)
 
 
 def denies_a_successor(daemon: Daemon, call: Call, number: int) -> bool:
@@ -167,9 +210,9 @@ def at_call(client: Client, index: int, late: bool, strike: Tap) -> None:
     client.before, client.after = before, after
 
 
-def fault(name: str, index: int, number: int, late: bool) -> None:
+def fault(name: str, index: int, number: int, late: bool, *, forgetful: bool = False) -> None:
     """One operation in which one call fails; then everything must be as it should."""
-    stage = OPERATIONS[name]()
+    stage = OPERATIONS[name](forgetful)
     world, a = stage.world, stage.a
     with world.clock.installed():
 
@@ -196,9 +239,9 @@ def fault(name: str, index: int, number: int, late: bool) -> None:
         settled(world)
 
 
-def kill(name: str, index: int, late: bool) -> None:
+def kill(name: str, index: int, *, forgetful: bool = False) -> None:
     """One operation in which the process dies at one call; the other daemon goes on."""
-    stage = OPERATIONS[name]()
+    stage = OPERATIONS[name](forgetful)
     world = stage.world
     with world.clock.installed():
 
@@ -206,7 +249,7 @@ def kill(name: str, index: int, late: bool) -> None:
             client.die()
             raise Killed
 
-        at_call(stage.a.client, index, late, strike)
+        at_call(stage.a.client, index, False, strike)
         with contextlib.suppress(Killed):
             stage.act()
         world.judge_recovery(world.disk.cut(lambda _: 0))

@@ -1,0 +1,307 @@
+"""Stores that were broken on purpose, each in one place, and the scene that must notice.
+
+A mutant is a change of the source text of one function; text that is not there any more is
+an error, so that a mutant cannot become harmless unseen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import inspect
+import random
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import attrs
+
+from flockpr.logical_unit import LogicalUnit
+from flockpr.store import files
+from flockpr.store.archive import Archive
+from flockpr.store.chain import Chain
+from flockpr.store.commits import CommitLog
+from flockpr.store.lockdir import LockDirectory
+from tests.support import interleave, stalls, sweeps
+from tests.support.scenes import EVERYTHING, power_cuts, reply_before_durability
+from tests.support.simtime import preempting
+
+Scene = Callable[[], object]
+
+
+@attrs.frozen
+class Mutant:
+    """One change and the scenes that notice it.
+
+    Attributes:
+        name: What is broken.
+        owner: The class or module that has the function.
+        function: The function.
+        old: A piece of its source.
+        new: What stands there instead.
+        scenes: Each must raise AssertionError.
+    """
+
+    name: str
+    owner: Any
+    function: str
+    old: str
+    new: str
+    scenes: tuple[Scene, ...]
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The package with this change."""
+        original = getattr(self.owner, self.function)
+        source = textwrap.dedent(inspect.getsource(original))
+        assert source.count(self.old) == 1, f"{self.name}: {self.old!r} is not in the source once"
+        code = "from __future__ import annotations\n" + source.replace(self.old, self.new)
+        names = dict(vars(sys.modules[original.__module__]))
+        exec(compile(code, f"<{self.name}>", "exec"), names)
+        with mock.patch.object(self.owner, self.function, names[self.function]):
+            yield
+
+
+def _cuts() -> None:
+    power_cuts(EVERYTHING, random.Random(1))
+
+
+def _fault(name: str, what: str, number: int, late: bool) -> Scene:
+    """The fault at the last call of that kind in an operation."""
+
+    def scene() -> None:
+        calls = sweeps.calls_of(name)
+        index = max(i for i, call in enumerate(calls) if call.name == what)
+        sweeps.fault(name, index, number, late)
+
+    return scene
+
+
+def _faults(name: str, number: int) -> Scene:
+    """That fault at each call of an operation."""
+
+    def scene() -> None:
+        for index in range(len(sweeps.calls_of(name))):
+            sweeps.fault(name, index, number, False)
+
+    return scene
+
+
+def _alternations(name: str) -> Scene:
+    def scene() -> None:
+        plays, keys = (interleave.SPC2, False) if name == "spc2" else (interleave.PLAYS[name], True)
+        points = interleave.interleave(plays, preempting(frozenset()), keys=keys)
+        for choose in interleave.one_preemption(points):
+            interleave.interleave(plays, choose, keys=keys)
+
+    return scene
+
+
+def _stalls(name: str, *, forgetful: bool = False) -> Scene:
+    def scene() -> None:
+        for index in range(len(sweeps.calls_of(name, forgetful=forgetful))):
+            sweeps.stalled(name, index, forgetful=forgetful)
+
+    return scene
+
+
+_part = functools.partial
+_LATE = _part(stalls.late_link, stop="open")
+_UNSETTLED = _part(stalls.unsettled, lands="during")
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant("no file fsync", files, "write_new", "if sync:", "if False:", (_cuts,)),
+    Mutant(
+        "no directory fsync", Chain, "ensure_durable", "self._sys.fsync(self._fd)", "pass", (_cuts,)
+    ),
+    Mutant(
+        "no base check after link",
+        CommitLog,
+        "_link",
+        "if found is not None and self._stands(base):",
+        "if found is not None:",
+        (_LATE, _part(stalls.late_link, stop="open", forgetful=True)),
+    ),
+    Mutant(
+        "phantom successor followed",
+        Chain,
+        "_search",
+        "if not self._stands(document):",
+        "if False:",
+        (stalls.phantom_read, _part(stalls.phantom_read, forgetful=True)),
+    ),
+    Mutant(
+        "publish read for a decision",
+        LockDirectory,
+        "head",
+        "return document.snapshot",
+        "shown = self._commits.read(self.published() or document.number) or document\n"
+        "    self._commits._head = shown\n"
+        "    return shown.snapshot",
+        (stalls.late_rename,),
+    ),
+    Mutant(
+        "BUSY after link",
+        CommitLog,
+        "_not_known",
+        "return OutcomeUnknown(",
+        "return Busy(",
+        (_part(stalls.unsettled, lands="before"), _UNSETTLED),
+    ),
+    Mutant(
+        "any failure of link taken for a refusal",
+        CommitLog,
+        "_settle",
+        "if error.errno in refusals:",
+        "if True:",
+        (_fault("register", "link", errno.EIO, True), _UNSETTLED),
+    ),
+    Mutant(
+        "stale-cache head: no directory revalidation",
+        Chain,
+        "_revalidate",
+        "if not self._coherent:",
+        "if False:",
+        (stalls.stale_names,),
+    ),
+    Mutant(
+        "predecessor id not compared",
+        Chain,
+        "_check_predecessor",
+        "if not successor_of(document, before):",
+        "if False:",
+        (stalls.foreign_successor,),
+    ),
+    Mutant(
+        "reply before durability of somebody else's transaction",
+        LockDirectory,
+        "ensure_durable",
+        "self._commits.ensure_durable(snapshot.number)",
+        "pass",
+        tuple(
+            _part(reply_before_durability, play)
+            for play in (("keys", "b"), (1, "b", 7, 0), (2, "b", 2, 0))
+        ),
+    ),
+    Mutant(
+        "rename as the commit",
+        CommitLog,
+        "_link",
+        "self._sys.link(aside, commit_name(document.number), dir_fd=self._fd)",
+        "self._sys.rename(aside, commit_name(document.number), "
+        "source_fd=self._fd, target_fd=self._fd)",
+        (_alternations("register and register"),),
+    ),
+    Mutant(
+        "unsettled transaction forgotten",
+        CommitLog,
+        "_settle_old",
+        "if issued is None:",
+        "if True:",
+        (_UNSETTLED,),
+    ),
+    Mutant(
+        "unsettled transaction not sealed",
+        CommitLog,
+        "_outcome",
+        "if head.number >= document.number:",
+        "if True:",
+        (_UNSETTLED,),
+    ),
+    Mutant(
+        "too old to tell taken for a failure",
+        CommitLog,
+        "_prove",
+        "if included is None:",
+        "if False:",
+        (_part(stalls.forgotten, landed=True),),
+    ),
+    Mutant(
+        "phantom left behind",
+        CommitLog,
+        "_prove",
+        "self._remove_phantom(document)",
+        "pass",
+        (_LATE,),
+    ),
+    Mutant(
+        "late documents not taken away before pruning",
+        CommitLog,
+        "remove_late",
+        "if document.number <= last:",
+        "if False:",
+        (_part(stalls.lost_reply, retransmit=True, foreign=False),),
+    ),
+    Mutant(
+        "identity of a file taken from its name",
+        CommitLog,
+        "_identity_of",
+        "self._sys.stat(aside, dir_fd=self._fd)",
+        "self._sys.stat(commit_name(self._unsettled.document.number), dir_fd=self._fd)",
+        (_part(stalls.lost_reply, retransmit=True, foreign=True, forgetful=False),),
+    ),
+    Mutant(
+        "head looked at in the wrong order",
+        Chain,
+        "_is_head",
+        "    if files.exists(self._sys, commit_name(document.number + 1), dir_fd=self._fd):\n"
+        "        return False\n"
+        "    return self._stands(document)",
+        "    stands = self._stands(document)\n"
+        "    if files.exists(self._sys, commit_name(document.number + 1), dir_fd=self._fd):\n"
+        "        return False\n"
+        "    return stands",
+        (_stalls("read keys of another's commit"),),
+    ),
+    Mutant(
+        "pruned from the top",
+        Archive,
+        "tidy",
+        "for number in numbers:",
+        "for number in reversed(numbers):",
+        (stalls.pruner_dies,),
+    ),
+    Mutant(
+        "pruned without an archive",
+        Archive,
+        "tidy",
+        "self._write_segment(fd, first)",
+        "pass",
+        (_cuts,),
+    ),
+    Mutant(
+        "pruned before the archive is on stable storage",
+        Archive,
+        "tidy",
+        "self._sys.fsync(fd)",
+        "pass",
+        (_cuts,),
+    ),
+    Mutant(
+        "a segment lacks what could not be read",
+        Archive,
+        "_write_segment",
+        "if document is None and number in self._numbers():",
+        "if False:",
+        (_faults("prune", errno.ENOENT),),
+    ),
+    Mutant(
+        "history does not see that others archived meanwhile",
+        Archive,
+        "history",
+        "if number > told + 1 and",
+        "if False and",
+        (_stalls("history"),),
+    ),
+    Mutant(
+        "two RESERVEs at once share a range",
+        LogicalUnit,
+        "_with_free_slot",
+        "held is None or self._store.hold(held.slot)",
+        "self._store.hold(held.slot) or True",
+        (_alternations("spc2"),),
+    ),
+)
