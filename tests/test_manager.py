@@ -357,6 +357,37 @@ def test_file_lock_look_ups_are_bounded(
     )
 
 
+def test_file_lock_connection_with_a_look_up_that_hangs_gets_no_second(
+    units: MemoryUnits, disk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client cannot use up the others' look-ups, neither by retrying nor by connecting anew."""
+    monkeypatch.setattr(file_lock_module, "PORT_LOOKUPS", 2)
+    release = threading.Event()
+
+    def identify(_: int) -> Device:
+        release.wait(DEADLINE)
+        return Device("block", ("naa.1",))
+
+    units.names["naa.1"] = "disk"
+    manager = FileLockManager("m", units=units, identify=identify)
+    with (
+        manager.acting_for(PORT) as first,
+        manager.acting_for(PORT) as second,
+        manager.acting_for(PORT) as third,
+        manager.acting_for(OTHER) as other,
+    ):
+        hanging = [first.execute(disk, in_cdb(0))]
+        assert first.execute(disk, in_cdb(0)).result(0).status == Status.BUSY
+        hanging.append(second.execute(disk, in_cdb(0)))
+        assert third.execute(disk, in_cdb(0)).result(0).status == Status.BUSY
+        hanging.append(other.execute(disk, in_cdb(0)))
+        release.set()
+        assert all(future.result(DEADLINE).status == Status.GOOD for future in hanging)
+        # The share is free before the answer is there: no command in turn is BUSY.
+        for _ in range(200):
+            assert first.execute(disk, in_cdb(0)).result(DEADLINE).status == Status.GOOD
+
+
 def test_file_lock_seat_that_is_closed_submits_no_more(units: MemoryUnits, disk: int) -> None:
     """A look-up that ends after its connection must not attend for ever."""
     release = threading.Event()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from flockpr.logical_unit import Result, failure
 from flockpr.manager.attendance import Attendance, UnitsLike
 from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
 from flockpr.manager.device import EXHAUSTED, Device, identify_device, writable
+from flockpr.manager.lookups import Lookups
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import Opcode
 from flockpr.spc.transport_id import InitiatorPort
@@ -28,6 +29,13 @@ GRACE = 5.0
 MAX_LOOKUPS = 256
 """Descriptors that are being looked at; more are BUSY. Each is a thread, for a file on a hung
 server one that stays."""
+
+PORT_LOOKUPS = 16
+"""The same for one initiator port: whoever connects anew gets no new share."""
+
+CONNECTION_LOOKUPS = 1
+"""The same for one connection, which sends one command after the other: a second look-up means
+that the first was given up and still hangs."""
 
 
 class FileLockManager(PRManager):
@@ -84,7 +92,7 @@ class FileLockManager(PRManager):
         self.long_parameter_length = long_parameter_length
         self.timeout = timeout
         self.identify = identify
-        self.lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+        self.lookups = Lookups()
         self._seat = None if port is None else Seat(self, port)
 
     def _open(self, root: str | None, timeout: float) -> UnitsLike:
@@ -107,7 +115,7 @@ class FileLockManager(PRManager):
     @contextlib.contextmanager
     def acting_for(self, port: InitiatorPort) -> Iterator[PRManager]:
         """Return a manager that acts for that port and attends for it while entered."""
-        seat = Seat(self, port)
+        seat = Seat(self, port, shares={port: PORT_LOOKUPS, object(): CONNECTION_LOOKUPS})
         try:
             yield seat
         finally:
@@ -133,12 +141,25 @@ class FileLockManager(PRManager):
 
 
 class Seat(PRManager):
-    """One initiator port's place at a file-lock manager."""
+    """One initiator port's place at a file-lock manager.
+
+    Args:
+        manager: The manager.
+        port: The initiator port.
+        shares: Bounds of its look-ups beside the manager's own, see `Lookups.begin`.
+    """
 
     kind: ClassVar[str] = FileLockManager.kind
 
-    def __init__(self, manager: FileLockManager, port: InitiatorPort) -> None:
+    def __init__(
+        self,
+        manager: FileLockManager,
+        port: InitiatorPort,
+        *,
+        shares: Mapping[Hashable, int] | None = None,
+    ) -> None:
         super().__init__(manager.id)
+        self._bounds: dict[Hashable, int] = {"all": MAX_LOOKUPS, **(shares or {})}
         self._manager = manager
         self.nexus = Nexus(port, manager.target_port)
         self._attended: set[str] = set()
@@ -174,8 +195,11 @@ class Seat(PRManager):
     def _look_up(self, future: Future[Result], fd: int, cdb: bytes, data_out: bytes) -> None:
         """Find the logical unit in another thread: a file's server may hang."""
         lookups = self._manager.lookups
-        if not lookups.acquire(blocking=False):
-            _log.warning("%d descriptors are being looked at; one more is BUSY", MAX_LOOKUPS)
+        if not lookups.begin(self._bounds):
+            _log.warning(
+                "too many descriptors are being looked at; one more of %s is BUSY",
+                self.nexus.initiator_port.text,
+            )
             future.set_result(BUSY)
             return
         own = -1
@@ -185,7 +209,7 @@ class Seat(PRManager):
         except BaseException as error:
             if own >= 0:
                 os.close(own)
-            lookups.release()
+            lookups.end(self._bounds)
             # RuntimeError: no thread could be started.
             if not isinstance(error, RuntimeError) and not _exhausted(error):
                 raise
@@ -196,7 +220,15 @@ class Seat(PRManager):
         self, future: Future[Result], own: int, cdb: bytes, data_out: bytes
     ) -> None:
         try:
-            lun = self._find(own)
+            try:
+                lun = self._find(own)
+            finally:
+                # Before the answer: the next command may come at once. And after closing,
+                # which can hang as well.
+                try:
+                    os.close(own)
+                finally:
+                    self._manager.lookups.end(self._bounds)
         except StoreError as error:
             _log.warning("cannot tell the logical unit: %s", error)
             _complete(future, failure(error))
@@ -211,9 +243,6 @@ class Seat(PRManager):
                 _complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
             else:
                 self._submit(future, lun, cdb, data_out)
-        finally:
-            self._manager.lookups.release()
-            os.close(own)
 
     def _find(self, descriptor: int) -> str | None:
         device = self._manager.identify(descriptor)
