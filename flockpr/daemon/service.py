@@ -24,7 +24,7 @@ from flockpr.daemon.sockets import Door
 from flockpr.manager.file_lock import FileLockManager
 from flockpr.prhelper.connection import Limits
 from flockpr.prhelper.identity import Identifier, port_from, rules_from
-from flockpr.prhelper.server import HelperServer
+from flockpr.prhelper.server import HelperServer, affordable_connections
 from flockpr.units import Units
 
 _log = logging.getLogger("flockpr.daemon")
@@ -71,6 +71,10 @@ class Service:
         _raise_descriptor_limit()
         serve = settings.serve
         self._units = Units(settings.root, timeout=serve.timeout, host=serve.host)
+        # All doors draw on one limit: a crowd at one must not keep others from being accepted.
+        self._limits = Limits(
+            connections=affordable_connections(len(doors)), command=serve.timeout + GRACE
+        )
         self._servers = [self._server(door) for door in doors]
 
     def start(self) -> None:
@@ -120,8 +124,7 @@ class Service:
             rules=rules_from(settings.initiators),
             host=settings.serve.host,
         )
-        limits = Limits(command=settings.serve.timeout + GRACE)
-        return HelperServer(door.listener, manager, identifier, limits=limits)
+        return HelperServer(door.listener, manager, identifier, limits=self._limits)
 
     def _wait(self) -> int:
         """Until a signal ends it (0) or an accepting thread has died (1)."""

@@ -42,7 +42,7 @@ class Limits:
 
     Attributes:
         connections: How many there may be; more are closed at once. None: what the limit on
-            open files allows.
+            open files allows a process with this one door.
         handshake: Seconds in which a client has to answer the greeting.
         request: Seconds for the rest of a request that has begun, and for the response. A
             client between two requests is never hurried: QEMU may be silent for days.

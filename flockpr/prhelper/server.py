@@ -55,7 +55,7 @@ class HelperServer:
         self._manager = manager
         self._identifier = identifier
         self._limits = limits or Limits()
-        self._most = self._limits.connections or _affordable_connections()
+        self._most = self._limits.connections or affordable_connections()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
@@ -211,9 +211,14 @@ class HelperServer:
             _log.warning(text, *values)
 
 
-def _affordable_connections() -> int:
-    """How many connections the limit on open files leaves room for."""
+def affordable_connections(doors: int = 1) -> int:
+    """How many connections each door of a process has room for.
+
+    Args:
+        doors: How many listening sockets share the limit on open files.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 16
-    return max(16, min(4096, (soft - RESERVED_DESCRIPTORS) // DESCRIPTORS_EACH))
+    room = (soft - RESERVED_DESCRIPTORS) // DESCRIPTORS_EACH // max(1, doors)
+    return max(16, min(4096, room))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import threading
 import time
@@ -19,7 +20,12 @@ from flockpr.prhelper.door import describe_command
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.listener import Listener
 from flockpr.prhelper.protocol import Request
-from flockpr.prhelper.server import HelperServer
+from flockpr.prhelper.server import (
+    DESCRIPTORS_EACH,
+    RESERVED_DESCRIPTORS,
+    HelperServer,
+    affordable_connections,
+)
 from flockpr.spc.codes import Status
 from tests.support.helper import (
     DEADLINE,
@@ -425,6 +431,20 @@ def test_connections_beyond_the_most_are_turned_away() -> None:
         eventually(lambda: served.server.connections == 1, "the slot stayed taken")
         with RawClient(served.path):
             eventually(lambda: served.server.connections == 2, "the slot was not used")
+
+
+@pytest.mark.parametrize(
+    ("soft", "doors", "each"),
+    [(3064, 1, 1000), (3064, 4, 250), (3064, 1000, 16), (64, 1, 16), (1 << 30, 2, 4096)],
+)
+def test_connections_of_all_doors_together_fit_the_limit_on_open_files(
+    monkeypatch: pytest.MonkeyPatch, soft: int, doors: int, each: int
+) -> None:
+    """Doors share it equally; each has room for a few clients whatever it is."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert affordable_connections(doors) == each
+    fits = doors * each * DESCRIPTORS_EACH + RESERVED_DESCRIPTORS <= soft
+    assert fits or each == 16
 
 
 # Failures.
