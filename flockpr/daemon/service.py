@@ -21,6 +21,7 @@ from flockpr.daemon.activation import Notifier
 from flockpr.daemon.qemu_options import announcement
 from flockpr.daemon.settings import Settings
 from flockpr.daemon.sockets import Door
+from flockpr.daemon.survey import start_survey
 from flockpr.manager.file_lock import FileLockManager
 from flockpr.prhelper.connection import Limits
 from flockpr.prhelper.identity import Identifier, port_from, rules_from
@@ -75,6 +76,7 @@ class Service:
         self._limits = Limits(
             connections=affordable_connections(len(doors)), command=serve.timeout + GRACE
         )
+        self._luns = [door.served.lun for door in doors if door.served.lun is not None]
         self._servers = [self._server(door) for door in doors]
 
     def start(self) -> None:
@@ -92,6 +94,7 @@ class Service:
             },
         )
         self._notifier.ready(f"serving {self._settings.root}")
+        start_survey(self._settings.root, self._luns)
 
     def announce(self) -> None:
         """Print what to give QEMU, for somebody who gave no option at all."""

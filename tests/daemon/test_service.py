@@ -36,3 +36,21 @@ def test_service_divides_the_connections_among_its_doors(
         running.start()
         running._drain(1.0)
     assert caplog.text.count("up to 300 connections") == 3
+
+
+def test_service_is_ready_before_it_looks_at_the_root(
+    short: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root may hang; the names are those that doors were told to serve."""
+    order: list[object] = []
+    monkeypatch.setattr(Notifier, "ready", lambda _, text: order.append("ready"))
+    monkeypatch.setattr(service, "start_survey", lambda root, luns: order.append((root, luns)))
+    sockets = (
+        ServedSocket(path=str(short / "a"), lun="typo"),
+        ServedSocket(path=str(short / "b")),
+    )
+    settings = Settings(root=str(short), sockets=sockets)
+    running = Service(settings, open_doors(settings), Notifier(), hangup_ends=False)
+    running.start()
+    running._drain(1.0)
+    assert order == ["ready", (str(short), ["typo"])]
