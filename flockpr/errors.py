@@ -26,7 +26,16 @@ class FlockprError(Exception):
 
 
 class ConfigError(FlockprError):
-    """A configuration file, an option or a name is wrong."""
+    """A configuration file, an option or a name is wrong.
+
+    Args:
+        what: What is wrong and, for a name, what would be right.
+        remedy: What a person can do about it, where that says more.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 class UnknownManager(FlockprError):

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         # argparse has printed help or the mistake; callers of main() want a number.
         return stop.code if isinstance(stop.code, int) else ExitCode.USAGE
-    verb: str = args.verb
+    verb = " ".join((args.verb, *filter(None, (getattr(args, "action", None),))))
     try:
         code = int(args.run(args))
         sys.stdout.flush()

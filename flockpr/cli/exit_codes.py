@@ -54,8 +54,8 @@ _BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
 )
 
 _REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
-    # For errors that bring no remedy of their own.
-    (errors.ConfigError, "`flockpr VERB --help` lists the options, docs/cli.md the configuration"),
+    # For errors that bring no remedy of their own. ConfigError has none here: a name that is
+    # wrong and a configuration that is wrong have no remedy in common.
     (errors.LunNotFound, "`flockpr lun list` shows the names in this root"),
     (errors.LunExists, "choose another name, or delete that logical unit first"),
     (errors.StateUnreadable, "nothing was changed; look at the file before anything else"),

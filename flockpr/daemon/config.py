@@ -10,8 +10,9 @@ the file that contains it even where a stronger source would have hidden it.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -41,10 +42,23 @@ ENVIRONMENT = {f"FLOCKPR_{field.name.upper()}": field.name for field in attrs.fi
 """Environment variable to the key of [serve] that it sets."""
 CONFIG_VARIABLE = "FLOCKPR_CONFIG"
 
+REMEDY = "docs/configuration.md describes every key, and where its value can come from"
+"""What to do about a configuration that is wrong."""
+
 _PATH_KEYS = ("root", "socket", "pidfile")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
+@contextlib.contextmanager
+def _pointing_to_the_page() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        error.remedy = error.remedy or REMEDY
+        raise
+
+
+@_pointing_to_the_page()
 def load_settings(
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,

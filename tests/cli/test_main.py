@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from flockpr import errors
 from flockpr._version import __version__
 from flockpr.cli import build_parser, main, status, upgrade
+from tests.support.docs import read
 
 VERBS = [
     ["serve"],
@@ -87,6 +89,33 @@ def test_main_error_is_reported_with_remedy_on_stderr(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == ("flockpr status: /r/disk/lun.json: is \\x1b[1mtruncated\n  remedy: restore it\n")
+
+
+def test_main_error_names_the_whole_verb_and_no_wrong_page(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that is wrong is no matter of the configuration."""
+    assert main(["lun", "create", "a b", "--root", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("flockpr lun create: 'a b' is no name for a LUN: 1 to 64 letters")
+    assert "remedy" not in err
+
+
+@pytest.mark.parametrize("argv", [["status"], ["lun", "list"], ["serve"]], ids=" ".join)
+def test_main_wrong_configuration_points_to_its_page(
+    argv: list[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The page that describes the keys is there and is the one that is named."""
+    monkeypatch.delenv("FLOCKPR_ROOT", raising=False)
+    (tmp_path / "f.toml").write_text("[serve]\nrot = '/r'\n")
+    assert main([*argv, "--config", str(tmp_path / "f.toml")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"flockpr {' '.join(argv)}: {tmp_path}/f.toml: ")
+    assert "\n  remedy: docs/configuration.md " in err
+    assert "[serve]" in read("docs/configuration.md")
 
 
 def test_main_interrupted_returns_130(monkeypatch: pytest.MonkeyPatch) -> None:
