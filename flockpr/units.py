@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from flockpr.core.model import Nexus
-from flockpr.errors import Busy, OutcomeUnknown, StoreError
+from flockpr.device_index import DeviceIndex
+from flockpr.errors import OutcomeUnknown, StoreError
 from flockpr.logical_unit import LogicalUnit, Result, failure
 from flockpr.spc.codes import Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 from flockpr.store.identity import check_label, check_lun_name
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import list_luns
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,6 @@ TIDY_AFTER = 1.0
 """Seconds of unbroken load after which publishing and pruning are done all the same."""
 IDLE_TIDY = 30.0
 """Seconds without a command after which lost locks and a stale view are looked for."""
-INDEX_FRESH = 1.0
-"""Seconds for which the table of device identifiers is believed without a look."""
 
 
 class _Request:
@@ -200,7 +198,7 @@ class Units:
         self._host = None if host is None else check_label(host, "host")
         self._lock = threading.Lock()
         self._workers: dict[tuple[str, str], _Worker] = {}
-        self._index = _WwidIndex(root, timeout)
+        self._index = DeviceIndex(root, timeout)
         self._stop = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
         self._reaper.start()
@@ -266,7 +264,7 @@ class Units:
         """The LUN that one of these device identifiers, or image paths, belongs to.
 
         Raises:
-            StoreError: The root cannot be read in time.
+            StoreError: The root cannot be read in time, or a LUN that may be the one.
         """
         return self._index.find(wwids)
 
@@ -319,88 +317,3 @@ class Units:
                 workers = list(self._workers.values())
             for worker in workers:
                 worker.reap(now)
-
-
-class _WwidIndex:
-    """Which LUN a device identifier belongs to, from all `lun.json` of a root.
-
-    Read on a thread of its own, because the root may be on a file server that hangs.
-    """
-
-    def __init__(self, root: str, timeout: float) -> None:
-        self._root = root
-        self._timeout = timeout
-        self._lock = threading.Lock()
-        self._table: dict[str, str] = {}
-        self._read_at = -1.0
-        self._reading: Future[dict[str, str]] | None = None
-
-    def find(self, wwids: Iterable[str]) -> str | None:
-        """The LUN of the first identifier that is known; reads anew when the table is old."""
-        wanted = [_claim(wwid) for wwid in wwids]
-        if not wanted:
-            return None
-        if time.monotonic() - self._read_at > INDEX_FRESH:
-            self._refresh()
-        return next((self._table[wwid] for wwid in wanted if wwid in self._table), None)
-
-    def _refresh(self) -> None:
-        with self._lock:
-            if self._reading is None:
-                self._reading = Future()
-                threading.Thread(
-                    target=self._read, args=(self._reading,), name="wwid-index", daemon=True
-                ).start()
-            reading = self._reading
-        try:
-            self._table = reading.result(self._timeout)
-        except TimeoutError:
-            raise Busy("cannot be listed in time", self._root, "check the mount") from None
-        self._read_at = time.monotonic()
-
-    def _read(self, future: Future[dict[str, str]]) -> None:
-        try:
-            table = build_index(self._root)
-        except BaseException as error:  # noqa: BLE001 - or all who wait would wait for ever
-            self._done()
-            future.set_exception(error)
-        else:
-            self._done()
-            future.set_result(table)
-
-    def _done(self) -> None:
-        with self._lock:
-            self._reading = None
-
-
-def build_index(root: str) -> dict[str, str]:
-    """By device identifier or image path: the name of the LUN.
-
-    An identifier that two LUNs claim belongs to neither: guessing could let two disks share
-    one reservation.
-
-    Raises:
-        StoreError: The root cannot be listed.
-    """
-    table: dict[str, str] = {}
-    twice = set()
-    for listing in list_luns(root):
-        identity = listing.identity
-        if identity is None:
-            log.warning("%s: %s", listing.name, listing.error)
-            continue
-        claims = {_claim(wwid) for wwid in (identity.naa, *identity.wwids)}
-        if identity.image is not None:
-            path = os.path.join(root, identity.image)
-            claims |= {os.path.abspath(path), os.path.realpath(path)}
-        for claim in claims:
-            if claim in table and table[claim] != identity.name:
-                log.error("%s is claimed by two LUNs: %s, %s", claim, table[claim], identity.name)
-                twice.add(claim)
-            table[claim] = identity.name
-    return {claim: name for claim, name in table.items() if claim not in twice}
-
-
-def _claim(wwid: str) -> str:
-    """An identifier in the form that is compared: in lower case, unless it is a path."""
-    return wwid if wwid.startswith("/") else wwid.lower()

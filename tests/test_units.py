@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from flockpr import delete_lun, device_index
 from flockpr import units as module
+from flockpr.device_index import list_names
 from flockpr.errors import Busy, ConfigError
 from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.spc.codes import Status
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import create_lun, delete_lun, list_luns
+from flockpr.store.provision import create_lun
 from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
 from tests.support.lun_tools import LOST, NO_LUN, UNKNOWN, register, sense_of
@@ -381,7 +383,7 @@ def test_deleted_lun_is_gone_for_the_daemon_that_serves_it(
 ) -> None:
     """And the others stay."""
     units = make()
-    assert enter(units, A, 1).result(LONG).status == GOOD
+    assert units.submit("disk", A, TEST_UNIT_READY).result(LONG).status == GOOD
     delete_lun(root, "disk")
 
     assert sense_of(units.submit("disk", A, READ_KEYS).result(LONG)) == NO_LUN
@@ -394,16 +396,16 @@ def test_device_table_that_cannot_be_read_in_time_is_busy(
     """The root hangs: whoever asks which LUN a disk is waits a bounded time."""
     gate = threading.Event()
 
-    def hanging(path: str) -> Any:
+    def hanging(path: str) -> list[str]:
         gate.wait(LONG)
-        return list_luns(path)
+        return list_names(path)
 
-    monkeypatch.setattr(module, "list_luns", hanging)
+    monkeypatch.setattr(device_index, "list_names", hanging)
     units = make(0.2)  # this table's own patience
     for _ in range(2):
         with pytest.raises(Busy, match="cannot be listed in time"):
             units.find_by_wwid(["naa.6"])
-    readers = [thread for thread in threading.enumerate() if thread.name == "wwid-index"]
+    readers = [thread for thread in threading.enumerate() if thread.name == "device-index"]
     assert len(readers) == 1  # one thread hangs, not one for each question
 
     gate.set()
