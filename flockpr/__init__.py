@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from flockpr.spc.transport_id import InitiatorPort
     from flockpr.store.base import AuditRecord
     from flockpr.store.identity import LunIdentity
-    from flockpr.store.provision import LunListing, create_lun, delete_lun, list_luns, read_identity
+    from flockpr.store.provision import LunListing, create_lun, list_luns, read_identity
+    from flockpr.store.removal import delete_lun
     from flockpr.unit_status import UnitStatus
 
 __all__ = [
@@ -134,6 +135,7 @@ _HOMES = {
     ),
     "flockpr.logical_unit": ("LogicalUnit", "Result"),
     "flockpr.store.base": ("AuditRecord",),
+    "flockpr.store.removal": ("delete_lun",),
     "flockpr.unit_status": ("UnitStatus",),
     "flockpr.manager": (
         "PRManager",
@@ -157,7 +159,6 @@ _HOMES = {
     "flockpr.store.provision": (
         "LunListing",
         "create_lun",
-        "delete_lun",
         "list_luns",
         "read_identity",
     ),

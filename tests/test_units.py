@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
 from tests.support.lun_tools import LOST, NO_LUN, UNKNOWN, register, sense_of
 from tests.support.scsi import (
+    INQUIRY,
     REGISTER,
+    RELEASE_6,
     RESERVE_6,
     TEST_UNIT_READY,
     A,
@@ -384,10 +387,58 @@ def test_deleted_lun_is_gone_for_the_daemon_that_serves_it(
     """And the others stay."""
     units = make()
     assert units.submit("disk", A, TEST_UNIT_READY).result(LONG).status == GOOD
-    delete_lun(root, "disk")
+    delete_lun(root, "disk", force=True)
 
     assert sense_of(units.submit("disk", A, READ_KEYS).result(LONG)) == NO_LUN
     assert enter(units, A, 1, lun="other").result(LONG).status == GOOD
+
+
+def descriptors(path: str) -> list[str]:
+    """What this process has open below a directory, deleted or not."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{entry}"))
+    return [target for target in found if target.startswith(path)]
+
+
+def _delete(root: str) -> None:
+    delete_lun(root, "disk")
+
+
+def _replace(root: str) -> None:
+    """Somebody moves it away, and a restored backup into its place."""
+    os.rename(f"{root}/disk", f"{root}/away")
+    shutil.copytree(f"{root}/away", f"{root}/disk")
+
+
+@pytest.mark.parametrize(("happen", "sense"), [(_delete, NO_LUN), (_replace, LOST)])
+def test_lun_that_is_lost_is_let_go_and_stays_lost(
+    root: str, make: Callable[..., Units], happen: Callable[[str], None], sense: tuple[int, ...]
+) -> None:
+    """Open files of a deleted directory stay on NFS; a new LUN of that name is another disk."""
+    units = make()
+    assert units.submit("disk", A, TEST_UNIT_READY).result(LONG).status == GOOD
+    assert units.submit("disk", A, RESERVE_6, report_attentions=False).result(LONG).status == GOOD
+    assert units.submit("disk", A, RELEASE_6, report_attentions=False).result(LONG).status == GOOD
+    assert descriptors(f"{root}/disk")
+    happen(root)
+
+    deadline = time.monotonic() + LONG  # the path is looked at now and then, not for each
+    while sense_of(units.submit("disk", A, RESERVE_6).result(LONG)) != sense:
+        assert time.monotonic() < deadline
+    while descriptors(f"{root}/disk") + descriptors(f"{root}/away"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    if happen is _delete:
+        create_lun(root, "disk")
+    for say in (units.attend, units.leave):
+        say("disk", A)
+    for _ in range(2):
+        assert sense_of(units.submit("disk", A, TEST_UNIT_READY).result(LONG)) == sense
+    assert units.submit("disk", A, INQUIRY).result(LONG).status == GOOD  # reference 4.11
+    assert not descriptors(f"{root}/disk")
 
 
 def test_device_table_that_cannot_be_read_in_time_is_busy(

@@ -166,31 +166,11 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _delete(args: argparse.Namespace) -> int:
-    from flockpr.store.provision import delete_lun, read_identity
+    from flockpr.store.removal import delete_lun
 
-    root = find_root(args)
-    if not args.force:
-        _refuse_if_in_use(root, read_identity(root, args.name).name)
-    delete_lun(root, args.name)
+    delete_lun(find_root(args), args.name, force=args.force)
     emit([f"deleted {args.name}"])
     return ExitCode.GOOD
-
-
-def _refuse_if_in_use(root: str, name: str) -> None:
-    """Raise when somebody is registered: a cluster that counts on its keys would lose them."""
-    from flockpr.errors import LunNotFound
-    from flockpr.logical_unit import LogicalUnit
-
-    path = os.path.join(root, name)
-    try:
-        with LogicalUnit.open(path, door="cli") as unit:
-            document = unit.status().to_json()
-    except LunNotFound:
-        return  # deleted before, but not removed: go on where that stopped
-    registered = document["registrations"]
-    if registered or document["spc2"]:
-        what = f"in use: {len(registered)} registered" if registered else "in use: reserved"
-        raise StoreError(what, path, "`flockpr status` shows by whom; --force deletes it anyway")
 
 
 def _power_cycle(args: argparse.Namespace) -> int:

@@ -161,7 +161,7 @@ class Chain:
                 raise StateUnreadable(
                     "has no commits at all, which is not the same as an empty state",
                     self._path,
-                    "restore the lock directory from a backup, or delete and create the LUN anew",
+                    "restore the lock directory from a backup, or remove it while nobody serves it",
                 )
             document = self._glance(numbers[-1])
             if document is None:

@@ -12,12 +12,13 @@ import grp
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Sequence
 
 import attrs
 
 from flockpr.core.model import LogicalUnitState
-from flockpr.errors import ConfigError, LunExists, LunNotFound, StoreError
+from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable, StoreError
 from flockpr.store import files, publish
 from flockpr.store.base import Applied, Snapshot
 from flockpr.store.clock import utc_now
@@ -37,7 +38,6 @@ from flockpr.store.identity import read_identity as _read_identity
 from flockpr.store.layout import (
     AUDIT,
     COMMITS,
-    DELETED_PREFIX,
     IDENTITY,
     JOURNAL,
     LOCKS,
@@ -89,7 +89,7 @@ def create_lun(
 
     Raises:
         ConfigError: An argument is not valid.
-        LunExists: The name, or the number, is taken.
+        LunExists: The name, the number, the image or a device identifier is taken.
         StoreError: Input or output failed; nothing is left of the LUN.
     """
     sys_ = syscalls or Syscalls()
@@ -106,8 +106,9 @@ def create_lun(
         image=None if image is None else check_image(image),
     )
     check_identity(identity)
-    root_fd = _open_root(sys_, root, gid, create=True)
+    root_fd = open_root(sys_, root, gid, create=True)
     try:
+        _check_claims(root, identity, sys_)
         number = _claim_number(sys_, root_fd, root, identity, wanted=lun, gid=gid)
         identity = attrs.evolve(identity, lun=number)
         try:
@@ -129,22 +130,31 @@ def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing
         StoreError: The root itself cannot be read.
     """
     sys_ = syscalls or Syscalls()
-    root_fd = _open_root(sys_, root)
+    root_fd = open_root(sys_, root)
     try:
         names = sorted(name for name in sys_.listdir(root_fd) if LUN_NAME.fullmatch(name))
+        listings = (_listing(sys_, root_fd, root, name) for name in names)
+        return [listing for listing in listings if listing is not None]
     except OSError as error:
         raise files.unavailable(error, "cannot be listed", root) from error
     finally:
         files.close_quietly(sys_, root_fd)
-    result = []
-    for name in names:
-        try:
-            result.append(LunListing(name, read_identity(root, name, syscalls=sys_)))
-        except LunNotFound:
-            continue  # a directory of something else, an image's folder say
-        except StoreError as error:
-            result.append(LunListing(name, None, error))
-    return result
+
+
+def _listing(sys_: Syscalls, root_fd: int, root: str, name: str) -> LunListing | None:
+    """One entry; None for something else than a LUN, an image's folder say."""
+    try:
+        return LunListing(name, read_identity(root, name, syscalls=sys_))
+    except LunNotFound:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISLNK(sys_.stat(name, dir_fd=root_fd).st_mode):
+                # It may have been meant as a LUN, and would be one under two names.
+                path = os.path.join(root, name)
+                error = StateUnreadable("is a symbolic link", path, "move the directory here")
+                return LunListing(name, None, error)
+        return None
+    except StoreError as error:
+        return LunListing(name, None, error)
 
 
 def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> LunIdentity:
@@ -171,33 +181,6 @@ def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> 
         files.close_quietly(sys_, fd)
 
 
-def delete_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> None:
-    """Delete a LUN: first by a transaction, so that every daemon that serves it stops,
-    then from the file system. A backing image is left alone.
-
-    Raises:
-        LunNotFound: There is none.
-        StoreError: It could not be deleted; say so rather than half-delete.
-    """
-    sys_ = syscalls or Syscalls()
-    identity = read_identity(root, name, syscalls=sys_)
-    # Deleted by a transaction before, and not removed: go on.
-    with contextlib.suppress(LunNotFound):
-        _commit_deletion(os.path.join(root, name), identity, sys_)
-    trash = f"{DELETED_PREFIX}{name}-{identity.incarnation}"
-    root_fd = _open_root(sys_, root)
-    try:
-        sys_.rename(name, trash, source_fd=root_fd, target_fd=root_fd)
-        sys_.fsync(root_fd)
-        # Its number is free from here on, whatever becomes of the rest.
-        files.discard(sys_, f"{NUMBERS}/{identity.lun}", dir_fd=root_fd)
-        files.remove_tree(sys_, trash, dir_fd=root_fd)
-    except OSError as error:
-        raise files.unavailable(error, f"cannot remove the LUN {name}", root) from error
-    finally:
-        files.close_quietly(sys_, root_fd)
-
-
 def upgrade_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> tuple[int, int]:
     """Let the daemons of one LUN write the newest format, once all of them read it.
 
@@ -217,19 +200,6 @@ def upgrade_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> tu
         return before, store.upgrade(event("UPGRADE", generation, door="cli"))
     finally:
         store.close()
-
-
-def _commit_deletion(path: str, identity: LunIdentity, sys_: Syscalls) -> None:
-    store = LockDirectory(path, syscalls=sys_)
-    try:
-        for _ in range(100):
-            base = store.head()
-            applied = event("DELETE", base.state.generation, door="cli")
-            if store.commit(base, base.state, [applied], served=base.served, deleted=True):
-                return
-    finally:
-        store.close()
-    raise StoreError("others commit too quickly", path, f"try again to delete {identity.name}")
 
 
 def event(action: str, generation: int, *, door: str, after: int | None = None) -> Applied:
@@ -267,13 +237,21 @@ def _group(group: str | None) -> int | None:
         raise ConfigError(f"there is no group {group!r} on this host") from None
 
 
-def _open_root(sys_: Syscalls, root: str, gid: int | None = None, *, create: bool = False) -> int:
+def open_root(sys_: Syscalls, root: str, gid: int | None = None, *, create: bool = False) -> int:
+    """A descriptor of the root directory.
+
+    Raises:
+        LunNotFound: It does not exist, and `create` does not ask for it.
+        StoreError: It cannot be opened or made.
+    """
     try:
         return sys_.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         if not create:
             raise LunNotFound(
-                "this root does not exist", root, "`flockpr lun create` makes it"
+                "this root does not exist",
+                root,
+                "mount the share that it is on; only a new root is made, by `flockpr lun create`",
             ) from None
     except OSError as error:
         raise files.unavailable(error, "cannot be opened", root) from error
@@ -295,6 +273,22 @@ def _share(sys_: Syscalls, fd: int, gid: int | None) -> None:
     if gid is not None:
         sys_.fchown(fd, -1, gid)
     sys_.fchmod(fd, 0o700 if gid is None else 0o2770)
+
+
+def _check_claims(root: str, identity: LunIdentity, sys_: Syscalls) -> None:
+    """A device or an image of two LUNs would be neither's, and its guests without one."""
+    wanted = {wwid.lower() for wwid in identity.wwids}
+    for listing in list_luns(root, syscalls=sys_):
+        other = listing.identity
+        if other is None or other.name == identity.name:
+            continue
+        common = wanted & {wwid.lower() for wwid in (other.naa, *other.wwids)}
+        if identity.image is not None and identity.image == other.image:
+            common.add(identity.image)
+        if common:
+            raise LunExists(
+                f"{min(common)} belongs to the LUN {other.name}", root, "one disk is one LUN"
+            )
 
 
 def _claim_number(

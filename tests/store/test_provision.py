@@ -15,7 +15,8 @@ import pytest
 from flockpr import LogicalUnit, Status
 from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable, StoreError
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import create_lun, delete_lun, list_luns, read_identity
+from flockpr.store.provision import create_lun, list_luns, read_identity
+from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
 from tests.support.scsi import REGISTER, RESERVE_6, TEST_UNIT_READY, A, basic_list, in_cdb, out_cdb
@@ -348,7 +349,7 @@ def test_delete_of_a_served_lun_ends_it_for_who_serves_it(root: str, cdb: bytes)
     with LogicalUnit.open(f"{root}/disk") as unit:
         assert unit.execute(A, out_cdb(REGISTER), basic_list(0, 1)).status == Status.GOOD
 
-        delete_lun(root, "disk")
+        delete_lun(root, "disk", force=True)
 
         for _ in range(2):
             result = unit.execute(A, cdb)
@@ -363,7 +364,7 @@ def test_delete_and_create_again_is_another_lun_for_who_served_it(root: str) -> 
     old = create_lun(root, "disk")
     with LogicalUnit.open(f"{root}/disk") as unit:
         unit.execute(A, out_cdb(REGISTER), basic_list(0, 1))
-        delete_lun(root, "disk")
+        delete_lun(root, "disk", force=True)
         new = create_lun(root, "disk")
 
         result = unit.execute(A, out_cdb(REGISTER), basic_list(0, 2))

@@ -41,7 +41,9 @@ def out(
 
 def contested_lun(root: str, name: str = "disk") -> LunIdentity:
     """A logical unit on which two have registered, one reserved, and one was refused."""
-    identity = create_lun(root, name, image="images/disk.raw", wwids=("naa.600140500000001",))
+    identity = create_lun(
+        root, name, image=f"images/{name}.raw", wwids=(f"naa.6001405{name.encode().hex()}",)
+    )
     with LogicalUnit.open(os.path.join(root, name)) as unit:
         assert out(unit, ALICE, OutAction.REGISTER, new=ALICE_KEY, aptpl=True) == Status.GOOD
         assert out(unit, BOB, OutAction.REGISTER, new=BOB_KEY) == Status.GOOD
