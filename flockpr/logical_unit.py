@@ -30,7 +30,14 @@ from flockpr.core.events import Event, NexusLoss, PowerCycle, occur
 from flockpr.core.machine import step
 from flockpr.core.model import SLOTS, LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome, Reply
-from flockpr.errors import Busy, LunNotFound, OutcomeUnknown, StoreError, StoreUnavailable
+from flockpr.errors import (
+    Busy,
+    LunNotFound,
+    OutcomeUnknown,
+    StateLost,
+    StoreError,
+    StoreUnavailable,
+)
 from flockpr.spc import sense as senses
 from flockpr.spc.cdb import (
     Command,
@@ -107,6 +114,7 @@ class LogicalUnit:
         self._config = UnitConfig(target_ports=store.identity.target_ports)
         self._epochs: dict[Nexus, int | None] = {}
         self._slots: dict[Nexus, int] = {}
+        self._lost: StoreError | None = None
 
     @classmethod
     def open(cls, path: str, *, door: str = "api", host: str | None = None) -> LogicalUnit:
@@ -128,6 +136,16 @@ class LogicalUnit:
     def identity(self) -> LunIdentity:
         """What `lun.json` says."""
         return self._store.identity
+
+    @property
+    def lost(self) -> StoreError | None:
+        """Why a daemon's logical unit is no longer what was opened: deleted, or rolled back.
+
+        Every command is answered with that from then on, also when a directory of the same
+        name comes back: only who starts anew may take that for the same disk. None for one
+        that keeps itself tidy.
+        """
+        return self._lost
 
     def close(self) -> None:
         """Let go of locks and descriptors; reservations stay."""
@@ -185,6 +203,8 @@ class LogicalUnit:
         if not self._lock.acquire(timeout=timeout):
             return Result(Status.BUSY)
         try:
+            if self._lost is not None:
+                return self._failed(self._lost, nexus, command)
             reply = self._decide(nexus, command, report_attentions, in_time)
             if self._keep_tidy:
                 self._tidy()
@@ -319,9 +339,12 @@ class LogicalUnit:
     def attend(self, nexus: Nexus) -> None:
         """A door says that this nexus is connected: stand for its registration."""
         with self._lock:
+            if self._lost is not None:
+                return
             try:
                 state = self._store.head().state
             except StoreError as error:
+                self._note_lost(error)
                 log.warning("%s", error)
                 return
             if nexus not in self._epochs and not state.overflowed:
@@ -337,9 +360,10 @@ class LogicalUnit:
             self._epochs.pop(nexus, None)
             slot = self._slots.pop(nexus, None)
             try:
-                if slot is not None:
+                if slot is not None and self._lost is None:
                     self._lose(nexus, slot)
             except StoreError as error:
+                self._note_lost(error)
                 log.warning("%s", error)
 
     def _lose(self, nexus: Nexus, slot: int) -> None:
@@ -398,6 +422,9 @@ class LogicalUnit:
         """
         deadline = time.monotonic() + timeout
         with self._lock:
+            fault = self._store.lock_fault()
+            if fault is not None:  # it needs no locks, but whoever is there should mend them
+                log.warning("%s", fault)
             while True:
                 base = self._store.head()
                 in_time = _until(deadline)
@@ -414,6 +441,11 @@ class LogicalUnit:
         """
         with self._lock:
             return UnitStatus.of(self.identity, self._store.head(), self._store)
+
+    def lock_fault(self) -> StoreError | None:
+        """Why liveness is unknown, if the lock file cannot be opened; for people."""
+        with self._lock:
+            return self._store.lock_fault()
 
     def snapshot(self) -> Snapshot:
         """The newest transaction.
@@ -454,7 +486,8 @@ class LogicalUnit:
     def tidy(self) -> None:
         """Publish, archive and prune; a daemon calls it between commands. Never raises."""
         with self._lock:
-            self._tidy()
+            if self._lost is None:
+                self._tidy()
 
     def _tidy(self) -> None:
         for slot in self._slots.values():
@@ -516,10 +549,16 @@ class LogicalUnit:
 
     def _failed(self, error: StoreError, nexus: Nexus, command: Command) -> Result:
         """Fail closed: what cannot be read is never answered as empty."""
+        self._note_lost(error)
         log.error("%s from %s: %s", action_name(command), nexus_text(nexus), error)
         if isinstance(command, OtherCommand) and command.opcode in _ANSWERED_ALWAYS:
             return Result(Status.GOOD)
         return failure(error)
+
+    def _note_lost(self, error: StoreError) -> None:
+        """For a daemon's: whoever keeps it tidy lets go of its files, and it stays lost."""
+        if not self._keep_tidy and isinstance(error, StateLost | LunNotFound):
+            self._lost = error
 
 
 def failure(error: StoreError) -> Result:

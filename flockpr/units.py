@@ -149,10 +149,16 @@ class _Worker:
     def _tidy(self) -> None:
         """Between commands; under load now and then, because pruning must not starve."""
         now = time.monotonic()
-        if self._unit is not None and (not self._queue or now - self._tidied_at >= TIDY_AFTER):
+        unit = self._unit
+        if unit is not None and (not self._queue or now - self._tidied_at >= TIDY_AFTER):
             self._tidied_at = now
             try:
-                self._unit.tidy()
+                if unit.lost is None:
+                    unit.tidy()
+                else:
+                    # Its files held open would keep a deleted directory from vanishing on
+                    # NFS. The unit itself stays, and answers with what it found.
+                    unit.close()
             except Exception:
                 # Without this thread the LUN would never be answered for again.
                 log.exception("%s: internal error", self.name)
