@@ -78,6 +78,12 @@ def report(verb: str, error: BaseException) -> ExitCode:
     return code_of(error)
 
 
+def note(verb: str, error: BaseException, effect: str) -> None:
+    """Say in one line on standard error what is wrong while the verb itself succeeds."""
+    line = f"{text_of(error)}; {effect} (remedy: {remedy_of(error)})"
+    print(f"flockpr {verb}: {printable(line)}", file=sys.stderr)
+
+
 def error_document(error: BaseException) -> dict[str, object]:
     """An error as it stands inside a JSON document."""
     return {

@@ -13,6 +13,7 @@ from flockpr.cli.common import (
     emit_json,
     error_document,
     find_root,
+    note,
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
@@ -48,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
         try:
             with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
                 documents.append({**unit.status().to_json(), "error": None})
+                fault = unit.lock_fault()
+            if fault is not None:
+                note("status", fault, "liveness is unknown")
         except StoreError as error:
             # The other logical units are none the worse for this one.
             code = report("status", error)

@@ -34,13 +34,14 @@ NEEDS_A_PERSON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCE
 """Failures that do not pass by waiting."""
 
 
-def unavailable(error: OSError, what: str, path: str) -> StoreError:
+def unavailable(error: OSError, what: str, path: str, remedy: str = "") -> StoreError:
     """The StoreError for a failed system call.
 
     Args:
         error: What the system call raised; kept as the cause's `errno` attribute.
         what: What was being done, as "cannot ...".
         path: The file or directory.
+        remedy: Where more is known than the number of the error tells.
     """
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
         return StateUnreadable(
@@ -48,7 +49,7 @@ def unavailable(error: OSError, what: str, path: str) -> StoreError:
             path,
             "something else stands in its place: restore the file from a backup",
         )
-    remedy = _REMEDY.get(error.errno or 0, "check the file system and the kernel log")
+    remedy = remedy or _REMEDY.get(error.errno or 0, "check the file system and the kernel log")
     failure = StoreUnavailable(f"{what}: {error.strerror}", path, remedy)
     failure.errno = error.errno
     return failure

@@ -249,6 +249,10 @@ class LockDirectory(Store):
         """See `Store.alive`."""
         return self._presence.alive(slot)
 
+    def lock_fault(self) -> StoreError | None:
+        """Why nobody's liveness can be told, if the lock file cannot be opened."""
+        return self._presence.fault()
+
     def formats_in_use(self) -> list[int]:
         """The newest format of each live daemon; nothing newer may be written before the
         oldest of them has gone.

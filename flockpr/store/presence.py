@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MISSING = (
+    "copy the one of another LUN here, with the owner and mode of lun.json, and restart the "
+    "daemons that serve this LUN"
+)
+"""Restart, because a daemon that has the removed file open holds its ranges in that one."""
+
 
 class Presence:
     """The `locks` file of one logical unit, as one daemon uses it.
@@ -86,6 +92,14 @@ class Presence:
         except (OSError, StoreError):
             return None
         return found != fcntl.F_UNLCK
+
+    def fault(self) -> StoreError | None:
+        """Why nobody's liveness can be told: the lock file cannot be opened."""
+        try:
+            self._asker()
+        except StoreError as error:
+            return error
+        return None
 
     def lost_locks(self) -> bool:
         """Whether the server took our ranges away: reading through a descriptor whose lock
@@ -179,6 +193,8 @@ class Presence:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             fd = self._sys.open(LOCKS, flags, dir_fd=self._lun_fd)
+        except FileNotFoundError as error:
+            raise files.unavailable(error, "cannot be opened", self._path, _MISSING) from error
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", self._path) from error
         try:

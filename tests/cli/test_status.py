@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -107,6 +110,52 @@ def test_status_publication_behind_is_told(root: str, capsys: Capture) -> None:
     assert main(["status", "--root", root]) == 0
 
     assert "registry.json lags behind" in capsys.readouterr().out
+
+
+def test_status_without_a_lock_file_says_why_liveness_is_unknown(
+    root: str, capsys: Capture
+) -> None:
+    """One line with the file and the remedy; the reservations are known all the same."""
+    contested_lun(root)
+    locks = os.path.join(root, "disk", "locks")
+    os.unlink(locks)
+
+    assert main(["status", "--root", root]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count(" unknown ") == 2
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"flockpr status: {locks}: cannot be opened: No such file or directory")
+    assert "liveness is unknown (remedy: copy the one of another LUN here" in line
+
+    os.mkdir(locks)
+    assert main(["status", "--json", "--root", root]) == 0
+    printed = capsys.readouterr()
+    (unit,) = json.loads(printed.out)["luns"]
+    assert {one["liveness"] for one in unit["registrations"]} == {"unknown"}
+    assert unit["error"] is None
+    assert len(printed.err.splitlines()) == 1
+    assert "something else stands in its place" in printed.err
+
+
+def test_power_cycle_without_a_lock_file_says_so(root: str) -> None:
+    """It succeeds, and its one line on standard error names the file and the remedy."""
+    contested_lun(root)
+    locks = os.path.join(root, "disk", "locks")
+    os.unlink(locks)
+
+    # A process of its own: where nothing handles log messages, they go to standard error.
+    done = subprocess.run(
+        [sys.executable, "-m", "flockpr", "lun", "power-cycle", "disk", "--root", root],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        timeout=100,
+    )
+
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{locks}: cannot be opened: ")
+    assert "(copy the one of another LUN here" in line
 
 
 def test_status_empty_root_says_so(root: str, capsys: Capture) -> None:
