@@ -336,21 +336,26 @@ class LogicalUnit:
 
     # ------------------------------------------------------------------ presence
 
-    def attend(self, nexus: Nexus) -> None:
-        """A door says that this nexus is connected: stand for its registration."""
+    def attend(self, nexus: Nexus) -> bool:
+        """A door says that this nexus is connected: stand for its registration.
+
+        Returns:
+            False if the state could not be read: say it again later.
+        """
         with self._lock:
             if self._lost is not None:
-                return
+                return True  # there will be nothing to stand for
             try:
                 state = self._store.head().state
             except StoreError as error:
                 self._note_lost(error)
                 log.warning("%s", error)
-                return
+                return False
             if nexus not in self._epochs and not state.overflowed:
                 # Logged in: a power cycle from here on concerns it, before its first command.
                 self._remember(nexus, state.attention_epoch)
             self._stand_for(nexus, state)
+            return True
 
     def leave(self, nexus: Nexus) -> None:
         """A door says that this nexus is gone. Its registration and reservation stay

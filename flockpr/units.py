@@ -86,6 +86,24 @@ class _Request:
         return self._over
 
 
+class _Wish:
+    """What a door said last of a nexus, and the LUN has not been told.
+
+    One for each nexus, however often it comes and goes while the LUN hangs.
+
+    Attributes:
+        after: Of the commands of this LUN, how many come first: those that were queued when
+            a leave was said may be its own.
+        left: It left, and may have come back: what ends with a nexus must end all the same.
+        present: It is connected.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.left = False
+        self.present = False
+
+
 class _Worker:
     """The thread of one LUN."""
 
@@ -98,6 +116,10 @@ class _Worker:
         self._wake = threading.Condition()
         self._current: _Request | None = None
         self._closing = False
+        self._accepted = 0
+        self._begun = 0
+        self._wishes: dict[Nexus, _Wish] = {}
+        self._unsaid: dict[Nexus, None] = {}
         self._unit: LogicalUnit | None = None
         self._failed: StoreError | None = None
         self._failed_at = 0.0
@@ -106,16 +128,30 @@ class _Worker:
         self.thread.start()
 
     def put(self, request: _Request) -> bool:
-        """Queue a request; False if too many wait already. One without a deadline is always
-        taken: what a door says of a nexus must not be lost.
-        """
+        """Queue a request; False if too many wait already."""
         with self._wake:
-            full = len(self._queue) >= MAX_QUEUED and request.deadline < math.inf
-            if full or self._closing:
+            if len(self._queue) >= MAX_QUEUED or self._closing:
                 return False
             self._queue.append(request)
+            self._accepted += 1
             self._wake.notify()
         return True
+
+    def attend(self, nexus: Nexus) -> None:
+        """Take note that it is connected."""
+        with self._wake:
+            if not self._closing:
+                # Behind a leave, it has its place: a command in between is of the new one.
+                self._wishes.setdefault(nexus, _Wish(self._accepted)).present = True
+                self._wake.notify()
+
+    def leave(self, nexus: Nexus) -> None:
+        """Take note that it is gone."""
+        with self._wake:
+            if not self._closing:
+                wish = self._wishes[nexus] = _Wish(self._accepted)
+                wish.left = True
+                self._wake.notify()
 
     def reap(self, now: float) -> None:
         """Answer what has waited too long."""
@@ -134,17 +170,55 @@ class _Worker:
     def _run(self) -> None:
         while True:
             with self._wake:
-                if not self._queue and not self._closing:
+                if not self._queue and not self._wishes and not self._closing:
                     self._wake.wait(IDLE_TIDY)
-                if not self._queue and self._closing:
+                wishes = self._due()
+                request = None
+                if self._queue and not wishes:
+                    request = self._queue.popleft()
+                    self._begun += 1
+                elif self._closing and not wishes:
                     break
-                self._current = request = self._queue.popleft() if self._queue else None
-            if request is not None and not request.over:
+                self._current = request
+            if request is None:
+                self._fulfil(wishes)
+            elif not request.over:
                 request.finish(self._answer(request))
             self._current = None
             self._tidy()
         if self._unit is not None:
             self._unit.close()
+
+    def _due(self) -> dict[Nexus, _Wish]:
+        """The wishes whose turn it is; no longer pending."""
+        due = {nexus: wish for nexus, wish in self._wishes.items() if wish.after <= self._begun}
+        for nexus in due:
+            del self._wishes[nexus]
+        return due
+
+    def _fulfil(self, wishes: dict[Nexus, _Wish]) -> None:
+        """Tell the LUN who left and who came, or what it could not be told before."""
+        try:
+            for nexus, wish in wishes.items():
+                if wish.left:
+                    self._unsaid.pop(nexus, None)
+                    if self._unit is not None:
+                        self._unit.leave(nexus)
+                if wish.present:
+                    self._unsaid[nexus] = None
+            if self._unsaid:
+                self._say(self._opened())
+        except StoreError as error:
+            log.error("%s: %s", self.name, error)
+        except Exception:
+            log.exception("%s: internal error", self.name)
+
+    def _say(self, unit: LogicalUnit) -> None:
+        """Who is connected, as far as the LUN can be told; the others with the next command."""
+        for nexus in list(self._unsaid):
+            if not unit.attend(nexus):
+                break
+            del self._unsaid[nexus]
 
     def _tidy(self) -> None:
         """Between commands; under load now and then, because pruning must not starve."""
@@ -165,7 +239,9 @@ class _Worker:
 
     def _answer(self, request: _Request) -> Result:
         try:
-            return request.work(request, self._opened())
+            unit = self._opened()
+            self._say(unit)
+            return request.work(request, unit)
         except StoreError as error:
             log.error("%s: %s", self.name, error)
             return failure(error)
@@ -250,21 +326,11 @@ class Units:
 
     def attend(self, lun: str, nexus: Nexus, door: str = "api") -> None:
         """A door says that a nexus is connected; returns at once, done in its turn."""
-
-        def work(_: _Request, unit: LogicalUnit) -> Result:
-            unit.attend(nexus)
-            return Result(Status.GOOD)
-
-        self._submit(lun, door, work, timeout=math.inf)
+        self._worker(lun, door).attend(nexus)
 
     def leave(self, lun: str, nexus: Nexus, door: str = "api") -> None:
         """A door says that a nexus is gone; returns at once, done in its turn."""
-
-        def work(_: _Request, unit: LogicalUnit) -> Result:
-            unit.leave(nexus)
-            return Result(Status.GOOD)
-
-        self._submit(lun, door, work, timeout=math.inf)
+        self._worker(lun, door).leave(nexus)
 
     def find_by_wwid(self, wwids: Iterable[str]) -> str | None:
         """The LUN that one of these device identifiers, or image paths, belongs to.
@@ -297,10 +363,8 @@ class Units:
         lun: str,
         door: str,
         work: Callable[[_Request, LogicalUnit], Result],
-        *,
-        timeout: float | None = None,
     ) -> Future[Result]:
-        request = _Request(work, time.monotonic() + (timeout or self._timeout))
+        request = _Request(work, time.monotonic() + self._timeout)
         if not self._worker(lun, door).put(request):
             request.finish(Result(Status.TASK_SET_FULL))
         return request.future

@@ -18,7 +18,7 @@ import pytest
 from flockpr import delete_lun, device_index
 from flockpr import units as module
 from flockpr.device_index import list_names
-from flockpr.errors import Busy, ConfigError
+from flockpr.errors import Busy, ConfigError, StoreUnavailable
 from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.spc.codes import Status
 from flockpr.store.lockdir import LockDirectory
@@ -379,6 +379,105 @@ def test_attend_and_leave_are_seen_by_other_daemons(root: str, make: Callable[..
         with LogicalUnit.open(f"{root}/disk") as other:
             (entry,) = other.status().to_json()["registrations"]
             assert entry["liveness"] == expected
+
+
+def liveness(root: str) -> str:
+    """Of the only registration of "disk", as another daemon sees it."""
+    with LogicalUnit.open(f"{root}/disk") as other:
+        (entry,) = other.status().to_json()["registrations"]
+        return str(entry["liveness"])
+
+
+@pytest.mark.parametrize(("gone", "expected"), [(False, "alive"), (True, "gone")])
+def test_attend_while_the_lun_cannot_be_opened_is_made_up_for(
+    root: str,
+    make: Callable[..., Units],
+    monkeypatch: pytest.MonkeyPatch,
+    gone: bool,
+    expected: str,
+) -> None:
+    """A guest that only reads would count as gone for as long as it is connected."""
+    with LogicalUnit.open(f"{root}/disk") as unit:
+        assert register(unit, A, 1).status == GOOD
+    monkeypatch.setattr(module, "REOPEN_AFTER", 0.0)
+    identity = Path(root, "disk", "lun.json")
+    text = identity.read_text()
+    identity.write_text("{")
+    units = make()
+    units.attend("disk", A)
+    assert sense_of(units.submit("disk", B, TEST_UNIT_READY).result(LONG)) == LOST
+    if gone:
+        units.leave("disk", A)
+
+    identity.write_text(text)
+
+    assert units.submit("disk", B, TEST_UNIT_READY).result(LONG).status == GOOD
+    assert liveness(root) == expected
+
+
+def test_attend_while_the_state_cannot_be_read_is_made_up_for(
+    root: str, make: Callable[..., Units], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The LUN is open, and its server answers with an error for a moment."""
+    units = make()
+    assert enter(units, A, 1).result(LONG).status == GOOD
+    units.leave("disk", A)
+    assert units.submit("disk", B, TEST_UNIT_READY).result(LONG).status == GOOD
+
+    def broken(_: LockDirectory) -> Any:
+        raise StoreUnavailable("for a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LockDirectory, "head", broken)
+        units.attend("disk", A)
+        assert sense_of(units.submit("disk", B, TEST_UNIT_READY).result(LONG)) == (2, 4, 1)
+    assert liveness(root) == "gone"
+
+    assert units.submit("disk", B, TEST_UNIT_READY).result(LONG).status == GOOD
+    assert liveness(root) == "alive"
+
+
+def test_coming_and_going_at_a_hung_lun_takes_no_memory(
+    root: str, make: Callable[..., Units], server: Hanging
+) -> None:
+    """A supervisor that restarts a guest all night; the last word counts, and so does that
+    it was gone in between: its SPC-2 reservation ends.
+    """
+    units = make()
+    assert units.submit("disk", B, RESERVE_6, report_attentions=False).result(LONG).status == GOOD
+    server.hang_in("stat")
+    hung = units.submit("disk", nexus("other"), INQUIRY)
+    assert server.stuck.wait(LONG)
+    for _ in range(1000):
+        for of in (A, B):
+            units.attend("disk", of)
+            units.leave("disk", of)
+    units.attend("disk", B)
+    worker = units._workers["disk", "api"]
+    assert (len(worker._wishes), len(worker._queue)) == (2, 0)
+
+    server.release()
+    assert hung.result(LONG).status == GOOD
+    answer = units.submit("disk", A, TEST_UNIT_READY, report_attentions=False)
+    assert answer.result(LONG).status == GOOD  # B's reservation would make it a conflict
+
+
+def test_leave_waits_for_the_commands_that_were_before_it(
+    root: str, make: Callable[..., Units], server: Hanging
+) -> None:
+    """Done too early, it would leave a nexus alive that is gone."""
+    units = make()
+    assert units.submit("disk", A, TEST_UNIT_READY).result(LONG).status == GOOD
+    server.hang_in("stat")
+    units.attend("disk", A)
+    futures = [enter(units, A, 1)]
+    assert server.stuck.wait(LONG)
+    units.leave("disk", A)
+
+    server.release()
+    futures.append(units.submit("disk", B, TEST_UNIT_READY))
+    assert [future.result(LONG).status for future in futures] == [GOOD, GOOD]
+    assert liveness(root) == "gone"
 
 
 def test_deleted_lun_is_gone_for_the_daemon_that_serves_it(
