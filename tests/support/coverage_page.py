@@ -36,6 +36,8 @@ order of the tests. A "ruling" is a choice of this project where the standard le
 The same rules are checked a second time by chance: `tests/properties/test_second_model.py`
 runs random commands against the state machine and against an independent model of the tables
 (`tests/support/model2.py`), which have to agree on every status, sense, byte and state.
+`tests/properties/test_state_machine.py` does so with sequences that hypothesis chooses, and
+shrinks to the shortest script when the two differ.
 """
 
 LEFT_OUT: tuple[tuple[str, str, str], ...] = (
