@@ -520,13 +520,13 @@ def test_lun_that_is_lost_is_let_go_and_stays_lost(
     assert units.submit("disk", A, TEST_UNIT_READY).result(LONG).status == GOOD
     assert units.submit("disk", A, RESERVE_6, report_attentions=False).result(LONG).status == GOOD
     assert units.submit("disk", A, RELEASE_6, report_attentions=False).result(LONG).status == GOOD
-    assert descriptors(f"{root}/disk")
+    assert descriptors(root)
     happen(root)
 
     deadline = time.monotonic() + LONG  # the path is looked at now and then, not for each
     while sense_of(units.submit("disk", A, RESERVE_6).result(LONG)) != sense:
         assert time.monotonic() < deadline
-    while descriptors(f"{root}/disk") + descriptors(f"{root}/away"):
+    while descriptors(root):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -537,7 +537,7 @@ def test_lun_that_is_lost_is_let_go_and_stays_lost(
     for _ in range(2):
         assert sense_of(units.submit("disk", A, TEST_UNIT_READY).result(LONG)) == sense
     assert units.submit("disk", A, INQUIRY).result(LONG).status == GOOD  # reference 4.11
-    assert not descriptors(f"{root}/disk")
+    assert not descriptors(root)
 
 
 def test_device_table_that_cannot_be_read_in_time_is_busy(
