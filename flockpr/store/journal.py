@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 20
 """A journal beyond this becomes NAME.old, and the one before that is gone."""
-KEEP_JOURNALS = 32
+KEEP_JOURNALS = 128
 """Journals of this many daemons stay; the longest untouched go first."""
 
 

@@ -28,7 +28,7 @@ from flockpr.store.commits import CommitLog
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import Journal, read_journals
-from flockpr.store.layout import COMMITS, FORMAT, KEEP_COMMITS, SEGMENT
+from flockpr.store.layout import COMMITS, FORMAT, KEEP_COMMITS, REGISTRY, SEGMENT
 from flockpr.store.presence import Presence
 from flockpr.store.syscalls import Syscalls
 
@@ -87,6 +87,7 @@ class LockDirectory(Store):
         self._next_path_check = 0.0
         self._behind: Document | None = None
         self._ordered = False
+        self._warned_of_view = False
         self._fd = self._open_lun()
         try:
             self._check_open()
@@ -376,12 +377,31 @@ class LockDirectory(Store):
             self._sys, self._fd, self.identity, document, daemon=self.daemon, mode=self._mode
         )
 
+    def _check_view(self, shown: int) -> None:
+        """Say so if the view is ahead of the newest commit: it is all that is left of commits
+        that were lost, or replaced by older ones, so it stays for a person to look at.
+        """
+        head = self._commits.head()
+        if shown > head.number and not self._warned_of_view:
+            self._warned_of_view = True
+            log.error(
+                "%s/%s shows transaction %d, but the newest commit is %d: commits were lost or "
+                "restored from a backup; compare, then remove that file to have it made anew",
+                self.path,
+                REGISTRY,
+                shown,
+                head.number,
+            )
+
     def _upkeep(self, document: Document, now: float) -> None:
         if self._presence.lost_locks():
             log.warning("%s: the file server took our locks away; taking them again", self.path)
             self._presence.retake()
-        if (self.published() or 0) < document.number:
+        shown = self.published() or 0
+        if shown < document.number:
             self._publish(document)
+        elif shown > document.number:
+            self._check_view(shown)
         settled = self._settled(now)
         if settled and self._presence.take_tidy():
             try:

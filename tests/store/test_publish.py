@@ -109,6 +109,23 @@ def test_view_that_is_behind_is_published_again(
     assert newcomer.published() == 3
 
 
+def test_view_ahead_of_the_newest_commit_is_kept_and_reported(
+    lun: str, opened: Callable[..., LockDirectory], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be all that is left of commits that were lost: a person is told, once."""
+    store = opened()
+    view = Path(lun, "registry.json")
+    shown = json.loads(view.read_text())
+    view.write_text(json.dumps({**shown, "number": 999}))
+    store.head()
+    with caplog.at_level(logging.ERROR):
+        tidy_now(store)
+        tidy_now(store)
+
+    assert store.published() == 999
+    assert caplog.text.count("shows transaction 999, but the newest commit is 1") == 1
+
+
 def test_view_never_goes_back_by_a_slow_daemon(
     lun: str, opened: Callable[..., LockDirectory]
 ) -> None:
