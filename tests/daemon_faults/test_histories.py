@@ -6,12 +6,14 @@ trail must tell that order, and hardly anything may have been refused where noth
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
 
 from flockpr.core.model import LogicalUnitState
-from tests.support.daemons import Answer, Daemon, Door, audit_trail, chain, committed
+from flockpr.store.layout import LOCKS
+from tests.support.daemons import LUN, Answer, Daemon, Door, audit_trail, chain, committed
 from tests.support.linearizability import NotLinearizable, Operation, check
 from tests.support.traffic_recorder import (
     Client,
@@ -87,6 +89,21 @@ def _judge(directory: str, commands: int, crashes: int, *, network: bool = False
 def test_histories_of_daemons_that_die_are_linearizable(directory: str) -> None:
     """Every answer fits one order, the trail tells it, and 95 % are acknowledged in calm."""
     _judge(directory, 600, 3)
+
+
+def test_histories_without_any_lock_are_linearizable(directory: str) -> None:
+    """Locks are order, not safety: where none can be had, commits collide and nothing is lost."""
+    os.unlink(os.path.join(directory, "root", LUN, LOCKS))
+    _judge(directory, 400, 1)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("turn", range(3))
+def test_long_histories_without_any_lock_are_linearizable(directory: str, turn: int) -> None:
+    """The same, longer."""
+    os.unlink(os.path.join(directory, "root", LUN, LOCKS))
+    _judge(directory, 4000, 10)
 
 
 @pytest.mark.sweep

@@ -32,7 +32,7 @@ _CALL = re.compile(r"(?P<name>\w+)\((?P<text>.*)")
 _RESULT = re.compile(r"(?P<arguments>.*)\)\s+= (?P<result>.*)")
 _FILE = re.compile(r"\d+<(/[^>]*)>")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_UNFINISHED = re.compile(r"\s*<(?:unfinished \.\.\.|detached \.\.\.)>?.*$")
+_UNFINISHED = re.compile(r"\s*<(?:unfinished|detached) \.\.\.>$")
 
 
 @attrs.define
@@ -103,7 +103,7 @@ def parse(lines: Sequence[str]) -> list[Call]:
 
 def _finish(call: Call, text: str, number: int) -> bool:
     match = _RESULT.fullmatch(text)
-    if match is None:
+    if match is None or _UNFINISHED.search(text):
         return False
     call.arguments, call.result, call.left = match["arguments"], match["result"], number
     return True
