@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _REFUSED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMLINK}
 )
-"""Answers to a first LINK that say it was not done."""
+"""Answers to a first LINK that say it was not done, nor will be."""
 
 
 @attrs.frozen
@@ -176,7 +176,7 @@ class CommitLog(Chain):
             except OSError as error:
                 if refusals:
                     log.warning("%s: linking %d: %s", self._path, document.number, error)
-                if error.errno in refusals:
+                if error.errno in refusals and self._was_not_done(base):
                     self._forget()
                     raise files.unavailable(error, "cannot link a commit", self._path) from error
                 if time.monotonic() >= deadline:
@@ -198,6 +198,16 @@ class CommitLog(Chain):
             return identity_of(self._sys.stat(aside, dir_fd=self._fd))
         except OSError:
             return (-1, -1, -1, -1)
+
+    def _was_not_done(self, base: Document) -> bool:
+        """Whether a LINK that was refused had no effect: a file server may link, and then
+        fail to make that durable, which is an answer of ENOSPC or EROFS as well.
+        """
+        try:
+            self._revalidate()
+            return self._is_head(base)
+        except OSError:
+            return False
 
     def _not_known(self, document: Document, why: str) -> OutcomeUnknown:
         return OutcomeUnknown(

@@ -65,8 +65,9 @@ def aside_of(daemon: Daemon) -> FileNode:
     """The document that a daemon has written and not linked yet."""
     directory = daemon.world.disk.directory(COMMITS)
     prefix = layout.ASIDE_PREFIX + daemon.unit._store.daemon
-    (name,) = (name for name in directory.names if name.startswith(prefix))
-    node = daemon.world.disk.nodes[directory.names[name]]
+    names = (name for name in directory.names if name.startswith(prefix))
+    newest = max(names, key=directory.names.__getitem__)  # others are litter
+    node = daemon.world.disk.nodes[directory.names[newest]]
     assert isinstance(node, FileNode)
     return node
 

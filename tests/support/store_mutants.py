@@ -155,9 +155,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "any failure of link taken for a refusal",
         CommitLog,
         "_settle",
-        "if error.errno in refusals:",
+        "if error.errno in refusals and self._was_not_done(base):",
         "if True:",
         (_fault("register", "link", errno.EIO, True), _UNSETTLED),
+    ),
+    Mutant(
+        "a refusal of link believed without a look",
+        CommitLog,
+        "_settle",
+        " and self._was_not_done(base)",
+        "",
+        (_fault("register", "link", errno.ENOSPC, True),),
     ),
     Mutant(
         "stale-cache head: no directory revalidation",
@@ -301,7 +309,7 @@ MUTANTS: tuple[Mutant, ...] = (
         LogicalUnit,
         "_with_free_slot",
         "held is None or self._store.hold(held.slot)",
-        "self._store.hold(held.slot) or True",
+        "held is None or self._store.hold(held.slot) or True",
         (_alternations("spc2"),),
     ),
 )

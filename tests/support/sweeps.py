@@ -155,8 +155,8 @@ def faults_of(
         chosen = ERRNOS if every else (errno.EIO, others[index % len(others)])
         for number in chosen:
             yield index, number, False
-        if call.name in LOSABLE:
-            yield index, errno.EIO, True
+        for number in (errno.EIO, errno.ENOSPC) if call.name in LOSABLE else ():
+            yield index, number, True
 
 
 def stalled(name: str, index: int, *, forgetful: bool = False) -> None:
