@@ -91,9 +91,9 @@ class Chaos:
             case "fail":
                 self.count("fail")
                 self.fail()
-            case "late" if is_commit(call):
+            case "late" if is_commit(call) and (node := aside_of(daemon)) is not None:
                 self.count("late")
-                self.late.append((daemon, aside_of(daemon), call.what))
+                self.late.append((daemon, node, call.what))
                 self.fail((errno.EIO, errno.ETIMEDOUT))  # the client gave up, not the server
             case "land" if self.late:
                 self.count("land")

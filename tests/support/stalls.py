@@ -61,14 +61,21 @@ def instead_of_link(daemon: Daemon, what: Callable[[Call], None]) -> None:
     daemon.client.before = before
 
 
-def aside_of(daemon: Daemon) -> FileNode:
-    """The document that a daemon has written and not linked yet."""
+def aside_of(daemon: Daemon) -> FileNode | None:
+    """The document that a daemon has written and not linked yet; None if it was pruned."""
     directory = daemon.world.disk.directory(COMMITS)
     prefix = layout.ASIDE_PREFIX + daemon.unit._store.daemon
     names = (name for name in directory.names if name.startswith(prefix))
-    newest = max(names, key=directory.names.__getitem__)  # others are litter
-    node = daemon.world.disk.nodes[directory.names[newest]]
-    assert isinstance(node, FileNode)
+    newest = max(names, key=directory.names.__getitem__, default=None)  # others are litter
+    node = None if newest is None else daemon.world.disk.nodes[directory.names[newest]]
+    assert not isinstance(node, DirNode)
+    return node
+
+
+def written(daemon: Daemon) -> FileNode:
+    """The document that a daemon has written and not linked yet, which must be there."""
+    node = aside_of(daemon)
+    assert node is not None
     return node
 
 
@@ -179,7 +186,7 @@ def lost_reply(*, retransmit: bool, foreign: bool, forgetful: bool = True) -> No
         c, reader = world.daemon(), world.daemon()
 
         def lose(call: Call) -> None:
-            node = aside_of(a)
+            node = written(a)
             reader.keys()  # sleeps on A's transaction from here on
             commit_and_prune(b)
             if foreign:
@@ -232,7 +239,7 @@ def forgotten(*, landed: bool) -> None:
         def meanwhile(call: Call) -> None:
             a.client.before = None
             if landed:
-                land(a, aside_of(a), call.what)
+                land(a, written(a), call.what)
             for daemon in others:
                 commit_and_prune(daemon)
             fail(errno.ETIMEDOUT)
@@ -257,7 +264,7 @@ def unsettled(*, lands: str, forgetful: bool = True) -> None:
         late: list[tuple[FileNode, str]] = []
 
         def lose(call: Call) -> None:
-            late[:] = [(aside_of(a), call.what)]
+            late[:] = [(written(a), call.what)]
             fail(errno.ETIMEDOUT)
 
         instead_of_link(a, lose)
