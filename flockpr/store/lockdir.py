@@ -347,7 +347,11 @@ class LockDirectory(Store):
         if not now and clock < self._next_path_check:
             return
         try:
-            fd = files.open_directory(self._sys, self.path)
+            try:
+                fd = files.open_directory(self._sys, self.path)
+            except FileNotFoundError:
+                # Once more: a LUN that is gone is let go of for good.
+                fd = files.open_directory(self._sys, self.path)
         except FileNotFoundError:
             raise LunNotFound("was removed or renamed", self.path) from None
         except OSError as error:

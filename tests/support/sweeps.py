@@ -147,12 +147,16 @@ def faults_of(
 
     Args:
         name: The operation.
-        every: Every errno for each call; else EIO and one other in turn.
+        every: Every errno for each call; else EIO, ENOENT of a name, and one other in turn.
         forgetful: Name caches.
     """
     for index, call in enumerate(calls_of(name, forgetful=forgetful)):
-        others = [number for number in ERRNOS if number != errno.EIO]
-        chosen = ERRNOS if every else (errno.EIO, others[index % len(others)])
+        others = [number for number in ERRNOS if number not in (errno.EIO, errno.ENOENT)]
+        chosen: tuple[int, ...] = (errno.EIO, others[index % len(others)])
+        if call.name in ("open", "stat"):
+            chosen = (*chosen, errno.ENOENT)
+        if every:
+            chosen = ERRNOS
         for number in chosen:
             yield index, number, False
         for number in (errno.EIO, errno.ENOSPC) if call.name in LOSABLE else ():
