@@ -324,6 +324,7 @@ def late_rename() -> None:
     world = World()
     with world.clock.installed():
         a, b = world.daemon(order=False, keep_tidy=True), world.daemon(keep_tidy=True)
+        b.timeout = 10.0  # a daemon that decides by the view never gets anywhere
 
         def meanwhile() -> None:
             assert b.register("b", 2) == GOOD

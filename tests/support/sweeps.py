@@ -111,7 +111,7 @@ OPERATIONS: dict[str, Callable[[bool], Stage]] = {
     "read keys": _make(lambda a, _: a.keys()),
     "read keys of another's commit": _make(lambda a, _: a.keys(), (1, (6, "c", 0, 3))),
     "read keys after pruning": _make(
-        lambda a, _: a.keys(), *(play for n in range(9) for play in _commit_and_prune(n))
+        lambda a, _: a.keys(), *(play for n in range(5) for play in _commit_and_prune(n))
     ),
     "register": _make(lambda a, _: a.register("a", 5)),
     "register against another": _make(_contended),
@@ -124,7 +124,7 @@ OPERATIONS: dict[str, Callable[[bool], Stage]] = {
     "attend": _make(lambda a, _: a.unit.attend(nexus("a"))),
     "power cycle": _make(lambda a, _: a.power_cycle()),
     "publish": _make(lambda a, _: a.tidy(), (0, (6, "a", 0, 9))),
-    "prune": _make(_prune, *((1, (6, "c", 0, 3 + n)) for n in range(6))),
+    "prune": _make(_prune, *((1, (6, "c", 0, 3 + n)) for n in range(4))),
     "status": _make(lambda a, _: a.unit.status().to_json()),
     "history": _make(_history),
     "close": _make(lambda a, _: a.unit.close()),
