@@ -21,10 +21,15 @@ MAX_IDENTITY = 64 << 10
 MAX_LABEL = 255
 HELPER_PORT = 1
 """Relative target port identifier of the helper door, on every host."""
+TARGET_PORT = 2
+"""Relative target port identifier that a portal of the target door has unless it says another."""
+TARGET_PREFIX = "iqn.2026-11.org.flockpr:"
+"""Beginning of the iSCSI names that logical units have unless the configuration gives one."""
 
 _SERIAL = re.compile(r"[ -~]{1,252}")
 _NAA = re.compile(r"naa\.3[0-9a-f]{15}")
 _WWID = re.compile(r"[!-~]{1,512}")
+_NOT_IN_ISCSI_NAMES = re.compile(r"[^a-z0-9.-]")
 
 
 @attrs.frozen
@@ -131,6 +136,16 @@ def new_naa() -> str:
 def new_serial() -> str:
     """A random unit serial number."""
     return str(uuid.uuid4())
+
+
+def target_name(identity: LunIdentity) -> str:
+    """The iSCSI name of the target that carries this LUN, the same from every host.
+
+    RFC 7143 4.2.7.2 has lower case letters, digits, ".", "-" and ":" only, so other characters of
+    the name become "-"; the digits of the NAA identifier keep two LUNs apart all the same.
+    """
+    plain = _NOT_IN_ISCSI_NAMES.sub("-", identity.name.lower())
+    return f"{TARGET_PREFIX}{plain}.{identity.naa.removeprefix('naa.')}"
 
 
 def encode_identity(identity: LunIdentity) -> bytes:

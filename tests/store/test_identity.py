@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flockpr.errors import ConfigError, LunNotFound, NewerFormat, StateUnreadable
+from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store import identity as identities
 from flockpr.store.identity import (
     LunIdentity,
@@ -24,6 +25,7 @@ from flockpr.store.identity import (
     encode_identity,
     new_naa,
     read_identity,
+    target_name,
 )
 from flockpr.store.syscalls import Syscalls
 from tests.support.spc_strategies import QUIET
@@ -225,3 +227,28 @@ def test_naa_is_locally_assigned_and_random() -> None:
 
     assert len(made) == 100
     assert all(len(naa) == 20 and naa.startswith("naa.3") for naa in made)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("disk", "iqn.2026-11.org.flockpr:disk.3000000000000001"),
+        ("A_b+C.d-9", "iqn.2026-11.org.flockpr:a-b-c.d-9.3000000000000001"),
+        ("x" * 64, f"iqn.2026-11.org.flockpr:{'x' * 64}.3000000000000001"),
+    ],
+)
+def test_target_name_is_an_iscsi_name(name: str, expected: str) -> None:
+    """RFC 7143 4.2.7.2: lower case, no character that iSCSI names do not have, 223 bytes."""
+    made = target_name(attrs.evolve(GOOD, name=name))
+
+    assert made == expected
+    assert len(made.encode()) <= 223
+    assert InitiatorPort(made).name == made
+
+
+def test_target_name_differs_for_names_that_look_the_same() -> None:
+    """The digits of the NAA identifier keep "a_b" and "a+b" apart."""
+    one = attrs.evolve(GOOD, name="a_b", naa="naa.3000000000000001")
+    other = attrs.evolve(GOOD, name="a+b", naa="naa.3000000000000002")
+
+    assert target_name(one) != target_name(other)
