@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 
-from flockpr.errors import Busy, LunNotFound, StoreError
+from flockpr.errors import Busy, LunNotFound, StoreError, StoreUnavailable
 from flockpr.store import files
 from flockpr.store.identity import LunIdentity
 from flockpr.store.layout import LUN_NAME
@@ -219,15 +219,15 @@ def list_names(root: str) -> list[str]:
     """Names in a root that a LUN can have.
 
     Raises:
-        LunNotFound: There is no root.
-        StoreError: It cannot be listed.
+        StoreUnavailable: It is missing, or cannot be listed.
+        StoreError: Something else stands in its place.
     """
     try:
         return sorted(name for name in os.listdir(root) if LUN_NAME.fullmatch(name))
     except FileNotFoundError:
-        raise LunNotFound(
-            "this root does not exist", root, "`flockpr lun create` makes it"
-        ) from None
+        # Which disks are on a share that is not mounted is not known, so no disk is without
+        # a LUN because of that.
+        raise StoreUnavailable("this root does not exist", root, "mount the share") from None
     except OSError as error:
         raise files.unavailable(error, "cannot be listed", root) from error
 

@@ -115,6 +115,7 @@ class LogicalUnit:
         self._epochs: dict[Nexus, int | None] = {}
         self._slots: dict[Nexus, int] = {}
         self._lost: StoreError | None = None
+        self._told = ""
 
     @classmethod
     def open(cls, path: str, *, door: str = "api", host: str | None = None) -> LogicalUnit:
@@ -139,11 +140,12 @@ class LogicalUnit:
 
     @property
     def lost(self) -> StoreError | None:
-        """Why a daemon's logical unit is no longer what was opened: deleted, or rolled back.
+        """Why a daemon's logical unit is no longer what was opened: it was deleted, rolled back,
+        or another directory stands in its place.
 
         Every command is answered with that from then on, also when a directory of the same
-        name comes back: only who starts anew may take that for the same disk. None for one
-        that keeps itself tidy.
+        name comes back: only who starts anew may take that for the same disk. A directory
+        that is merely missing is not lost. None for one that keeps itself tidy.
         """
         return self._lost
 
@@ -206,6 +208,7 @@ class LogicalUnit:
             if self._lost is not None:
                 return self._failed(self._lost, nexus, command)
             reply = self._decide(nexus, command, report_attentions, in_time)
+            self._told = ""
             if self._keep_tidy:
                 self._tidy()
             return Result.of(reply)
@@ -349,7 +352,8 @@ class LogicalUnit:
                 state = self._store.head().state
             except StoreError as error:
                 self._note_lost(error)
-                log.warning("%s", error)
+                if str(error) != self._told:  # it is said again before each command
+                    log.warning("%s", error)
                 return False
             if nexus not in self._epochs and not state.overflowed:
                 # Logged in: a power cycle from here on concerns it, before its first command.
@@ -555,7 +559,12 @@ class LogicalUnit:
     def _failed(self, error: StoreError, nexus: Nexus, command: Command) -> Result:
         """Fail closed: what cannot be read is never answered as empty."""
         self._note_lost(error)
-        log.error("%s from %s: %s", action_name(command), nexus_text(nexus), error)
+        # Once, until a command is answered: a guest that is told so asks a hundred times a
+        # second. An unknown outcome is one of that command, and for a person to look into.
+        known = str(error) == self._told and not isinstance(error, OutcomeUnknown)
+        self._told = str(error)
+        level = logging.DEBUG if known else logging.ERROR
+        log.log(level, "%s from %s: %s", action_name(command), nexus_text(nexus), error)
         if isinstance(command, OtherCommand) and command.opcode in _ANSWERED_ALWAYS:
             return Result(Status.GOOD)
         return failure(error)

@@ -123,6 +123,7 @@ class _Worker:
         self._unit: LogicalUnit | None = None
         self._failed: StoreError | None = None
         self._failed_at = 0.0
+        self._told = ""
         self._tidied_at = 0.0
         self.thread = threading.Thread(target=self._run, name=f"lun-{self.name}", daemon=True)
         self.thread.start()
@@ -209,7 +210,7 @@ class _Worker:
             if self._unsaid:
                 self._say(self._opened())
         except StoreError as error:
-            log.error("%s: %s", self.name, error)
+            self._tell(error)
         except Exception:
             log.exception("%s: internal error", self.name)
 
@@ -243,11 +244,17 @@ class _Worker:
             self._say(unit)
             return request.work(request, unit)
         except StoreError as error:
-            log.error("%s: %s", self.name, error)
+            self._tell(error)
             return failure(error)
         except Exception:
             log.exception("%s: internal error", self.name)
             return Result.check(INTERNAL_TARGET_FAILURE)
+
+    def _tell(self, error: StoreError) -> None:
+        """Log why it cannot be opened; once, however often a guest asks."""
+        text = str(error)
+        log.log(logging.DEBUG if text == self._told else logging.ERROR, "%s: %s", self.name, text)
+        self._told = text
 
     def _opened(self) -> LogicalUnit:
         if self._unit is not None:
@@ -260,7 +267,7 @@ class _Worker:
         except StoreError as error:
             self._failed, self._failed_at = error, now
             raise
-        self._failed = None
+        self._failed, self._told = None, ""
         self._unit = LogicalUnit(store, door=self._door, keep_tidy=False)
         return self._unit
 

@@ -14,7 +14,7 @@ import pytest
 from flockpr import delete_lun
 from flockpr import device_index as module
 from flockpr.device_index import DeviceIndex
-from flockpr.errors import Busy, LunNotFound
+from flockpr.errors import Busy, StoreUnavailable
 from flockpr.store.identity import LunIdentity, encode_identity
 from flockpr.store.provision import create_lun, read_identity
 from flockpr.units import Units
@@ -124,7 +124,7 @@ def test_missing_root_is_an_error_and_not_an_empty_table(tmp_path: Path) -> None
     """A mount that is not there is no reason to say that a disk has no LUN."""
     units = Units(str(tmp_path / "nowhere"))
 
-    with pytest.raises(LunNotFound, match="does not exist"):
+    with pytest.raises(StoreUnavailable, match="does not exist"):
         units.find_by_wwid(["naa.600a"])
     units.close()
 

@@ -542,6 +542,43 @@ def test_lun_that_is_lost_is_let_go_and_stays_lost(
     assert not descriptors(root)
 
 
+@pytest.mark.parametrize("what", ["disk", "the root"])
+def test_lun_that_is_missing_is_not_ready_and_comes_back(
+    root: str, make: Callable[..., Units], caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """02/04/01 while its share is away, said once in the log; then on without a restart."""
+    units = make()
+    assert enter(units, A, 1).result(LONG).status == GOOD
+    path = root if what == "the root" else f"{root}/disk"
+    os.rename(path, f"{path}.away")
+
+    deadline = time.monotonic() + LONG
+    while sense_of(units.submit("disk", A, READ_KEYS).result(LONG)) != (2, 4, 1):
+        assert time.monotonic() < deadline
+    for _ in range(5):
+        assert sense_of(enter(units, A, 2).result(LONG)) == (2, 4, 1)
+    assert caplog.text.count("is missing") == 1
+
+    os.rename(f"{path}.away", path)
+    assert units.submit("disk", A, READ_KEYS).result(LONG).data_in[8:] == (1).to_bytes(8, "big")
+    assert enter(units, B, 2).result(LONG).status == GOOD
+
+
+def test_lun_of_a_missing_root_is_not_ready_and_opened_when_it_is_there(
+    root: str, make: Callable[..., Units], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that starts before its share is mounted does not say that there is no LUN."""
+    monkeypatch.setattr(module, "REOPEN_AFTER", 0.0)
+    units = make()
+    os.rename(root, f"{root}.away")
+    assert sense_of(units.submit("disk", A, READ_KEYS).result(LONG)) == (2, 4, 1)
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        units.find_by_wwid(["naa.6"])
+
+    os.rename(f"{root}.away", root)
+    assert units.submit("disk", A, READ_KEYS).result(LONG).status == GOOD
+
+
 def test_device_table_that_cannot_be_read_in_time_is_busy(
     root: str, make: Callable[..., Units], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,12 +186,15 @@ def make_directories(syscalls: Syscalls, path: str) -> None:
 def remove_tree(syscalls: Syscalls, name: str, *, dir_fd: int) -> None:
     """Remove a directory and what is in it, following no symbolic link.
 
+    In the order of the names: of numbered commits the newest goes last, since one without its
+    successor would look like the head to whoever still has the directory open.
+
     Raises:
         OSError: As the system call; what was removed until then is gone.
     """
     fd = open_directory(syscalls, name, dir_fd=dir_fd)
     try:
-        for entry in syscalls.listdir(fd):
+        for entry in sorted(syscalls.listdir(fd)):
             try:
                 syscalls.unlink(entry, dir_fd=fd)
             except (IsADirectoryError, PermissionError):  # the latter is what POSIX says

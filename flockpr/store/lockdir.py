@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -28,7 +29,7 @@ from flockpr.store.commits import CommitLog
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import Journal, read_journals
-from flockpr.store.layout import COMMITS, FORMAT, KEEP_COMMITS, REGISTRY, SEGMENT
+from flockpr.store.layout import COMMITS, FORMAT, IDENTITY, KEEP_COMMITS, REGISTRY, SEGMENT
 from flockpr.store.presence import Presence
 from flockpr.store.syscalls import Syscalls
 
@@ -60,9 +61,9 @@ class LockDirectory(Store):
 
     Raises:
         ConfigError: `host` cannot be written into a document.
-        LunNotFound: There is no such lock directory.
+        LunNotFound: There is no such lock directory in the root.
         StateUnreadable: What is there cannot be read as ours.
-        StoreUnavailable: Input or output failed.
+        StoreUnavailable: Input or output failed, or the root itself is missing.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class LockDirectory(Store):
         self._seen: list[tuple[float, int]] = []
         self._next_upkeep = 0.0
         self._next_path_check = 0.0
+        self._astray = False
         self._behind: Document | None = None
         self._ordered = False
         self._warned_of_view = False
@@ -120,6 +122,10 @@ class LockDirectory(Store):
         try:
             return files.open_directory(self._sys, self.path)
         except FileNotFoundError:
+            # An unmounted share says nothing of the LUNs on it. Where its mount point is left
+            # it cannot be told from a root without this LUN; hence a daemon asks again.
+            if self._device_of_root() is None:
+                raise _missing(self._root()) from None
             raise LunNotFound(
                 "does not exist", self.path, "`flockpr lun list` shows what does"
             ) from None
@@ -157,11 +163,11 @@ class LockDirectory(Store):
         self._check_path()
         try:
             document = self._commits.head()
-        except (StateUnreadable, StoreUnavailable):
-            self._check_path(now=True)  # "was removed" says more than "cannot be read"
+        except (StateLost, StateUnreadable, StoreUnavailable):
+            self._check_path(now=True)  # "was deleted" says more than "cannot be read"
             raise
         if document.snapshot.deleted:
-            raise LunNotFound("was deleted", self.path, "`flockpr lun list` shows what exists")
+            raise _deleted(self.path)
         return document.snapshot
 
     def ensure_durable(self, snapshot: Snapshot) -> None:
@@ -221,7 +227,7 @@ class LockDirectory(Store):
     def tidy(self) -> None:
         """See `Store.tidy`."""
         document = self._commits.known
-        if document is None:
+        if document is None or self._astray:
             return
         now = time.monotonic()
         self._note_seen(now, document.number)
@@ -340,20 +346,22 @@ class LockDirectory(Store):
     def _check_path(self, *, now: bool = False) -> None:
         """Whether the path still leads to this directory, and to its commits: another one put
         in its place (a restored backup, say) may be served by somebody else by now.
+
+        Raises:
+            LunNotFound: It was deleted; it never comes back.
+            StateLost: Another directory stands in its place.
+            StoreUnavailable: It is missing for the moment, or that cannot be told.
         """
         if self._fd < 0:
             raise StoreUnavailable("was closed", self.path)
         clock = time.monotonic()
         if not now and clock < self._next_path_check:
             return
+        self._astray = True  # nothing is tidied in a directory that may be a stranger's
         try:
-            try:
-                fd = files.open_directory(self._sys, self.path)
-            except FileNotFoundError:
-                # Once more: a LUN that is gone is let go of for good.
-                fd = files.open_directory(self._sys, self.path)
+            fd = files.open_directory(self._sys, self.path)
         except FileNotFoundError:
-            raise LunNotFound("was removed or renamed", self.path) from None
+            raise (_deleted if self._was_deleted() else _missing)(self.path) from None
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", self.path) from error
         try:
@@ -365,6 +373,51 @@ class LockDirectory(Store):
         finally:
             files.close_quietly(self._sys, fd)
         self._next_path_check = clock + PATH_CHECK
+        self._astray = False
+
+    def _was_deleted(self) -> bool:
+        """Whether this LUN, whose path leads nowhere, was deleted, and is not merely missing.
+
+        The path alone does not tell: a share that is unmounted, or a directory that somebody
+        moves, comes back. The descriptor still leads to the directory that was opened. What
+        it shows of a deletion, in the order in which `removal` does it: the transaction that
+        deletes; `lun.json` gone, before any commit is; the directory without a name.
+
+        A file server that forgot the directory (ESTALE) has removed it, or does not serve
+        that file system at the moment. The latter takes the root along.
+        """
+        try:
+            if not self._sys.fstat(self._fd).st_nlink:
+                return True
+            if not files.exists(self._sys, IDENTITY, dir_fd=self._fd):
+                return True
+            return self._commits.head().snapshot.deleted
+        except (OSError, StoreUnavailable) as error:
+            stale = error.errno == errno.ESTALE
+            return stale and self._device_of_root() == self._status.st_dev
+        except StoreError:
+            return False
+
+    def _root(self) -> str:
+        return os.path.dirname(self.path.rstrip("/")) or "."
+
+    def _device_of_root(self) -> int | None:
+        """The device of the directory that the path is in now; None where there is none.
+
+        Raises:
+            StoreUnavailable: That cannot be told.
+        """
+        root = self._root()
+        try:
+            fd = self._sys.open(root, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                return self._sys.fstat(fd).st_dev
+            finally:
+                files.close_quietly(self._sys, fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise files.unavailable(error, "cannot be opened", root) from error
 
     @staticmethod
     def _check_same(status: os.stat_result, before: os.stat_result, path: str) -> None:
@@ -425,3 +478,11 @@ class LockDirectory(Store):
         if settled:
             self._seen.insert(0, (now - self._settle, settled + 1))
         return settled
+
+
+def _deleted(path: str) -> LunNotFound:
+    return LunNotFound("was deleted", path, "`flockpr lun list` shows what exists")
+
+
+def _missing(path: str) -> StoreUnavailable:
+    return StoreUnavailable("is missing", path, "mount the share, or put the directory back")

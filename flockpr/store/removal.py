@@ -17,7 +17,7 @@ from flockpr.errors import LunNotFound, StateLost, StoreError
 from flockpr.store import files
 from flockpr.store.identity import LunIdentity
 from flockpr.store.identity import read_identity as read_open_identity
-from flockpr.store.layout import DELETED_PREFIX, NUMBERS
+from flockpr.store.layout import DELETED_PREFIX, IDENTITY, NUMBERS
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import event, open_root, read_identity
 from flockpr.store.syscalls import Syscalls
@@ -121,6 +121,10 @@ def sweep(sys_: Syscalls, root_fd: int) -> None:
             continue
         try:
             if _may_go(sys_, root_fd, name):
+                # First of all: by it, a daemon that has the directory open tells a deletion
+                # from a directory that is merely away, when commits are no longer legible.
+                with contextlib.suppress(FileNotFoundError):
+                    sys_.unlink(f"{name}/{IDENTITY}", dir_fd=root_fd)
                 files.remove_tree(sys_, name, dir_fd=root_fd)
         except FileNotFoundError:
             continue

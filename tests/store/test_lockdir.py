@@ -24,6 +24,7 @@ from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event
+from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
 from tests.support.lun_tools import (
     INTERVENTION,
@@ -316,20 +317,125 @@ def test_commits_directory_replaced_under_an_open_store_is_noticed(
     assert tree(lun) == before
 
 
-@pytest.mark.parametrize("kind", ["removed", "renamed"])
-def test_directory_removed_under_an_open_store_is_no_lun(
-    store: LockDirectory, lun: str, kind: str
+@pytest.mark.parametrize("when", ["head", "commit"])
+def test_directory_that_is_missing_is_not_ready_until_it_is_back(
+    store: LockDirectory, lun: str, when: str
 ) -> None:
-    """05/25/00 rather than a state from a directory that nobody else sees."""
+    """An unmounted share, a directory that somebody moved: nothing of it says "deleted"."""
+    base = store.head()
+    os.rename(lun, f"{lun}.old")
+    before = tree(f"{lun}.old")
+
+    for _ in range(2):
+        look_again(store)
+        with pytest.raises(StoreUnavailable, match="is missing") as caught:
+            store.head() if when == "head" else store.commit(base, base.state, [], served={})
+        store.tidy()
+    assert "mount the share" in caught.value.remedy
+    assert tree(f"{lun}.old") == before
+
+    os.rename(f"{lun}.old", lun)
+    assert store.head() is base
+    assert store.commit(base, base.state, [], served={}) is not None
+
+
+def test_missing_path_of_a_lun_deleted_elsewhere_tells_the_deletion(
+    store: LockDirectory, other: LockDirectory, lun: str
+) -> None:
+    """The tombstone is read through the descriptor, whatever the path leads to."""
     store.head()
-    if kind == "removed":
+    base = other.head()
+    os.rename(lun, f"{lun}.old")
+    look_again(store)
+    with pytest.raises(StoreUnavailable):
+        store.head()
+    os.rename(f"{lun}.old", lun)
+    assert other.commit(base, base.state, [], served={}, deleted=True) is not None
+    os.rename(lun, f"{lun}.old")
+
+    with pytest.raises(LunNotFound, match="was deleted"):
+        store.head()
+
+
+@pytest.mark.parametrize("rest", ["nothing", "no lun.json", "a directory without commits"])
+def test_directory_removed_under_an_open_store_is_no_lun(
+    store: LockDirectory, lun: str, rest: str
+) -> None:
+    """05/25/00: the directory that was opened is gone, or going, and never comes back."""
+    append(store, 3)
+    if rest == "nothing":
         shutil.rmtree(lun)
     else:
         os.rename(lun, f"{lun}.old")
+        os.unlink(f"{lun}.old/lun.json")
+    if rest == "a directory without commits":
+        shutil.rmtree(f"{lun}.old/commits")
 
     look_again(store)
-    with pytest.raises(LunNotFound, match="removed or renamed"):
+    with pytest.raises(LunNotFound, match="was deleted"):
         store.head()
+
+
+class Forgotten(Syscalls):
+    """An NFS client whose server no longer knows the lock directory that is open."""
+
+    def __init__(self, device: int = 0) -> None:
+        self.forgotten = False
+        self.device = device
+
+    def open(self, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+        """ESTALE below an open directory."""
+        if self.forgotten and dir_fd is not None:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return super().open(path, flags, mode, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        """ESTALE."""
+        if self.forgotten:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return super().stat(name, dir_fd=dir_fd)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """ESTALE too; and the root may be what lies under its mount point."""
+        status = super().fstat(fd)
+        if not self.forgotten:
+            return status
+        if not status.st_nlink:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return os.stat_result([*status[:2], self.device or status.st_dev, *status[3:]])
+
+
+@pytest.mark.parametrize("root", ["there", "under a mount point", "missing"])
+def test_directory_that_the_server_forgot_was_deleted_if_the_root_is_there(
+    lun: str, root: str
+) -> None:
+    """ESTALE is all that NFS says of a directory removed by another host, and also of a file
+    system that its server does not serve for the moment.
+    """
+    calls = Forgotten(device=12345 if root == "under a mount point" else 0)
+    store = LockDirectory(lun, syscalls=calls)
+    store.head()
+    shutil.rmtree(os.path.dirname(lun) if root == "missing" else lun)
+    calls.forgotten = True
+
+    look_again(store)
+    expected = LunNotFound if root == "there" else StoreUnavailable
+    with pytest.raises(expected, match="was deleted" if root == "there" else "is missing"):
+        store.head()
+    store.close()
+
+
+@pytest.mark.parametrize("trailing", ["", "/"])
+def test_missing_root_is_not_ready_and_a_missing_lun_is_no_lun(lun: str, trailing: str) -> None:
+    """Of the LUNs of a share that is not mounted nothing can be said."""
+    shutil.rmtree(lun)
+    with pytest.raises(LunNotFound, match="does not exist"):
+        LockDirectory(lun + trailing)
+
+    shutil.rmtree(os.path.dirname(lun))
+    with pytest.raises(StoreUnavailable, match="is missing") as caught:
+        LockDirectory(lun + trailing)
+    assert caught.value.path == os.path.dirname(lun)
 
 
 def test_head_replaced_by_a_document_of_another_history_is_noticed(

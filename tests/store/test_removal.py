@@ -13,10 +13,11 @@ from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store import files, removal
-from flockpr.store.layout import DELETED_PREFIX
+from flockpr.store.layout import COMMIT_NAME, DELETED_PREFIX, IDENTITY
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, list_luns, read_identity
 from flockpr.store.removal import delete_lun
+from flockpr.store.syscalls import Syscalls
 
 NEXUS = Nexus(InitiatorPort("iqn.2026-11.test:a"))
 REGISTER = bytes([0x5F, 6, 0, 0, 0, 0, 0, 0, 24, 0])
@@ -144,6 +145,35 @@ def test_directory_that_cannot_be_removed_yet_goes_with_the_next_deletion(
     delete_lun(root, "other")
 
     assert not [name for name in Path(root).iterdir() if name.name.startswith(DELETED_PREFIX)]
+
+
+def test_deletion_removes_in_an_order_that_daemons_can_read(root: str) -> None:
+    """Whoever has the directory open sees at every moment that it was deleted: the commit that
+    says so goes last, and the name by which it was a LUN first.
+    """
+
+    class Seen(Syscalls):
+        def unlink(self, name: str, *, dir_fd: int) -> None:
+            super().unlink(name, dir_fd=dir_fd)
+            if store.identity.incarnation in name or order:
+                order.append(name.rpartition("/")[2])
+                with pytest.raises(LunNotFound, match="was deleted"):
+                    store.head()
+
+    register(root)
+    order: list[str] = []
+    store = LockDirectory(f"{root}/disk")
+    store.head()
+
+    delete_lun(root, "disk", force=True, syscalls=Seen())
+
+    commits = [name for name in order if COMMIT_NAME.fullmatch(name)]
+    assert order[0] == IDENTITY
+    assert commits == sorted(commits)
+    assert len(commits) == 3
+    with pytest.raises(LunNotFound, match="was deleted"):
+        store.head()
+    store.close()
 
 
 def test_device_or_image_of_another_lun_is_refused(root: str) -> None:

@@ -648,7 +648,7 @@ class Client(Syscalls):
 
 def _status(node: Node) -> os.stat_result:
     size = len(node.data) if isinstance(node, FileNode) else 0
-    links = max(0, node.links) if isinstance(node, FileNode) else 2
+    links = max(0, node.links) if isinstance(node, FileNode) else 0 if node.removed else 2
     seconds = node.mtime_ns // 10**9
     fields = (node.mode, node.number, DEVICE, links, 0, node.gid, size, seconds, seconds, seconds)
     return os.stat_result(fields, {"st_mtime_ns": node.mtime_ns, "st_mtime": float(seconds)})
