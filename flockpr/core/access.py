@@ -18,6 +18,7 @@ import attrs
 
 from flockpr.core.model import LogicalUnitState, Nexus
 from flockpr.core.standing import has_access
+from flockpr.spc.transport_id import InitiatorPort
 
 
 class AccessClass(enum.Enum):
@@ -205,6 +206,17 @@ SPC2_ALLOWED: Final = frozenset(
 
 _VARIABLE_LENGTH = 0x7F
 
+# One command for each set of commands that stand and fall together, by `allowed`'s own answer:
+# always but beside a SPC-2 reservation, reads, writes. What passes everything cannot be lost.
+_SAMPLES: Final = (
+    bytes(6),  # TEST UNIT READY
+    bytes((0x28,)).ljust(10, b"\0"),  # READ(10)
+    bytes((0x2A,)).ljust(10, b"\0"),  # WRITE(10)
+)
+
+_STRANGER: Final = Nexus(InitiatorPort("stranger"), 0)
+"""Stands for everybody whom no state names: there is no target port 0."""
+
 
 def service_action(cdb: bytes) -> int | None:
     """Return the service action field of a CDB, whether its command has one or not.
@@ -255,6 +267,28 @@ def allowed(state: LogicalUnitState, nexus: Nexus, cdb: bytes) -> bool:
     reservation = state.reservation
     exclusive = reservation is None or reservation.type.exclusive_access
     return wanted is AccessClass.READ and not exclusive
+
+
+def narrows(before: LogicalUnitState, after: LogicalUnitState) -> bool:
+    """Tell whether some nexus may send less after a change than before it.
+
+    Such a change must not be acknowledged while a door still lets commands through by the
+    state before. One that only widens needs no such care: who goes by the old state refuses
+    too much, and looks again before it refuses.
+
+    Args:
+        before: The committed state.
+        after: The state that would follow.
+    """
+    if after.reservation is None and after.spc2 is None:
+        return False  # everybody may send everything
+    named = dict.fromkeys((*before.by_nexus, *after.by_nexus, _STRANGER))
+    named.update((s.spc2.holder, None) for s in (before, after) if s.spc2 is not None)
+    return any(
+        allowed(before, nexus, cdb) and not allowed(after, nexus, cdb)
+        for nexus in named
+        for cdb in _SAMPLES
+    )
 
 
 def _allowed_beside_spc2(cdb: bytes) -> bool:
