@@ -30,6 +30,7 @@ from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import Journal, read_journals
 from flockpr.store.layout import COMMITS, FORMAT, IDENTITY, KEEP_COMMITS, REGISTRY, SEGMENT
+from flockpr.store.litter import Litter
 from flockpr.store.presence import Presence
 from flockpr.store.syscalls import Syscalls
 
@@ -114,6 +115,7 @@ class LockDirectory(Store):
             segment=segment,
             keep=keep,
         )
+        self._litter = Litter(self._sys, self._fd)
         self._journal = Journal(self._sys, self._fd, daemon=self.daemon, host=self.host, mode=mode)
         if serves:
             self._presence.announce()
@@ -465,6 +467,7 @@ class LockDirectory(Store):
                 self._archive.tidy(document.number, settled=settled)
             finally:
                 self._presence.leave_tidy()
+        self._litter.sweep(now)
 
     def _note_seen(self, now: float, number: int) -> None:
         if not self._seen or (number > self._seen[-1][1] and now - self._seen[-1][0] >= 1.0):
