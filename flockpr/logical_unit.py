@@ -431,9 +431,6 @@ class LogicalUnit:
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            fault = self._store.lock_fault()
-            if fault is not None:  # it needs no locks, but whoever is there should mend them
-                log.warning("%s", fault)
             while True:
                 base = self._store.head()
                 in_time = _until(deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from flockpr.cli.common import (
@@ -13,6 +14,7 @@ from flockpr.cli.common import (
     emit_json,
     error_document,
     find_root,
+    note,
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
@@ -112,6 +114,7 @@ def _create(args: argparse.Namespace) -> int:
     from flockpr.store.provision import create_lun
 
     root = find_root(args)
+    missing = not os.path.lexists(root)
     identity = create_lun(
         root,
         args.name,
@@ -120,6 +123,13 @@ def _create(args: argparse.Namespace) -> int:
         wwids=tuple(args.wwid),
         serial=args.serial,
     )
+    if missing:
+        # Under a mount point that is not mounted it would be on this host alone.
+        print(
+            f"flockpr lun create: {printable(root)} did not exist and was made; if it belongs on "
+            "a share, mount that first and create the logical unit there",
+            file=sys.stderr,
+        )
     if args.json:
         emit_json({"root": root, "lun": identity_document(identity)})
     else:
@@ -180,6 +190,9 @@ def _power_cycle(args: argparse.Namespace) -> int:
     root = find_root(args)
     name = read_identity(root, args.name).name
     with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+        fault = unit.lock_fault()
+        if fault is not None:  # it needs no locks, but whoever is there should mend them
+            note("lun power-cycle", fault, "done all the same")
         unit.power_cycle()
         left = len(unit.status().to_json()["registrations"])
     emit([f"power-cycled {name}: {left} registrations were kept (APTPL)"])

@@ -26,6 +26,7 @@ def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_lun_create_makes_what_the_options_say(root: str, capsys: Capture) -> None:
     """Image, identifiers and serial are kept; the rest is generated."""
+    os.mkdir(root)
     argv = ["lun", "create", "disk", "--image", "a/b.raw", "--serial", "S1"]
 
     assert main([*argv, "--wwid", "naa.6001", "--wwid", "t10.x"]) == 0
@@ -37,6 +38,15 @@ def test_lun_create_makes_what_the_options_say(root: str, capsys: Capture) -> No
     assert printed.out.startswith(f"created disk in {root}\n")
     assert identity.naa in printed.out
     assert printed.err == ""
+
+
+def test_lun_create_says_so_when_it_makes_the_root(root: str, capsys: Capture) -> None:
+    """It may be a mount point whose share is not there yet."""
+    for name, expected in (("one", True), ("two", False)):
+        assert main(["lun", "create", name]) == 0
+        printed = capsys.readouterr()
+        assert (f"lun create: {root} did not exist and was made" in printed.err) is expected
+        assert printed.out.startswith(f"created {name} in {root}\n")
 
 
 def test_lun_create_json_is_the_identity(root: str, capsys: Capture) -> None:

@@ -154,8 +154,8 @@ def test_power_cycle_without_a_lock_file_says_so(root: str) -> None:
 
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"{locks}: cannot be opened: ")
-    assert "(copy the one of another LUN here" in line
+    assert line.startswith(f"flockpr lun power-cycle: {locks}: cannot be opened: ")
+    assert "done all the same (remedy: copy the one of another LUN here" in line
 
 
 def test_status_empty_root_says_so(root: str, capsys: Capture) -> None:
