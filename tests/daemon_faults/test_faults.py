@@ -90,6 +90,28 @@ def test_commit_whose_system_call_fails_in_every_way_keeps_its_promise(
     _sweep(directory, scenario, len(ERRORS))
 
 
+@pytest.mark.parametrize("scenario", ["local", "network"])
+def test_name_that_is_missing_for_a_moment_gives_nothing_up(directory: str, scenario: str) -> None:
+    """ENOENT for a file or directory that is there, the lock directory's own path included:
+    that command is refused, and the next ones work. Numbered commits are left out, because a
+    file system that denies those denies somebody's acknowledged commit.
+    """
+    network, behind = SCENARIOS[scenario]
+    with Rig(directory, network=network, behind=behind) as rig:
+        rig.attempt()
+        names = [point for point in rig.baseline() if point.name in ("openat", "newfstatat")]
+        points = [point for point in names if "COMMIT" not in point.shape]
+        path = os.path.join(directory, "root", LUN)
+        assert [point for point in points if f'"{path}"' in point.shape], names
+        answers = set()
+        for point in points:
+            answers.add(_short(rig.aim(point, "error=ENOENT").answer))
+            rig.recover()
+    assert BECOMING in answers
+    assert answers <= {Status.GOOD, Status.BUSY, BECOMING, UNKNOWN}
+    chain(directory)
+
+
 PASSING: dict[str, tuple[str, tuple[object, ...], object]] = {
     # inject=, what a command that changes something may be answered, what a READ KEYS may be.
     "no descriptors": ("openat:error=EMFILE", (BECOMING,), Status.GOOD),
