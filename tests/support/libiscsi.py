@@ -10,7 +10,7 @@ import enum
 import functools
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -18,6 +18,7 @@ from tests.support.peers import require
 
 TOOL = "iscsi-test-cu"
 RUN_SECONDS = 300
+_EVERYTHING = "ALL"  # the tool's name for all its families at once
 
 _SUITE = re.compile(r"^Suite: (\S+)$", re.MULTILINE)
 _TEST = re.compile(r"^  Test: (\S+) \.\.\.", re.MULTILINE)
@@ -130,8 +131,7 @@ def run(
     """Run tests of the tool against a logical unit, all data of which they may destroy.
 
     Args:
-        tests: Names, each ``FAMILY``, ``FAMILY.SUITE`` or ``FAMILY.SUITE.TEST``, in which ``*``
-            stands for anything.
+        tests: Names, each ``Suite`` or ``Suite.Test``, with the wildcards of the shell.
         urls: ``iscsi://`` URLs of the unit: one, or two paths to it.
         verbose: Have it print every command. Also what it skips only then.
         sanitize: Allow SANITIZE, which destroys all data at once.
@@ -141,7 +141,8 @@ def run(
     """
     tool = require(TOOL)[TOOL]
     options = ["--dataloss", *(["-V"] if verbose else []), *(["-S"] if sanitize else [])]
-    command = [tool, *options, "-t", ",".join(tests), *urls]
+    chosen = ",".join(f"{_EVERYTHING}.{test}" for test in tests)
+    command = [tool, *options, "-t", chosen, *urls]
     try:
         done = subprocess.run(
             command,
@@ -160,17 +161,9 @@ def run(
 
 
 @functools.cache
-def catalogue() -> Mapping[str, tuple[str, ...]]:
-    """Suites of the tool's families SCSI and iSCSI, and the names of the tests in each.
-
-    Returns:
-        ``FAMILY.SUITE`` to names of tests.
-    """
+def catalogue() -> tuple[str, ...]:
+    """Names of all tests of the tool, each ``Suite.Test``."""
     tool = require(TOOL)[TOOL]
     listed = subprocess.run([tool, "--list"], capture_output=True, text=True, timeout=60)
-    suites: dict[str, list[str]] = {}
-    for line in (listed.stdout + listed.stderr).split():
-        family, *rest = line.split(".")
-        if family in ("SCSI", "iSCSI") and len(rest) == 2:
-            suites.setdefault(f"{family}.{rest[0]}", []).append(rest[1])
-    return {suite: tuple(tests) for suite, tests in suites.items()}
+    names = (line.partition(".") for line in (listed.stdout + listed.stderr).split())
+    return tuple(name for family, _, name in names if family == _EVERYTHING and "." in name)

@@ -16,7 +16,11 @@ from tests.vm.machine import Completed, Machine, Running
 
 CONFLICT = 24
 """Exit status of sg_persist for RESERVATION CONFLICT (sg3_utils(8))."""
-WRITE_EXCLUSIVE_REGISTRANTS_ONLY = 5
+WRITE_EXCLUSIVE, WRITE_EXCLUSIVE_REGISTRANTS_ONLY = 1, 5
+_TYPE_NAMES = {
+    WRITE_EXCLUSIVE: "Write Exclusive",
+    WRITE_EXCLUSIVE_REGISTRANTS_ONLY: "Write Exclusive, registrants only",
+}
 
 MODULES = ("virtio_pci", "virtio_console", "virtio_scsi", "sd_mod", "sg")
 _DISK_BYTES = 32 << 20
@@ -44,10 +48,12 @@ class Guest:
     Args:
         machine: The machine.
         key: The reservation key that it uses.
+        type: The type of its reservations.
     """
 
     machine: Machine
     key: int
+    type: int = WRITE_EXCLUSIVE_REGISTRANTS_ONLY
 
     def start(self, options: str) -> Running:
         """Start sg_persist, without the INQUIRY that it would send first."""
@@ -62,22 +68,26 @@ class Guest:
         return self.out(f"--register --param-sark={self.key:#x}")
 
     def reserve(self) -> Completed:
-        """Reserve for write exclusive, registrants only."""
+        """Reserve."""
         return self.out(self.reserving)
 
     @property
     def reserving(self) -> str:
         """The options of `reserve`."""
-        return f"--reserve --param-rk={self.key:#x} {_TYPE}"
+        return f"--reserve --param-rk={self.key:#x} {self._type}"
+
+    @property
+    def _type(self) -> str:
+        return f"--prout-type={self.type}"
 
     def release(self) -> Completed:
         """Release that reservation."""
-        return self.out(f"--release --param-rk={self.key:#x} {_TYPE}")
+        return self.out(f"--release --param-rk={self.key:#x} {self._type}")
 
     def preempt(self, victim: Guest) -> Completed:
         """Take the reservation over and remove the victim's registration."""
         keys = f"--param-rk={self.key:#x} --param-sark={victim.key:#x}"
-        return self.out(f"--preempt {keys} {_TYPE}")
+        return self.out(f"--preempt {keys} {self._type}")
 
     def read(self, option: str) -> str:
         """Output of a PERSISTENT RESERVE IN that must succeed."""
@@ -97,7 +107,7 @@ class Guest:
         key = re.search(r"Key=(0x[0-9a-f]+)", text)
         if key is None:
             return None
-        assert "Write Exclusive, registrants only" in text, text
+        assert text.rstrip().endswith(f"type: {_TYPE_NAMES[self.type]}"), text
         return int(key[1], 16)
 
     def full_status(self) -> set[Registrant]:
@@ -110,9 +120,6 @@ class Guest:
         (manager,) = self.machine.qmp("query-pr-managers")
         assert manager["id"] == "helper"
         return bool(manager["connected"])
-
-
-_TYPE = f"--prout-type={WRITE_EXCLUSIVE_REGISTRANTS_ONLY}"
 
 
 def _registrant(entry: str) -> Registrant:

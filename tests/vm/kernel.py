@@ -1,7 +1,7 @@
 """Debian packages that the emulated machines need: fetched once, never installed.
 
-A guest needs a kernel with its modules, and the machines of the NFS run need NFS tools, on
-hosts that have neither. apt downloads the packages, this module takes them apart into a cache
+A guest needs a kernel with its modules, and some machines need NFS or iSCSI tools, on hosts
+that have neither. apt downloads the packages, this module takes them apart into a cache
 folder (``$FLOCKPR_VM_CACHE``, else ``~/.cache/flockpr-tests``) that parallel test processes
 share. What is in the cache is complete or absent: it is built aside and renamed into place.
 """
@@ -34,7 +34,7 @@ _XZ_MAGIC = b"\xfd7zXZ\0"
 _MODULE_FILES = re.compile(
     r"/kernel/(arch/x86/crypto|block|crypto|lib|drivers/virtio|net/(9p|core|dns_resolver|sunrpc)"
     r"|fs/(9p|ext4|fscache|jbd2|lockd|mbcache|netfs|nfs|nfsd|nfs_common|overlayfs)"
-    r"|drivers/(block|char|net|scsi)/(net_failover|scsi|sd_mod|sg|virtio))"
+    r"|drivers/(block|char|net|scsi)/(iscsi_tcp|libiscsi|net_failover|scsi|sd_mod|sg|virtio))"
 )
 """Where the modules of this rig live; the rest of the 400 MB package is not unpacked."""
 
@@ -219,12 +219,12 @@ def _missing(packages: Sequence[str]) -> list[str]:
     return sorted({*packages, *re.findall(r"^Inst (\S+)", plan, re.MULTILINE)})
 
 
-def _unpack_packages(folder: Path, packages: Sequence[str]) -> None:
+def _unpack_packages(folder: Path, packages: Sequence[str], alone: Sequence[str]) -> None:
     for directory in ("bin", "sbin", "lib", "lib64"):
         (folder / "usr" / directory).mkdir(parents=True, exist_ok=True)
         # The merged layout: else /sbin/mount.nfs of a package would hide the host's /sbin.
         (folder / directory).symlink_to(f"usr/{directory}")
-    for package in _missing(packages):
+    for package in [*_missing(packages), *alone]:
         with _files_of(package) as files:
             subprocess.run(
                 ["tar", "-C", str(folder), "--keep-directory-symlink", "-xf", "-"],
@@ -233,7 +233,7 @@ def _unpack_packages(folder: Path, packages: Sequence[str]) -> None:
             )
 
 
-def package_tree(name: str, packages: Sequence[str]) -> Path:
+def package_tree(name: str, packages: Sequence[str], alone: Sequence[str] = ()) -> Path:
     """Folder with the files of packages that this host lacks, laid out as below ``/``.
 
     Their maintainer scripts are not run: users and configuration are the caller's to make.
@@ -241,5 +241,6 @@ def package_tree(name: str, packages: Sequence[str]) -> Path:
     Args:
         name: Name of the folder in the cache.
         packages: Names of Debian packages; what they need comes along.
+        alone: Those of which one part is wanted that can do without what the others need.
     """
-    return _once(name, lambda draft: _unpack_packages(draft, packages))
+    return _once(name, lambda draft: _unpack_packages(draft, packages, alone))

@@ -25,7 +25,7 @@ from tests.vm import scenario
 from tests.vm.guests import boot_guests
 from tests.vm.initiator import Initiator
 from tests.vm.machine import Machine
-from tests.vm.share import FLOCKPR, LEASE_SECONDS, ROOT, HostDaemon, Lab, boot_lab
+from tests.vm.share import FLOCKPR, LEASE_SECONDS, MOUNT_POINT, ROOT, HostDaemon, Lab, boot_lab
 
 # Not `peer`: that is what CI selects.
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(3600)]
@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.sweep, pytest.mark.timeout(3600)]
 LUN = "disk"
 ALICE, BOB = "iqn.2026-01.test:alice", "iqn.2026-01.test:bob"
 OUTCOME_UNKNOWN = (0x0B, 0x08, 0x01)
+NOT_READY, NO_LUN = (0x02, 0x04, 0x01), (0x05, 0x25, 0x00)
 
 
 @define
@@ -133,6 +134,46 @@ def test_nfs_host_powered_off_is_seen_gone_and_preempted(
     done = bob.insist(OutAction.PREEMPT, own=bob.key, other=alice.key)
     assert done.status == Status.GOOD, done
     assert bob.keys().keys == (bob.key,)
+
+
+def test_nfs_share_that_is_away_comes_back_and_a_deleted_lun_does_not(
+    pair: Pair, initiators: tuple[Initiator, Initiator]
+) -> None:
+    """A share unmounted for a moment is NOT READY; a LUN deleted by another host is 05/25/00,
+    whatever the descriptors of the daemons say of it, and stays so under a new LUN of its name.
+    """
+    alice, bob = initiators
+    here, there = (host.machine for host in pair.lab.hosts)
+    source = here.check(f"sed -n 's, {MOUNT_POINT} .*,,p' /proc/mounts").strip()
+    here.check(f"umount -l {MOUNT_POINT}")
+    assert _sense_until(alice, NOT_READY) == NOT_READY
+    assert bob.keys().keys == (alice.key, bob.key)
+    here.check(f"mount -t nfs -o vers=4.2,hard {source} {MOUNT_POINT}")
+    assert alice.keys() == bob.keys()
+    assert _registering(alice).status == Status.GOOD
+
+    there.check(f"{FLOCKPR} lun delete {LUN} --force --root {ROOT}")
+    for initiator in (alice, bob):
+        assert _sense_until(initiator, NO_LUN) == NO_LUN
+    there.check(f"{FLOCKPR} lun create {LUN} --root {ROOT}")
+    for initiator in (alice, bob, alice, bob):
+        assert _registering(initiator).sense_code == NO_LUN
+
+
+def _registering(initiator: Initiator) -> HelperReply:
+    return initiator.insist(OutAction.REGISTER_AND_IGNORE_EXISTING_KEY, other=initiator.key)
+
+
+def _sense_until(initiator: Initiator, wanted: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """What the initiator is told in the end; GOOD is never among it, for what is not there."""
+    deadline = time.monotonic() + 120
+    while True:
+        reply = _registering(initiator)
+        assert reply.status == Status.CHECK_CONDITION, reply
+        if reply.sense_code == wanted or time.monotonic() > deadline:
+            return reply.sense_code
+        assert reply.sense_code == NOT_READY, reply
+        time.sleep(1)
 
 
 @define
