@@ -45,6 +45,7 @@ class DeviceIndex:
         self._read_at = -1.0
         self._refreshing: Future[None] | None = None
         self._claims: dict[str, frozenset[str]] = {}
+        self._former: dict[str, frozenset[str]] = {}
         self._readers: set[str] = set()
         self._late: set[str] = set()
         self._complaints: dict[str, str] = {}
@@ -66,6 +67,7 @@ class DeviceIndex:
             known = self._look_up(wanted)
         if known is None:
             self._check_all_read()
+            known = self._look_up_former(wanted)
         return known
 
     def table(self) -> dict[str, str]:
@@ -83,6 +85,22 @@ class DeviceIndex:
     def _look_up(self, wanted: list[str]) -> str | None:
         table = self._table
         return next((table[claim] for claim in wanted if claim in table), None)
+
+    def _look_up_former(self, wanted: list[str]) -> str | None:
+        """Whose it was, while nobody claims it. That LUN's worker tells whether it was deleted,
+        or is only missing: on a share that is not mounted, all are.
+        """
+        with self._lock:
+            claimed = frozenset[str]().union(*self._claims.values())
+            return next(
+                (
+                    name
+                    for claim in wanted
+                    for name, claims in self._former.items()
+                    if claim in claims and claim not in claimed
+                ),
+                None,
+            )
 
     def _check_all_read(self) -> None:
         """Saying "no such LUN" would be a lie if it may be the one that has not answered."""
@@ -183,9 +201,14 @@ class DeviceIndex:
             return
         self._complaints.pop(name, None)
         if claims is None:
-            self._claims.pop(name, None)
+            self._forget(name)
         else:
             self._claims[name] = claims
+            self._former.pop(name, None)
+
+    def _forget(self, name: str) -> None:
+        if name in self._claims:
+            self._former[name] = self._claims.pop(name)
 
     def _note_late(self, name: str) -> None:
         if name not in self._late:
@@ -194,7 +217,7 @@ class DeviceIndex:
 
     def _forget_all_but(self, names: list[str]) -> None:
         for name in (self._claims.keys() | self._complaints.keys() | self._late) - set(names):
-            self._claims.pop(name, None)
+            self._forget(name)
             self._complaints.pop(name, None)
             self._late.discard(name)
 

@@ -214,15 +214,48 @@ def test_known_identifier_is_answered_at_once_while_others_are_read(
     assert server.asked.count("hung") == 2
 
 
-def test_lun_that_is_deleted_loses_its_claims(tmp_path: Path) -> None:
-    """Its identifier may be another LUN's from then on."""
+def test_lun_that_is_deleted_loses_its_claims_to_who_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its identifier may be another LUN's from then on; until then its worker says what became
+    of it.
+    """
+    monkeypatch.setattr(module, "INDEX_FRESH", -1.0)
     index = DeviceIndex(str(tmp_path), LONG)
     create_lun(str(tmp_path), "old", wwids=["naa.60a"])
     assert index.table()["naa.60a"] == "old"
-    delete_lun(str(tmp_path), "old")
-    create_lun(str(tmp_path), "new", wwids=["naa.60a"])
 
-    assert index.table()["naa.60a"] == "new"
+    delete_lun(str(tmp_path), "old")
+    assert "naa.60a" not in index.table()
+    assert index.find(["naa.60a"]) == "old"
+    assert index.find(["naa.60b"]) is None
+
+    create_lun(str(tmp_path), "new", wwids=["naa.60a"])
+    assert index.find(["naa.60a"]) == "new"
+    claim(tmp_path, "newer", "naa.60a")
+    assert index.find(["naa.60a"]) is None
+    create_lun(str(tmp_path), "old", wwids=["naa.60b"])
+    assert index.find(["naa.60b"]) == "old"
+
+
+def test_lun_that_is_missing_is_still_found_by_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the bare mount point of its share a disk has not lost its LUN: NOT READY, and on
+    when it is mounted again.
+    """
+    monkeypatch.setattr(module, "INDEX_FRESH", -1.0)
+    create_lun(str(tmp_path), "disk", wwids=["naa.60a"])
+    index = DeviceIndex(str(tmp_path), LONG)
+    assert index.find(["naa.60a"]) == "disk"
+    for where in (tmp_path / "disk", tmp_path):
+        where.rename(f"{where}.away")
+        where.mkdir()
+        assert index.find(["naa.60a"]) == "disk"
+        where.rmdir()
+        Path(f"{where}.away").rename(where)
+
+    assert index.table()["naa.60a"] == "disk"
 
 
 def test_complaints_are_logged_when_they_change(
