@@ -13,20 +13,21 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable, StoreError
-from flockpr.store import files, publish
+from flockpr.store import claims, files, images, publish
 from flockpr.store.base import Applied, Snapshot
 from flockpr.store.clock import utc_now
 from flockpr.store.document import Document, encode
 from flockpr.store.identity import (
+    HELPER_PORT,
+    TARGET_PORT,
     LunIdentity,
     check_identity,
-    check_image,
     check_lun_name,
     check_serial,
     check_wwid,
@@ -49,7 +50,6 @@ from flockpr.store.layout import (
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.syscalls import Syscalls
 
-MAX_LUNS = 16384
 MAX_GID = (1 << 32) - 2
 """The one above means "leave as it is" to chown."""
 _STAMP = b"flockpr lock file, format 1: lock bytes at 2^62 and up; these bytes are a hint\n"
@@ -73,18 +73,29 @@ def create_lun(
     wwids: Sequence[str] = (),
     serial: str | None = None,
     lun: int | None = None,
+    size: int | None = None,
+    fill: Callable[[int], None] | None = None,
+    target_ports: Sequence[int] = (),
     syscalls: Syscalls | None = None,
 ) -> LunIdentity:
-    """Create a logical unit; the root too, if only it is missing.
+    """Create a logical unit, with `size` its image as well; the root too, if only it is missing.
+
+    A crash leaves no LUN, at the worst an image that is nobody's.
 
     Args:
         root: The root directory.
         name: Of the LUN; becomes the name of its directory.
         group: Group that may use it besides the owner (name or number).
-        image: Backing image, relative to the root.
+        image: Backing image, relative to the root. Without `size` it need not be there yet;
+            with `size` it is made, or is there and has that size. None with `size`:
+            images/NAME.img, which must not be there.
         wwids: Identifiers of devices that are this LUN.
         serial: Unit serial number; random if not given.
         lun: Logical unit number; the lowest free one if not given.
+        size: Bytes of the image, a multiple of 512.
+        fill: Called with a descriptor of the new image before there is a LUN.
+        target_ports: Relative target port identifiers beside the helper door's and, for a LUN
+            with an image, that of the first portal.
         syscalls: Where the calls go.
 
     Raises:
@@ -95,32 +106,69 @@ def create_lun(
     sys_ = syscalls or Syscalls()
     check_lun_name(name)
     gid = _group(group)
+    wanted = None if size is None else _wanted(name, image, size, fill)
+    if image is not None:
+        image = images.normal_image(image)
+    elif wanted is not None:
+        image = wanted.path
     identity = LunIdentity(
         name=name,
         incarnation=secrets.token_hex(16),
         naa=new_naa(),
         serial=new_serial() if serial is None else check_serial(serial),
-        lun=MAX_LUNS - 1 if lun is None else lun,  # the longest, until one is claimed
+        lun=claims.MAX_LUNS - 1 if lun is None else lun,  # the longest, until one is claimed
         created=utc_now(),
         wwids=tuple(check_wwid(wwid) for wwid in wwids),
-        image=None if image is None else check_image(image),
+        image=image,
+        target_ports=_ports(target_ports, with_image=image is not None),
     )
     check_identity(identity)
     root_fd = open_root(sys_, root, gid, create=True)
     try:
-        _check_claims(root, identity, sys_)
-        number = _claim_number(sys_, root_fd, root, identity, wanted=lun, gid=gid)
+        if image is not None:
+            images.check_place(sys_, root_fd, root, image, name)
+        _check_claims(sys_, root_fd, root, identity)
+        number = claims.claim_number(
+            sys_,
+            root_fd,
+            root,
+            identity,
+            wanted=lun,
+            mode=_mode(gid),
+            made=lambda fd: _share(sys_, fd, gid),
+        )
         identity = attrs.evolve(identity, lun=number)
+        made = False
         try:
+            # The image first: a LUN without its image could not be served, and an image
+            # without a LUN harms nobody.
+            made = wanted is not None and images.provide(sys_, root_fd, root, wanted, gid)
             _build(sys_, root_fd, root, identity, gid)
+            _check_claims(
+                sys_, root_fd, root, identity
+            )  # of two that came at once, neither saw the other
         except BaseException:
-            _withdraw(sys_, root_fd, root, identity)
+            _withdraw(sys_, root_fd, root, identity, image=made)
             raise
     except OSError as error:
         raise files.unavailable(error, f"cannot create the LUN {name}", root) from error
     finally:
         files.close_quietly(sys_, root_fd)
     return identity
+
+
+def _wanted(
+    name: str, image: str | None, size: int, fill: Callable[[int], None] | None
+) -> images.Wanted:
+    path = images.default_image(name) if image is None else images.normal_image(image)
+    size = images.check_size(size)
+    return images.Wanted(path=path, size=size, named=image is not None, fill=fill)
+
+
+def _ports(extra: Sequence[int], *, with_image: bool) -> tuple[int, ...]:
+    """The helper door's, the first portal's where there is something to serve, and the rest."""
+    first = (HELPER_PORT, TARGET_PORT) if with_image else (HELPER_PORT,)
+    return tuple(dict.fromkeys((*first, *extra)))
 
 
 def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing]:
@@ -275,58 +323,10 @@ def _share(sys_: Syscalls, fd: int, gid: int | None) -> None:
     sys_.fchmod(fd, 0o700 if gid is None else 0o2770)
 
 
-def _check_claims(root: str, identity: LunIdentity, sys_: Syscalls) -> None:
-    """A device or an image of two LUNs would be neither's, and its guests without one."""
-    wanted = {wwid.lower() for wwid in identity.wwids}
-    for listing in list_luns(root, syscalls=sys_):
-        other = listing.identity
-        if other is None or other.name == identity.name:
-            continue
-        common = wanted & {wwid.lower() for wwid in (other.naa, *other.wwids)}
-        if identity.image is not None and identity.image == other.image:
-            common.add(identity.image)
-        if common:
-            raise LunExists(
-                f"{min(common)} belongs to the LUN {other.name}", root, "one disk is one LUN"
-            )
-
-
-def _claim_number(
-    sys_: Syscalls,
-    root_fd: int,
-    root: str,
-    identity: LunIdentity,
-    *,
-    wanted: int | None,
-    gid: int | None,
-) -> int:
-    """Take a number by creating `.numbers/N`, which only one can do."""
-    created = True
-    try:
-        sys_.mkdir(NUMBERS, 0o700, dir_fd=root_fd)
-    except FileExistsError:
-        created = False
-    fd = files.open_directory(sys_, NUMBERS, dir_fd=root_fd)
-    claim = f"{identity.incarnation} {identity.name}\n".encode()
-    try:
-        if created:
-            _share(sys_, fd, gid)
-        for number in range(MAX_LUNS) if wanted is None else [wanted]:
-            try:
-                files.write_new(sys_, str(number), claim, dir_fd=fd, mode=_mode(gid))
-            except FileExistsError:
-                continue
-            try:
-                sys_.fsync(fd)
-            except BaseException:
-                files.discard(sys_, str(number), dir_fd=fd)
-                raise
-            return number
-    finally:
-        files.close_quietly(sys_, fd)
-    if wanted is not None:
-        raise LunExists(f"number {wanted} is taken", root, "choose another one")
-    raise LunExists(f"all {MAX_LUNS} numbers are taken", root, "delete a LUN")
+def _check_claims(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity) -> None:
+    if identity.wwids or identity.image is not None:
+        found = (listing.identity for listing in list_luns(root, syscalls=sys_))
+        claims.check_claims(sys_, root_fd, root, identity, filter(None, found))
 
 
 def _mode(gid: int | None) -> int:
@@ -354,11 +354,14 @@ def _scratch(identity: LunIdentity) -> str:
     return f"{NEW_PREFIX}{identity.incarnation}"
 
 
-def _withdraw(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity) -> None:
-    """Remove what `_build` left behind when it failed: nothing, all or any part.
+def _withdraw(
+    sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity, *, image: bool
+) -> None:
+    """Remove what `_build` left behind when it failed: nothing, all or any part; and the image,
+    if it was made for this LUN.
 
-    The number becomes free only if all the rest is gone; two LUNs of one number are worse
-    than a number lost.
+    The image goes and the number becomes free only if all the rest is gone: a LUN without its
+    image, or two LUNs of one number, are worse than a file or a number lost.
     """
     scratch = _scratch(identity)
     with contextlib.suppress(OSError):
@@ -368,6 +371,8 @@ def _withdraw(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity) ->
                 sys_.rename(identity.name, scratch, source_fd=root_fd, target_fd=root_fd)
         with contextlib.suppress(FileNotFoundError):
             files.remove_tree(sys_, scratch, dir_fd=root_fd)
+        if image and identity.image is not None:
+            sys_.unlink(identity.image, dir_fd=root_fd)
         sys_.unlink(f"{NUMBERS}/{identity.lun}", dir_fd=root_fd)
 
 

@@ -8,10 +8,12 @@ translation, no policy.
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import struct
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
+_FICLONE = 0x40049409
 
 COHERENT = frozenset(
     {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "ramfs", "zfs", "bcachefs", "overlay"}
@@ -38,9 +40,33 @@ class Syscalls:
         """The system call pread."""
         return os.pread(fd, size, offset)
 
+    def pread_into(self, fd: int, buffer: mmap.mmap, offset: int) -> int:
+        """The system call preadv with one buffer, which O_DIRECT wants aligned."""
+        return os.preadv(fd, [buffer], offset)
+
     def write(self, fd: int, data: bytes) -> int:
         """The system call write."""
         return os.write(fd, data)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        """The system call pwrite."""
+        return os.pwrite(fd, data, offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """The system call ftruncate."""
+        os.ftruncate(fd, size)
+
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        """The system call lseek."""
+        return os.lseek(fd, offset, whence)
+
+    def copy_range(self, source: int, target: int, length: int, offset: int) -> int:
+        """The system call copy_file_range, to the same offset."""
+        return os.copy_file_range(source, target, length, offset, offset)
+
+    def clone(self, source: int, target: int) -> None:
+        """FICLONE of linux/fs.h: `target` shares all blocks of `source`."""
+        fcntl.ioctl(target, _FICLONE, source)
 
     def fsync(self, fd: int) -> None:
         """The system call fsync."""
