@@ -32,9 +32,11 @@ FLOCKPR = f"env PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m flock
 
 _BRIDGE = Path(__file__).parent / "guest" / "bridge.py"
 _PACKAGES = ("nfs-kernel-server", "nfs-common")
+TREE_MODULES = ("9p", "9pnet_virtio", "overlay")
+"""What `tree_arguments` takes in the machine."""
 _MODULES = (
     *("virtio_pci", "virtio_console", "virtio_net", "virtio_blk"),
-    *("9p", "9pnet_virtio", "overlay"),
+    *TREE_MODULES,
     *("crc32c_generic", "ext4", "nfsv4", "nfsd"),
 )
 _DISK_BYTES = 256 << 20
@@ -165,6 +167,22 @@ class Lab:
         self.hub.mend(self.hosts[number].station)
 
 
+def tree_arguments(packages: Path) -> list[str]:
+    """QEMU's arguments for a machine whose root is this host's own, and more packages.
+
+    Args:
+        packages: The folder with these.
+    """
+    common = "security_model=none,readonly=on,multidevs=remap"
+    # fmt: off
+    return [
+        "-virtfs", f"local,path=/,mount_tag=host,{common}",
+        "-virtfs", f"local,path={packages},mount_tag=packages,{common}",
+        "-device", "virtio-rng-pci",
+    ]
+    # fmt: on
+
+
 @define
 class _Builder:
     """Boots machines of one kind on one segment."""
@@ -182,14 +200,7 @@ class _Builder:
         """A machine that was started and is not waited for."""
         self._count += 1
         station = self.hub.join(self._count)
-        common = "security_model=none,readonly=on,multidevs=remap"
-        # fmt: off
-        trees = [
-            "-virtfs", f"local,path=/,mount_tag=host,{common}",
-            "-virtfs", f"local,path={self.packages},mount_tag=packages,{common}",
-            "-device", "virtio-rng-pci",
-        ]
-        # fmt: on
+        trees = tree_arguments(self.packages)
         card = station.arguments(self.hub.path)
         machine = Machine(
             name,
