@@ -22,6 +22,7 @@ REGISTRY: Final = "registry.json"
 
 # ROOT/
 NUMBERS: Final = ".numbers"
+DOORBELL: Final = ".doorbell"
 NEW_PREFIX: Final = ".new-"
 DELETED_PREFIX: Final = ".deleted-"
 
@@ -45,6 +46,20 @@ SLOT: Final = LOCK_BASE + 0x10000
 """Exclusive, at SLOT + n, by the daemon that serves the registrant with slot n."""
 GATE: Final = LOCK_BASE + 0x100000
 """From here on kept free for the gate between reservations and reads and writes."""
+HOST: Final = LOCK_BASE + (1 << 40)
+"""Shared, at HOST + h, by each target of the host with hash h that serves the LUN."""
+HOSTS: Final = 1 << 40
+"""So many hashes of hosts there are."""
+
+# Of ROOT/.doorbell
+KNOCK: Final = LOCK_BASE + 0x0
+"""Exclusive, at KNOCK + the LUN's number, by a command that waits for the permit, and has it."""
+
+# Of the image
+PERMIT: Final = LOCK_BASE + 0x1
+"""Shared, by each target while it reads and writes; exclusive, by a command that takes access
+away; always on the description that reads, writes or proves.
+"""
 
 MAX_DOCUMENT: Final = 16 << 20
 """Larger documents are not ours: the largest state is about a megabyte."""

@@ -24,9 +24,10 @@ from tests.support.states import rich_document
 
 PAGE = docs.read("docs/format.md")
 WORDS = " ".join(PAGE.split())
-RANGES = {"ORDER", "TIDY", "READS_FORMAT", "SLOT", "GATE"}
+RANGES = {"ORDER", "TIDY", "READS_FORMAT", "SLOT", "GATE", "HOST"}
+ELSEWHERE = {"PERMIT", "KNOCK"}
 NAMES = {"IDENTITY", "LOCKS", "COMMITS", "AUDIT", "JOURNAL", "REGISTRY", "ASIDE_PREFIX"}
-ROOT_NAMES = {"NUMBERS", "NEW_PREFIX", "DELETED_PREFIX"}
+ROOT_NAMES = {"NUMBERS", "DOORBELL", "NEW_PREFIX", "DELETED_PREFIX"}
 
 
 def tables(heading: str) -> list[dict[str, list[str]]]:
@@ -57,11 +58,14 @@ def test_names_in_the_page_are_the_code() -> None:
 def test_offsets_in_the_page_are_the_code() -> None:
     """Every byte range, its constant and its number."""
     (table,) = tables("## Byte ranges of `locks`")
+    elsewhere = docs.rows(docs.section(PAGE, "## Byte ranges of the image and the doorbell"))
 
     found = {cells[0].strip("`"): int(offset, 16) for offset, cells in table.items()}
     assert found == {name: getattr(layout, name) for name in RANGES}
+    found = {cells[2].strip("`"): int(cells[1].strip("`"), 16) for cells in elsewhere}
+    assert found == {name: getattr(layout, name) for name in ELSEWHERE}
     beyond = {name for name in constants(int) if getattr(layout, name) >= layout.LOCK_BASE}
-    assert beyond == RANGES | {"LOCK_BASE"}
+    assert beyond == RANGES | ELSEWHERE | {"LOCK_BASE"}
     assert layout.LOCK_BASE == 1 << 62
     assert "The base is 2^62" in WORDS
 
@@ -70,7 +74,10 @@ def test_offsets_do_not_overlap() -> None:
     """Slots end before the gate, formats before the slots."""
     assert layout.ORDER < layout.TIDY < layout.READS_FORMAT
     assert layout.READS_FORMAT + layout.FORMAT < layout.SLOT
-    assert layout.SLOT + 65536 <= layout.GATE
+    assert layout.SLOT + 65536 <= layout.GATE < layout.HOST
+    assert layout.HOST + layout.HOSTS < (1 << 63)
+    assert layout.HOSTS == 1 << 40
+    assert "modulo 2^40" in WORDS
 
 
 def test_numbers_in_the_page_are_the_code() -> None:
@@ -214,4 +221,5 @@ def test_files_of_a_lock_directory_are_in_the_page(tmp_path: Path) -> None:
 
     inside, root = tables("## Names")
     assert set(os.listdir(tmp_path / "disk")) == {n for n in inside if not n.endswith("-")}
-    assert set(os.listdir(tmp_path)) == {"disk", *(n for n in root if not n.endswith("-"))}
+    expected = {"disk", *(n for n in root if not n.endswith("-"))}
+    assert set(os.listdir(tmp_path)) == expected - {layout.DOORBELL}  # made when first rung

@@ -1,0 +1,29 @@
+"""The gate between reservations and reads and writes.
+
+A target that serves an image does each read and write under its *permit*: a shared lock of
+one byte on the very open file description that the reads and writes go through. A command
+that takes access away from somebody takes that byte exclusively, once all reads and writes
+in flight have ended; decides under it; commits; proves that it was never lost; and only then
+answers. Who takes its permit again reads the state again first.
+
+`Permit` is the side of the target, `Gate` the side of the command, `Doorbell` how the one
+hears of the other, `HostClaim` keeps the targets of two hosts apart.
+"""
+
+from __future__ import annotations
+
+from flockpr.gate.doorbell import Doorbell
+from flockpr.gate.hosts import HostClaim
+from flockpr.gate.image import ImageFile, open_image
+from flockpr.gate.narrowing import Gate, Held
+from flockpr.gate.permit import Permit
+
+__all__ = [
+    "Doorbell",
+    "Gate",
+    "Held",
+    "HostClaim",
+    "ImageFile",
+    "Permit",
+    "open_image",
+]

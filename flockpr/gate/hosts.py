@@ -1,0 +1,127 @@
+"""Two hosts' targets do not serve one LUN at once.
+
+Each target holds a byte that stands for its host, shared; those of one host hold the same
+one. Whether another host's is held is found out by taking all the others exclusively for a
+moment: asking would be answered wrongly by NFSv3 servers and under NFSv4 delegations.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import random
+import socket
+import time
+
+from flockpr.errors import Busy, LunNotFound, StoreError
+from flockpr.store import files
+from flockpr.store.layout import HOST, HOSTS, LOCKS
+from flockpr.store.syscalls import Syscalls
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def host_number(host: str | None = None) -> int:
+    """The number of this host: another one after each boot, since the one before is gone, and
+    for each host name, since a machine that was copied has the other's boot id for a while.
+
+    Args:
+        host: Name of the host; the system's by default.
+    """
+    try:
+        with open(BOOT_ID, encoding="ascii") as file:
+            boot = file.read().strip()
+    except OSError:
+        boot = ""
+    text = f"{boot} {host or socket.gethostname()}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") % HOSTS
+
+
+class HostClaim:
+    """That the targets of this host, and no others, serve a LUN.
+
+    Args:
+        path: ROOT/<lun>.
+        host: Name of the host; the system's by default.
+        syscalls: Where the calls go.
+    """
+
+    def __init__(
+        self, path: str, *, host: str | None = None, syscalls: Syscalls | None = None
+    ) -> None:
+        self.path = path
+        self._sys = syscalls or Syscalls()
+        self._number = host_number(host)
+        self._fd = -1
+
+    def take(self, patience: float = 2.0) -> None:
+        """Claim the LUN for this host; another target of this host may have done so too.
+
+        Args:
+            patience: Seconds; two who look at the same moment see each other, and try again.
+
+        Raises:
+            Busy: A target of another host serves it.
+            StoreError: The lock file cannot be opened or locked.
+        """
+        deadline = time.monotonic() + patience
+        while not self._try():
+            if time.monotonic() >= deadline:
+                raise Busy(
+                    "another host's target serves this LUN",
+                    self.path,
+                    "stop that one first; `flockpr status` shows hosts",
+                )
+            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not secrecy
+
+    def close(self) -> None:
+        """Serve it no more."""
+        if self._fd >= 0:
+            files.close_quietly(self._sys, self._fd)
+            self._fd = -1
+
+    def _try(self) -> bool:
+        """Hold our byte, and have all others for a moment."""
+        if self._fd < 0:
+            self._fd = self._open()
+        if not self._take(self._fd, fcntl.F_RDLCK, HOST + self._number, 1):
+            return False  # another host's target is looking
+        above = self._number + 1
+        # A range that touches ours would be merged with it on the same description.
+        looking = self._open()
+        try:
+            free = self._take(looking, fcntl.F_WRLCK, HOST, self._number) and self._take(
+                looking, fcntl.F_WRLCK, HOST + above, HOSTS - above
+            )
+        finally:
+            files.close_quietly(self._sys, looking)
+        if not free:
+            self.close()
+        return free
+
+    def _take(self, fd: int, kind: int, start: int, length: int) -> bool:
+        if not length:  # would be all up to the end of the file
+            return True
+        try:
+            self._sys.set_lock(fd, kind, start, length)
+        except BlockingIOError:
+            return False
+        except PermissionError:  # EACCES is the other word for it
+            return False
+        except OSError as error:
+            self.close()
+            raise self._unavailable(error) from error
+        return True
+
+    def _open(self) -> int:
+        path = os.path.join(self.path, LOCKS)
+        try:
+            return self._sys.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise LunNotFound("has no lock file", self.path) from error
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: OSError) -> StoreError:
+        return files.unavailable(error, "cannot be locked", os.path.join(self.path, LOCKS))

@@ -1,0 +1,418 @@
+"""A target's permit to read and write one image by the state that it has read.
+
+::
+
+    IDLE --enter--> TAKING --locked--> READING --state re-read--> OPEN <--> reads and writes
+     ^                                    |                        |
+     |                                    | somebody narrows       | somebody narrows, or lost
+     +------------- RELEASING <-----------+------ all have left ---+-- DRAINING
+
+The permit is taken by whoever wants to enter first, and given back by whoever leaves last, so
+it has no thread of its own and an idle LUN holds nothing. No system call is made with the lock
+of the object held: one that hangs holds up whoever made it, and nobody who only waits.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from flockpr.errors import StoreError, StoreUnavailable
+from flockpr.gate import local
+from flockpr.gate.doorbell import Doorbell
+from flockpr.gate.image import ImageFile, open_image
+from flockpr.gate.watch import watch_of
+from flockpr.store import files
+from flockpr.store.layout import PERMIT
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+SYSCALLS = Syscalls()
+"""The real ones, shared by all permits of the process."""
+
+
+class _State(enum.Enum):
+    IDLE = "not held; whoever enters takes it"
+    TAKING = "somebody is taking it"
+    READING = "held, and the state is being read again"
+    OPEN = "held, and whoever enters may"
+    DRAINING = "held until all have left, and nobody enters"
+    RELEASING = "being given back"
+    CLOSED = "over"
+
+
+class Permit:
+    """The permit of one process for one LUN; thread-safe.
+
+    A read or write is one `enter`, the system calls on `fd`, one `leave`. Between them nothing
+    may be waited for that another command has to do: a command that takes access away waits
+    for all who entered.
+
+    Args:
+        root: The root directory.
+        number: Logical unit number.
+        image: Path of the image, relative to the root.
+        on_open: Called with a deadline each time the permit was taken, before anybody enters:
+            reads the state again. Whatever it raises keeps everybody out.
+        on_descriptor: Called with each new descriptor of the image, before the permit is
+            taken on it. Whatever it raises keeps everybody out.
+        syscalls: Where the calls go.
+
+    Attributes:
+        fault: Why nobody gets in, beyond that a command which narrows access is under way.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        number: int,
+        image: str,
+        *,
+        on_open: Callable[[float], None],
+        on_descriptor: Callable[[int], None] | None = None,
+        syscalls: Syscalls | None = None,
+    ) -> None:
+        self.number = number
+        self.path = os.path.join(root, image)
+        self.fault: StoreError | None = None
+        self._root = root
+        self._sys = syscalls or SYSCALLS
+        self._on_open = on_open
+        self._on_descriptor = on_descriptor
+        self._watch = watch_of(root, self._sys)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._state = _State.IDLE
+        self._image: ImageFile | None = None
+        self._inside = 0
+        self._turn = 0
+        self._bars: set[object] = set()
+        self._knocked = False
+        self._lost = False
+        self._ending = False
+        self._attending = 0
+        self._resting = False
+
+    # ------------------------------------------------------------------ the descriptor
+
+    @property
+    def fd(self) -> int:
+        """The descriptor to read and write through, between `enter` and `leave`; else it may
+        be closed and be another file's at any moment. -1 while there is none.
+        """
+        image = self._image
+        return -1 if image is None else image.fd
+
+    @property
+    def direct(self) -> bool:
+        """Whether it is O_DIRECT, so that lengths, offsets and buffers must be aligned."""
+        image = self._image
+        return image is not None and image.direct
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody who wants it exclusively has to wait for this one."""
+        return self._state in (_State.READING, _State.OPEN, _State.DRAINING, _State.RELEASING)
+
+    def open(self) -> None:
+        """Open the image already now, without the permit.
+
+        Raises:
+            StoreError: It cannot be opened read-write.
+        """
+        with self._lock:
+            if self._state is not _State.IDLE or self._image is not None:
+                return
+            self._state = _State.TAKING
+        try:
+            self._open_image()
+        except OSError as error:
+            raise files.unavailable(error, "cannot be used", self.path) from error
+        finally:
+            self._settle()
+
+    # ------------------------------------------------------------------ reads and writes
+
+    def enter(self, deadline: float) -> bool:
+        """Begin a read or write.
+
+        Args:
+            deadline: When to give up, by `time.monotonic`.
+
+        Returns:
+            Whether it may be done. If not, `fault` says why, or else a command that narrows
+            access took too long.
+        """
+        with self._lock:
+            if self._state is _State.OPEN:
+                self._inside += 1
+                return True
+        return self._enter_slowly(deadline)
+
+    def leave(self) -> None:
+        """End a read or write."""
+        with self._lock:
+            self._inside -= 1
+            release = self._begin_release()
+        if release:
+            self._release_aside()
+
+    def lost(self) -> bool:
+        """A read or write failed in a way that a lost permit fails (EIO, ESTALE, ENOLCK); to be
+        asked by whoever has entered.
+
+        Returns:
+            Whether the permit has to be taken for lost. Then nobody enters until all have left;
+            the descriptor is closed, because nothing else makes the server forget, and the
+            next to enter opens and takes anew. False: the image itself is at fault.
+        """
+        image = self._image
+        if image is not None and image.direct and image.honoured():
+            return False
+        log.error("%s: the permit was lost; it is taken again", self.path)
+        with self._lock:
+            self._lost = True
+            if self._state is _State.OPEN:
+                self._state = _State.DRAINING
+        return True
+
+    def attend(self) -> None:
+        """A session is attached."""
+        with self._lock:
+            self._attending += 1
+            self._resting = False
+
+    def rest(self) -> None:
+        """A session is detached. After the last one the permit is given back, so that no
+        command anywhere has to wait for a target that nobody uses.
+        """
+        with self._lock:
+            self._attending -= 1
+            self._resting = self._attending <= 0
+            release = self._begin_release()
+        if release:
+            self._release_aside()
+
+    def close(self) -> None:
+        """Let nobody enter any more, and give back permit and descriptor after the last left."""
+        with self._lock:
+            self._ending = True
+            if self._state is _State.OPEN:
+                self._state = _State.DRAINING
+            release = self._begin_release()
+            idle = self._state is _State.IDLE
+            if idle:
+                self._state = _State.RELEASING
+        if release or idle:
+            self._release()
+
+    # ------------------------------------------------------------------ whoever narrows
+
+    def bar(self, who: object) -> None:
+        """Let nobody enter until `admit(who)`; returns at once."""
+        with self._lock:
+            self._bars.add(who)
+            if self._state is _State.OPEN:
+                self._state = _State.DRAINING
+
+    def yielded(self, deadline: float) -> bool:
+        """Wait until the permit, which is barred, is not held.
+
+        Returns:
+            False if it still is at the deadline, because a read or write takes so long.
+        """
+        while True:
+            with self._lock:
+                release = self._begin_release()
+                if not release:
+                    if not self.held:
+                        return True  # or about to be given back, by a thread that took it late
+                    if not self._wait(deadline):
+                        return False
+            if release:
+                self._release()
+                return True
+
+    def admit(self, who: object) -> None:
+        """`who` needs it no more."""
+        with self._lock:
+            self._bars.discard(who)
+            self._reopen()
+
+    def knock(self, heard: bool) -> None:
+        """The watch heard somebody who wants it exclusively, or nobody (any more)."""
+        with self._lock:
+            self._knocked = heard
+            if heard and self._state is _State.OPEN:
+                self._state = _State.DRAINING
+            elif not heard:
+                self._reopen()
+            release = self._begin_release()
+        if release:
+            self._release_aside()
+
+    # ------------------------------------------------------------------ taking it
+
+    def _enter_slowly(self, deadline: float) -> bool:
+        while True:
+            with self._lock:
+                if self._ending:
+                    self.fault = StoreUnavailable("is not served any more", self.path)
+                    return False
+                if self._state is _State.OPEN:
+                    self._inside += 1
+                    return True
+                if self._state is not _State.IDLE or self._bars:
+                    if not self._wait(deadline):
+                        self.fault = None
+                        return False
+                    continue
+                self._state = _State.TAKING
+                self._turn += 1
+                turn = self._turn
+            if not self._take(turn, deadline):
+                return False
+
+    def _take(self, turn: int, deadline: float) -> bool:
+        """Take it and read the state again; False where this thread has to give up."""
+        try:
+            if not self._lock_shared(deadline):
+                self._settle()
+                self.fault = None
+                return time.monotonic() < deadline
+            self._watch.add(self)
+            self._on_open(deadline)
+        except StoreError as error:
+            self._fail(error, turn)
+            return False
+        except OSError as error:
+            self._fail(files.unavailable(error, "cannot be used", self.path), turn)
+            return False
+        except Exception as error:
+            log.exception("%s: the state cannot be read again", self.path)
+            what = f"the state cannot be read again: {error}"
+            self._fail(StoreUnavailable(what, self.path), turn)
+            return False
+        with self._lock:
+            if self._state is _State.READING and self._turn == turn:
+                self._state = _State.OPEN
+                self.fault = None
+                self._changed.notify_all()
+        return True
+
+    def _lock_shared(self, deadline: float) -> bool:
+        """Wait until nobody knocks and the byte can be had; False at the deadline, or where
+        somebody in this process narrows access.
+        """
+        self._open_image()
+        assert self._image is not None
+        with Doorbell(self._root, self._sys) as bell:
+            while True:
+                # Without this question a stream of targets that come and go would keep whoever
+                # wants the byte exclusively waiting for ever: locks have no queue.
+                if not bell.heard(self.number) and self._image.lock(fcntl.F_RDLCK, PERMIT):
+                    with self._lock:
+                        if not self._bars and not self._ending:
+                            self._state = _State.READING
+                            self._knocked = False
+                            return True
+                    self._image.unlock(PERMIT)
+                    return False
+                if self._bars or self._ending or time.monotonic() >= deadline:
+                    return False
+                time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy
+
+    def _open_image(self) -> None:
+        """Have the image open, and the one that the path leads to now."""
+        if self._image is not None and not self._image.current():
+            log.warning("%s: another file stands in the image's place", self.path)
+            self._drop_image()
+        if self._image is not None:
+            return
+        image = open_image(self.path, self._sys)
+        try:
+            if self._on_descriptor is not None:
+                self._on_descriptor(image.fd)
+        except BaseException:
+            image.close()
+            raise
+        self._image = image
+        local.register(image.key, self)
+
+    def _fail(self, error: StoreError, turn: int) -> None:
+        """Nobody enters for this reason; the next to try tries anew."""
+        self.fault = error
+        with self._lock:
+            ours = self._turn == turn and self._state in (_State.TAKING, _State.READING)
+            if ours:
+                self._state = _State.RELEASING
+        if ours:
+            self._release()
+
+    # ------------------------------------------------------------------ giving it back
+
+    def _begin_release(self) -> bool:
+        """Whether the caller, who holds the lock, has to give it back now."""
+        unwanted = self._state is _State.DRAINING or (self._state is _State.OPEN and self._resting)
+        # While the state is being read again nothing is under way that would have to end.
+        barred = self._bars or self._knocked or self._ending
+        unwanted = unwanted or bool(self._state is _State.READING and barred)
+        if self._inside or not unwanted:
+            return False
+        self._state = _State.RELEASING
+        return True
+
+    def _release_aside(self) -> None:
+        """Give it back without holding up whoever noticed: the file server may hang."""
+        try:
+            threading.Thread(target=self._release, name="permit", daemon=True).start()
+        except RuntimeError:  # no more threads
+            self._release()
+
+    def _release(self) -> None:
+        """Give the byte back; with the descriptor, where that is the only way."""
+        if self._image is not None:
+            try:
+                self._image.unlock(PERMIT)
+            except OSError as error:
+                log.warning("%s: cannot unlock: %s", self.path, error)
+                self._lost = True
+        self._settle()
+
+    def _settle(self) -> None:
+        """It is not held: whoever enters takes it, or it is over."""
+        while True:
+            if self._lost or self._ending:
+                self._drop_image()
+            with self._lock:
+                if self._ending and self._image is not None:
+                    continue  # asked to end just now
+                self._lost = False
+                self._state = _State.CLOSED if self._ending else _State.IDLE
+                self._changed.notify_all()
+                return
+
+    def _drop_image(self) -> None:
+        image, self._image = self._image, None
+        if image is not None:
+            local.withdraw(image.key, self)
+            image.close()
+
+    def _reopen(self) -> None:
+        """Whoever wanted it does no more, and it was held all the time: nothing to read again."""
+        barred = self._bars or self._knocked or self._lost or self._ending
+        if self._state is _State.DRAINING and not barred:
+            self._state = _State.OPEN
+        self._changed.notify_all()
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait for a change; False at the deadline."""
+        left = deadline - time.monotonic()
+        return left > 0 and self._changed.wait(left)

@@ -1,0 +1,131 @@
+"""One thread per root that listens at the doorbell, for all permits of the process.
+
+It listens only while a permit is held, so a target with nobody logged in costs nothing, and
+a hundred LUNs cost as much as one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Protocol
+
+from flockpr.errors import StoreError
+from flockpr.gate.doorbell import Doorbell
+from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.02
+"""Seconds between two questions; part of how long a PREEMPT takes."""
+RECHECK = 1.0
+"""Seconds between two looks whether it is still the same doorbell."""
+LINGER = 5.0
+"""Seconds that the thread waits for work before it ends."""
+
+
+class Listener(Protocol):
+    """What the watch asks of a permit."""
+
+    number: int
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody who knocks would have to wait for it."""
+
+    def knock(self, heard: bool) -> None:
+        """Somebody knocks, or nobody (any more); returns at once."""
+
+
+class Watch:
+    """The listening thread of one root; thread-safe.
+
+    Args:
+        root: The root directory.
+        syscalls: Where the calls go.
+    """
+
+    def __init__(self, root: str, syscalls: Syscalls) -> None:
+        self._root = root
+        self._sys = syscalls
+        self._changed = threading.Condition()
+        self._permits: list[Listener] = []
+        self._running = False
+        self._bell: Doorbell | None = None
+        self._checked = 0.0
+        self._told = ""
+
+    def add(self, permit: Listener) -> None:
+        """Tell this permit of knocks, for as long as it is held."""
+        with self._changed:
+            if permit not in self._permits:
+                self._permits.append(permit)
+            if not self._running:
+                self._running = True
+                name = f"doorbell-{os.path.basename(self._root)}"
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (permits := self._held()) is not None:
+            time.sleep(INTERVAL)
+            try:
+                self._ask(permits)
+                self._told = ""
+            except StoreError as error:
+                self._drop()
+                if str(error) != self._told:
+                    self._told = str(error)
+                    log.error("a command that waits for a permit cannot be heard: %s", error)
+            except Exception:
+                log.exception("%s: internal error", self._root)
+        self._drop()
+
+    def _held(self) -> list[Listener] | None:
+        """The permits that are held; waits for one, and gives up after a while."""
+        with self._changed:
+            self._permits = [permit for permit in self._permits if permit.held]
+            if not self._permits:
+                self._drop()
+                self._changed.wait(LINGER)
+                if not self._permits:
+                    self._running = False
+                    return None
+            return list(self._permits)
+
+    def _ask(self, permits: list[Listener]) -> None:
+        """One question for all of them, and more only if somebody knocks."""
+        bell = self._listening()
+        numbers = [permit.number for permit in permits]
+        anybody = bell.heard(min(numbers), max(numbers))
+        for permit in permits:
+            permit.knock(anybody and bell.heard(permit.number))
+
+    def _listening(self) -> Doorbell:
+        now = time.monotonic()
+        if self._bell is not None and now - self._checked >= RECHECK:
+            self._checked = now
+            if not self._bell.current():
+                self._drop()
+        if self._bell is None:
+            self._checked = now
+            self._bell = Doorbell(self._root, self._sys)
+        return self._bell
+
+    def _drop(self) -> None:
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+
+_lock = threading.Lock()
+_watches: dict[tuple[str, Syscalls], Watch] = {}
+
+
+def watch_of(root: str, syscalls: Syscalls) -> Watch:
+    """The watch of a root in this process."""
+    key = (os.path.realpath(root), syscalls)
+    with _lock:
+        return _watches.setdefault(key, Watch(root, syscalls))
