@@ -1,4 +1,4 @@
-"""`flockpr lun`: create, list, show, delete and power-cycle logical units."""
+"""`flockpr lun`: create, list, show, grow, clone, delete and power-cycle logical units."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flockpr.cli.common import (
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.lun_view import HEADINGS, Viewer, lines, row
 from flockpr.cli.text import printable, table
 from flockpr.errors import StoreError
 
@@ -28,13 +29,22 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     """Describe the verb and its own verbs."""
-    parser = verbs.add_parser("lun", help="create, list, show, delete, power-cycle logical units")
+    parser = verbs.add_parser("lun", help="create, list, show, grow, clone, delete, power-cycle")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    create = actions.add_parser("create", help="make the lock directory of a new logical unit")
+    create = actions.add_parser(
+        "create", help="make a new logical unit: its lock directory, and with --size its image"
+    )
     create.add_argument("name", metavar="NAME")
     create.add_argument("--group", help="share the directory with this group (default: nobody)")
-    create.add_argument("--image", metavar="FILE", help="backing image, relative to the root")
+    create.add_argument("--size", metavar="SIZE", help="make an image of this size, such as 10G")
+    create.add_argument(
+        "--image",
+        metavar="FILE",
+        help="the image, relative to the root: as it is, or made by --size (default with --size: "
+        "images/NAME.img)",
+    )
+    _add_ports(create)
     create.add_argument(
         "--wwid",
         action="append",
@@ -62,7 +72,33 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="even if initiators are registered or hold a reservation",
     )
+    delete.add_argument(
+        "--image", action="store_true", help="delete its image, too (default: the image stays)"
+    )
     _finish(delete, _delete)
+
+    grow = actions.add_parser("grow", help="make the image of a logical unit larger, in use or not")
+    grow.add_argument("name", metavar="NAME")
+    grow.add_argument("--size", metavar="SIZE", required=True, help="the new size, such as 20G")
+    _finish(grow, _grow)
+
+    clone = actions.add_parser(
+        "clone", help="make a new logical unit with a copy of another one's image"
+    )
+    clone.add_argument("name", metavar="NAME")
+    clone.add_argument("new", metavar="NEW")
+    clone.add_argument("--group", help="share it with this group (default: nobody)")
+    clone.add_argument("--image", metavar="FILE", help="the copy (default: images/NEW.img)")
+    clone.add_argument("--serial", help="unit serial number (default: a new one)")
+    clone.add_argument(
+        "--live",
+        action="store_true",
+        help="although it is in use: what a power cut would leave, where the file system can "
+        "copy a file in one moment (reflink)",
+    )
+    _add_ports(clone)
+    add_json(clone)
+    _finish(clone, _clone)
 
     cycle = actions.add_parser(
         "power-cycle",
@@ -72,56 +108,41 @@ def add(verbs: Verbs) -> None:
     _finish(cycle, _power_cycle)
 
 
+def _add_ports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target-port",
+        action="append",
+        default=[],
+        type=int,
+        metavar="N",
+        help="a portal with this tag may serve it, too (with an image always: 2); may be repeated",
+    )
+
+
 def _finish(parser: argparse.ArgumentParser, run: object) -> None:
     add_root(parser)
     parser.set_defaults(run=run)
 
 
-def identity_document(identity: LunIdentity) -> dict[str, object]:
-    """The identity of a logical unit as `--json` shows it (docs/cli.md)."""
-    return {
-        "name": identity.name,
-        "incarnation": identity.incarnation,
-        "naa": identity.naa,
-        "serial": identity.serial,
-        "wwids": list(identity.wwids),
-        "lun": identity.lun,
-        "image": identity.image,
-        "target_ports": list(identity.target_ports),
-        "created": identity.created,
-        "store_format": identity.format,
-    }
-
-
-def _lines(root: str, identity: LunIdentity) -> list[str]:
-    rows = {
-        "name": identity.name,
-        "directory": os.path.join(root, identity.name),
-        "NAA": identity.naa,
-        "serial": identity.serial,
-        "LUN": str(identity.lun),
-        "wwids": " ".join(identity.wwids) or "none",
-        "image": identity.image or "none",
-        "target ports": " ".join(str(port) for port in identity.target_ports),
-        "created": identity.created,
-        "incarnation": identity.incarnation,
-        "format": str(identity.format),
-    }
-    return [f"{name + ':':14}{printable(value)}" for name, value in rows.items()]
-
-
 def _create(args: argparse.Namespace) -> int:
+    from flockpr.cli.text import parse_size
+    from flockpr.store.images import check_usable
     from flockpr.store.provision import create_lun
 
     root = find_root(args)
+    size = None if args.size is None else parse_size(args.size)
+    if args.image is not None and size is None:
+        check_usable(root, args.image)
     missing = not os.path.lexists(root)
     identity = create_lun(
         root,
         args.name,
         group=args.group,
         image=args.image,
+        size=size,
         wwids=tuple(args.wwid),
         serial=args.serial,
+        target_ports=args.target_port,
     )
     if missing:
         # Under a mount point that is not mounted it would be on this host alone.
@@ -130,11 +151,17 @@ def _create(args: argparse.Namespace) -> int:
             "a share, mount that first and create the logical unit there",
             file=sys.stderr,
         )
-    if args.json:
-        emit_json({"root": root, "lun": identity_document(identity)})
-    else:
-        emit([f"created {identity.name} in {printable(root)}", *_lines(root, identity)[2:6]])
+    _show_new(args, root, identity, "created")
     return ExitCode.GOOD
+
+
+def _show_new(args: argparse.Namespace, root: str, identity: LunIdentity, done: str) -> None:
+    document = Viewer(args, root).document(identity)
+    if args.json:
+        emit_json({"root": root, "lun": document})
+    else:
+        shown = ("naa", "serial", "lun", "size", "image", "iqn")
+        emit([f"{done} {identity.name} in {printable(root)}", *lines(root, document, shown)])
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -142,6 +169,7 @@ def _list(args: argparse.Namespace) -> int:
 
     root = find_root(args)
     code = ExitCode.GOOD
+    viewer = Viewer(args, root)
     documents: list[dict[str, object]] = []
     rows: list[tuple[str, ...]] = []
     for listing in list_luns(root):
@@ -152,12 +180,13 @@ def _list(args: argparse.Namespace) -> int:
             code = report("lun list", fault)
             documents.append({"name": listing.name, "error": error_document(fault)})
             continue
-        documents.append({**identity_document(identity), "error": None})
-        rows.append((str(identity.lun), identity.name, identity.naa, identity.image or ""))
+        document = viewer.document(identity)
+        documents.append({**document, "error": None})
+        rows.append(row(document))
     if args.json:
         emit_json({"root": root, "luns": documents})
     elif rows:
-        emit(table(("LUN", "NAME", "NAA", "IMAGE"), rows))
+        emit(table(HEADINGS, rows))
     elif not documents:
         emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
     return code
@@ -167,19 +196,57 @@ def _show(args: argparse.Namespace) -> int:
     from flockpr.store.provision import read_identity
 
     root = find_root(args)
-    identity = read_identity(root, args.name)
+    document = Viewer(args, root).document(read_identity(root, args.name))
     if args.json:
-        emit_json({"root": root, "lun": identity_document(identity)})
+        emit_json({"root": root, "lun": document})
     else:
-        emit(_lines(root, identity))
+        emit(lines(root, document))
     return ExitCode.GOOD
 
 
 def _delete(args: argparse.Namespace) -> int:
-    from flockpr.store.removal import delete_lun
+    from flockpr.block.upkeep import delete_lun
 
-    delete_lun(find_root(args), args.name, force=args.force)
-    emit([f"deleted {args.name}"])
+    kept = delete_lun(find_root(args), args.name, force=args.force, image=args.image)
+    emit(
+        [
+            f"deleted {args.name}",
+            *([f"its image is still there: {printable(kept)}"] if kept else []),
+        ]
+    )
+    return ExitCode.GOOD
+
+
+def _grow(args: argparse.Namespace) -> int:
+    from flockpr.block.upkeep import grow_lun
+    from flockpr.cli.text import parse_size, size_text
+
+    size = parse_size(args.size)
+    before = grow_lun(find_root(args), args.name, size)
+    emit(
+        [
+            f"{args.name}: {size_text(size)}"
+            + (f", was {size_text(before)}" if before < size else "")
+        ]
+    )
+    return ExitCode.GOOD
+
+
+def _clone(args: argparse.Namespace) -> int:
+    from flockpr.block.upkeep import clone_lun
+
+    root = find_root(args)
+    identity = clone_lun(
+        root,
+        args.name,
+        args.new,
+        group=args.group,
+        image=args.image,
+        serial=args.serial,
+        target_ports=args.target_port,
+        live=args.live,
+    )
+    _show_new(args, root, identity, f"cloned {args.name} to")
     return ExitCode.GOOD
 
 

@@ -6,10 +6,15 @@ not printable is escaped before it reaches a terminal.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
+from flockpr.errors import ConfigError
+
 _WIDE = ("W", "F")
+_SIZE = re.compile(r"([0-9]{1,19})([KMGTPE]?)(?:iB|B)?", re.IGNORECASE)
+_UNITS = "KMGTPE"
 
 
 def printable(text: str) -> str:
@@ -66,3 +71,25 @@ def duration(seconds: float) -> str:
         if whole < limit:
             return f"{whole // size} {unit}"
     return f"{whole // 86400} d"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a number with a unit: 512, 64M, 10G, 10GiB. A unit is a power of 1024.
+
+    Raises:
+        ConfigError: It is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{text!r} is no size: a number with K, M, G, T, P or E, such as 10G")
+    exponent = 1 + _UNITS.index(match[2].upper()) if match[2] else 0
+    return int(match[1]) << 10 * exponent
+
+
+def size_text(size: int) -> str:
+    """A size for people, exact: 10 GiB, 1536 KiB, 1000 bytes."""
+    exponent = 0
+    while exponent < len(_UNITS) and size and size % 1024 == 0:
+        size >>= 10
+        exponent += 1
+    return f"{size} {_UNITS[exponent - 1]}iB" if exponent else f"{size} bytes"

@@ -140,6 +140,7 @@ def create_lun(
         identity = attrs.evolve(identity, lun=number)
         made = False
         try:
+            _check_free(sys_, root_fd, root, name)
             # The image first: a LUN without its image could not be served, and an image
             # without a LUN harms nobody.
             made = wanted is not None and images.provide(sys_, root_fd, root, wanted, gid)
@@ -338,16 +339,23 @@ def _build(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity, gid: 
     scratch = _scratch(identity)
     sys_.mkdir(scratch, 0o700, dir_fd=root_fd)
     _fill(sys_, root_fd, scratch, identity, gid)
-    taken = LunExists(f"{identity.name} is taken", root, "choose another name, or delete it first")
-    if files.exists(sys_, identity.name, dir_fd=root_fd):
-        raise taken  # rename would replace an empty directory without a word
+    _check_free(sys_, root_fd, root, identity.name)  # rename would replace an empty directory
     try:
         sys_.rename(scratch, identity.name, source_fd=root_fd, target_fd=root_fd)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise taken from None
+            raise _taken(root, identity.name) from None
         raise
     sys_.fsync(root_fd)
+
+
+def _check_free(sys_: Syscalls, root_fd: int, root: str, name: str) -> None:
+    if files.exists(sys_, name, dir_fd=root_fd):
+        raise _taken(root, name)
+
+
+def _taken(root: str, name: str) -> LunExists:
+    return LunExists(f"{name} is taken", root, "choose another name, or delete it first")
 
 
 def _scratch(identity: LunIdentity) -> str:

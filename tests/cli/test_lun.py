@@ -27,13 +27,15 @@ def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_lun_create_makes_what_the_options_say(root: str, capsys: Capture) -> None:
     """Image, identifiers and serial are kept; the rest is generated."""
     os.mkdir(root)
-    argv = ["lun", "create", "disk", "--image", "a/b.raw", "--serial", "S1"]
+    argv = ["lun", "create", "disk", "--image", "a/b.raw", "--size", "1M", "--serial", "S1"]
 
-    assert main([*argv, "--wwid", "naa.6001", "--wwid", "t10.x"]) == 0
+    assert main([*argv, "--wwid", "naa.6001", "--wwid", "t10.x", "--target-port", "7"]) == 0
 
     identity = read_identity(root, "disk")
     assert (identity.image, identity.serial) == ("a/b.raw", "S1")
     assert identity.wwids == ("naa.6001", "t10.x")
+    assert identity.target_ports == (1, 2, 7)
+    assert os.path.getsize(os.path.join(root, "a/b.raw")) == 1 << 20
     printed = capsys.readouterr()
     assert printed.out.startswith(f"created disk in {root}\n")
     assert identity.naa in printed.out

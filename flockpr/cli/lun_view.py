@@ -1,0 +1,113 @@
+"""How a logical unit looks: the document of `--json` (docs/cli.md), and lines for people."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flockpr.cli.common import note
+from flockpr.cli.text import printable, size_text
+from flockpr.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from flockpr.store.identity import LunIdentity
+
+HEADINGS = ("LUN", "NAME", "NAA", "SIZE", "IMAGE")
+"""Of the table that `row` makes lines for."""
+
+
+class Viewer:
+    """Makes documents of the logical units of one root.
+
+    Args:
+        args: With `config`, where a target may have been given a name.
+        root: The root.
+    """
+
+    def __init__(self, args: argparse.Namespace, root: str) -> None:
+        self._root = root
+        self._verb = f"{args.verb} {args.action}"
+        self._target = self._configured(args.config)
+
+    def _configured(self, config: str | None) -> str | None:
+        """The name of the one target of all logical units, if the configuration gives one."""
+        from flockpr.daemon.config import load_settings
+
+        try:
+            target = load_settings({"config": config}).target
+        except ConfigError as error:
+            # Whoever said where the root is can do without the file.
+            note(self._verb, error, "iqn is the one without a configuration")
+            return None
+        return None if target is None else target.name
+
+    def document(self, identity: LunIdentity) -> dict[str, Any]:
+        """The object that stands for a logical unit."""
+        from flockpr.store.identity import target_name
+
+        return {
+            "name": identity.name,
+            "incarnation": identity.incarnation,
+            "naa": identity.naa,
+            "serial": identity.serial,
+            "wwids": list(identity.wwids),
+            "lun": identity.lun,
+            "iqn": self._target or target_name(identity),
+            "image": identity.image,
+            "size": self._size(identity),
+            "target_ports": list(identity.target_ports),
+            "created": identity.created,
+            "store_format": identity.format,
+        }
+
+    def _size(self, identity: LunIdentity) -> int | None:
+        from flockpr.store.images import image_size
+
+        if identity.image is None:
+            return None
+        try:
+            return image_size(self._root, identity)
+        except StoreError as error:
+            note(self._verb, error, "its size is not known")
+            return None
+
+
+def row(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line of the table of all logical units."""
+    size = document["size"]
+    return (
+        str(document["lun"]),
+        str(document["name"]),
+        str(document["naa"]),
+        "" if size is None else size_text(size),
+        str(document["image"] or ""),
+    )
+
+
+def lines(root: str, document: Mapping[str, Any], keys: Sequence[str] = ()) -> list[str]:
+    """Lines about one logical unit: those of these keys, or all."""
+    size = document["size"]
+    rows = {
+        "name": document["name"],
+        "directory": os.path.join(root, document["name"]),
+        "naa": document["naa"],
+        "serial": document["serial"],
+        "lun": str(document["lun"]),
+        "iqn": document["iqn"],
+        "wwids": " ".join(document["wwids"]) or "none",
+        "image": document["image"] or "none",
+        "size": "unknown" if size is None else size_text(size),
+        "target_ports": " ".join(str(port) for port in document["target_ports"]),
+        "created": document["created"],
+        "incarnation": document["incarnation"],
+        "format": str(document["store_format"]),
+    }
+    if document["image"] is None:
+        rows = {key: value for key, value in rows.items() if key not in ("iqn", "size")}
+    shown = [key for key in rows if not keys or key in keys]
+    return [f"{_LABELS.get(key, key) + ':':14}{printable(rows[key])}" for key in shown]
+
+
+_LABELS = {"naa": "NAA", "lun": "LUN", "iqn": "IQN", "target_ports": "target ports"}
