@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 import attrs
@@ -168,12 +168,14 @@ class Tgt:
     Attributes:
         image: The file.
         folder: Where its output goes.
-        params: Settings of the logical unit, for tgtadm.
+        options: More for tgtadm when it makes the logical unit.
+        number: Tells apart those of one process.
     """
 
     image: pathlib.Path
     folder: pathlib.Path
-    params: Mapping[str, str] = attrs.field(factory=dict)
+    options: Sequence[str] = ()
+    number: int = 0
     urls: Sequence[Url] = attrs.field(factory=tuple, init=False)
     _process: subprocess.Popen[bytes] = attrs.field(init=False)
     _control: str = attrs.field(init=False)
@@ -181,10 +183,10 @@ class Tgt:
     def __enter__(self) -> Self:
         programs = require("tgtd", "tgtadm")
         # Its control socket is named by a number and has a fixed place in /run.
-        self._control = str(2000 + os.getpid() % 30000)
+        self._control = str(2000 + (10 * os.getpid() + self.number) % 60000)
         for attempt in range(5):
             port = _free_port()
-            with (self.folder / f"tgt{attempt}.log").open("wb") as output:
+            with (self.folder / f"tgt{self.number}-{attempt}.log").open("wb") as output:
                 portal = f"portal=127.0.0.1:{port}"
                 self._process = subprocess.Popen(
                     [programs["tgtd"], "-f", "-C", self._control, "--iscsi", portal],
@@ -197,11 +199,8 @@ class Tgt:
             self.kill()
         name = "iqn.2026-01.test:tgt"
         self._admin("--op new --mode target --tid 1", "-T", name)
-        self._admin("--op new --mode logicalunit --tid 1 --lun 1", "-b", str(self.image))
-        for key, value in self.params.items():
-            self._admin(
-                "--op update --mode logicalunit --tid 1 --lun 1", "--params", f"{key}={value}"
-            )
+        unit = "--op new --mode logicalunit --tid 1 --lun 1"
+        self._admin(unit, "-b", str(self.image), *self.options)
         self._admin("--op bind --mode target --tid 1 -I ALL")
         self.urls = [Url("127.0.0.1", port, name, 1)]
         return self
