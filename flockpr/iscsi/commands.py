@@ -1,0 +1,117 @@
+"""SCSI commands between one connection and the task sets of its LUNs."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from flockpr.block import Direction, Transfer
+from flockpr.iscsi.command import Command
+from flockpr.iscsi.memory import Grant, Share
+from flockpr.iscsi.sessions import Attachment
+from flockpr.iscsi.targets import Lun
+from flockpr.iscsi.tasks import Task
+from flockpr.spc.codes import Opcode
+
+NO_DATA = memoryview(bytearray(0))
+"""Given for Data-Out that nobody wants: whatever comes of it is dropped."""
+
+_REPORT_LUNS = bytes((Opcode.REPORT_LUNS,))
+
+
+@attrs.define(eq=False)
+class Channel:
+    """One LUN as one connection uses it.
+
+    Attributes:
+        attachment: The LUN, and who this initiator is to it.
+        share: Its part of the memory for Data-Out.
+        reserved: Bytes of Data-In that are being read or wait to be taken.
+        held: Reads that wait until less is reserved.
+    """
+
+    attachment: Attachment
+    share: Share
+    reserved: int = 0
+    held: deque[CommandTask] = attrs.field(factory=deque)
+
+    @property
+    def lun(self) -> Lun:
+        """The LUN."""
+        return self.attachment.lun
+
+    def reserve(self, task: CommandTask, most: int) -> bool:
+        """Count what a read will bring, or hold it back; one alone always may."""
+        wanted = task.wanted
+        if wanted and self.reserved and self.reserved + wanted > most:
+            self.held.append(task)
+            return False
+        self.reserved += wanted
+        task.reserved = wanted
+        return True
+
+    def returned(self, task: CommandTask, most: int) -> list[CommandTask]:
+        """What a read brought has been taken: the reads that may go on, counted already."""
+        self.reserved -= task.reserved
+        task.reserved = 0
+        going: list[CommandTask] = []
+        while self.held and (not self.reserved or self.reserved + self.held[0].wanted <= most):
+            following = self.held.popleft()
+            following.reserved = following.wanted
+            self.reserved += following.reserved
+            going.append(following)
+        return going
+
+
+@attrs.define(eq=False, kw_only=True)
+class CommandTask(Task):
+    """The task of one SCSI command.
+
+    Attributes:
+        command: The protocol's side of it.
+        channel: The LUN.
+        transfer: What its CDB moves.
+        grant: Memory for its Data-Out, from when there is some until it is not needed.
+        reserved: Bytes of Data-In that are counted for it.
+        since: When it came (`time.monotonic`).
+    """
+
+    command: Command
+    channel: Channel
+    transfer: Transfer
+    grant: Grant | None = None
+    reserved: int = 0
+    since: float = 0.0
+
+    @property
+    def solicited(self) -> int:
+        """Bytes of Data-Out that are wanted: what the CDB moves, if the initiator has it."""
+        if self.transfer.direction is not Direction.OUT:
+            return 0
+        return min(self.command.write_length, self.transfer.length)
+
+    @property
+    def wanted(self) -> int:
+        """Bytes of Data-In that it may bring and the initiator takes."""
+        if self.transfer.direction is not Direction.IN:
+            return 0
+        return min(self.command.read_length, self.transfer.length)
+
+    @property
+    def data_out(self) -> memoryview:
+        """Its Data-Out."""
+        return NO_DATA if self.grant is None else self.grant.view
+
+
+def is_report_luns(cdb: bytes) -> bool:
+    """Whether it asks for all LUNs of the target, which a LUN does not know."""
+    return cdb[:1] == _REPORT_LUNS
+
+
+def length_for_residuals(transfer: Transfer) -> int | None:
+    """Bytes that the command moved by itself; residuals compare them with what was expected.
+
+    None for Data-In: it is what the reply has (RFC 7143 11.4.5.2).
+    """
+    return transfer.length if transfer.direction is Direction.OUT else None

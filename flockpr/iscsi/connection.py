@@ -1,0 +1,274 @@
+"""One iSCSI connection, which is one session: the thread that reads from it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flockpr.iscsi import events
+from flockpr.iscsi.command import Command
+from flockpr.iscsi.door import Door
+from flockpr.iscsi.execution import Execution
+from flockpr.iscsi.housekeeper import Timer
+from flockpr.iscsi.login import Admission, LoginStatus
+from flockpr.iscsi.management import Management
+from flockpr.iscsi.session import Phase, TargetConnection
+from flockpr.iscsi.sessions import Request, Session
+from flockpr.iscsi.wire import Wire
+from flockpr.spc.transport_id import InitiatorPort
+
+log = logging.getLogger(__name__)
+
+_LINGER = 1.0
+"""Seconds in which a client may take our last words before the socket is closed."""
+
+
+class Connection:
+    """One client.
+
+    Args:
+        sock: The connection, blocking; closed with this object.
+        door: What connections share.
+        tag: Target portal group tag of the portal that accepted it.
+        number: For the log.
+    """
+
+    def __init__(self, sock: socket.socket, *, door: Door, tag: int, number: int) -> None:
+        self._socket = sock
+        self._door = door
+        self._tag = tag
+        self._name = f"connection {number}"
+        self._execution = Execution(door, self._carry_out)
+        protocol = TargetConnection(door.protocol, allocate=self._execution.allocate)
+        self._wire = Wire(sock, protocol, door.housekeeper, stalled=door.limits.stalled)
+        self._execution.attach_wire(self._wire)
+        self._management = Management(door, self._wire, self._execution, number)
+        self._session: Session | None = None
+        self._initiator = ""
+        self._heard = time.monotonic()
+        self._pinged = False
+        self._timer: Timer | None = None
+        self._stopping = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Command: self._execution.arrived,
+            events.DataComplete: self._execution.data_complete,
+            events.DataRefused: self._execution.data_refused,
+            events.Released: self._execution.released,
+            events.TaskManagement: self._management.request,
+            events.LoginStarted: self._login_started,
+            events.SessionRequested: self._session_requested,
+            events.Established: self._established,
+            events.TargetsRequested: self._targets_requested,
+            events.LogoutRequested: self._logout,
+            events.Violation: self._violation,
+        }
+
+    # ------------------------------------------------------------------ the thread that reads
+
+    def serve(self) -> None:
+        """Serve the connection until it ends; raises nothing."""
+        try:
+            self._timer = self._door.housekeeper.later(self._door.limits.login, self._login_late)
+            self._read_all()
+        except Exception:
+            log.exception("%s: closed after an unexpected error", self._name)
+        finally:
+            self._end()
+
+    def _read_all(self) -> None:
+        wire, sock = self._wire, self._socket
+        protocol, output = wire.protocol, wire.output
+        most = self._door.limits.output
+        while not protocol.closing:
+            with wire.lock:
+                buffers = protocol.get_buffers()
+            try:
+                count = sock.recvmsg_into(buffers)[0]
+            except OSError as error:
+                log.debug("%s: %s", self._name, error)
+                return
+            if not count or self._stopping:
+                return
+            self._heard = time.monotonic()
+            self._pinged = False
+            self._carry_out(wire.do(protocol.received, count))
+            if output.pending > most:
+                self._wait_for_room(most)
+
+    def _carry_out(self, found: Iterable[events.Event]) -> None:
+        for event in found:
+            self._handlers[type(event)](event)
+
+    def _wait_for_room(self, most: int) -> None:
+        """The client takes nothing: read nothing either. The tick ends it in time."""
+        output = self._wire.output
+        with self._wire.changed:
+            self._wire.changed.wait_for(
+                lambda: output.pending <= most or output.broken or self._stopping
+            )
+
+    # ------------------------------------------------------------------ login and logout
+
+    def _login_started(self, event: events.LoginStarted) -> None:
+        asked = event.identification
+        try:
+            self._initiator = InitiatorPort(asked.initiator_name).name
+        except ValueError as error:
+            log.warning("%s: refused: %s", self._name, error)
+            self._wire.say(self._wire.protocol.refuse, LoginStatus.INITIATOR_ERROR)
+            return
+        if not asked.discovery:
+            verdict = self._door.registry.check(self._request(asked))
+            if isinstance(verdict, LoginStatus):
+                self._refuse(verdict, asked.target_name)
+                return
+        mutual = self._door.mutual
+        admission = Admission(
+            portal_group_tag=self._tag,
+            chap=self._door.accounts(self._initiator),
+            mutual=None if mutual is None else (mutual.user, mutual.secret),
+        )
+        self._carry_out(self._wire.do(self._wire.protocol.admit, admission))
+
+    def _session_requested(self, event: events.SessionRequested) -> None:
+        registry = self._door.registry
+        if event.identification.discovery:
+            tsih = registry.discovery_tsih()
+        else:
+            # May wait for the commands of a session that this one takes the place of.
+            found = registry.open(self._request(event.identification), self, self._execution)
+            if isinstance(found, LoginStatus):
+                self._refuse(found, event.identification.target_name)
+                return
+            self._session = self._management.session = found
+            self._execution.begin(found)
+            tsih = found.tsih
+        self._carry_out(self._wire.do(self._wire.protocol.establish, tsih))
+
+    def _request(self, asked: events.Identification) -> Request:
+        target = asked.target_name.lower()
+        return Request(self._initiator, asked.isid, asked.tsih, target, self._tag)
+
+    def _refuse(self, status: LoginStatus, target: str) -> None:
+        why = status.name.replace("_", " ").lower()
+        log.warning("%s: %s and %s: %s", self._name, self._initiator, target, why)
+        self._wire.say(self._wire.protocol.refuse, status)
+
+    def _established(self, _event: events.Established) -> None:
+        what = "discovery session" if self._session is None else str(self._session)
+        log.info("%s: %s of %s", self._name, what, self._initiator)
+        self._arm(self._door.limits.keepalive)
+
+    def _targets_requested(self, event: events.TargetsRequested) -> None:
+        listed = self._door.listed(self._initiator, self._socket)
+        if event.which is not None:
+            listed = [entry for entry in listed if entry[0] == event.which.lower()]
+        self._wire.say(self._wire.protocol.send_targets, event, listed)
+
+    def _logout(self, event: events.LogoutRequested) -> None:
+        session = self._session
+        if session is not None:
+            # A write that is still in execution must not land after the initiator was told
+            # that nothing will any more.
+            self._door.registry.end(session)
+            if not session.over.wait(self._door.limits.reinstatement):
+                log.warning("%s: %s: commands are still in execution", self._name, session)
+        self._wire.say(self._wire.protocol.logout_response, event)
+
+    def _violation(self, event: events.Violation) -> None:
+        log.warning("%s: dropped: %s", self._name, event.reason)
+
+    # ------------------------------------------------------------------ deadlines
+
+    def _arm(self, seconds: float) -> None:
+        self._door.housekeeper.cancel(self._timer)
+        self._timer = self._door.housekeeper.later(seconds, self._tick)
+
+    def _login_late(self) -> None:
+        if self._wire.protocol.phase is Phase.LOGIN:
+            log.warning("%s: dropped: not logged in in time", self._name)
+            self._wire.abandon()
+
+    def _tick(self) -> None:
+        """Look whether the client still lives; called by the housekeeper."""
+        limits = self._door.limits
+        silence = time.monotonic() - self._heard
+        if silence < limits.keepalive:
+            self._arm(limits.keepalive - silence)
+        elif not self._pinged:
+            self._pinged = True
+            self._wire.say(self._wire.protocol.nop_in)
+            self._arm(limits.keepalive_answer)
+        elif silence < limits.keepalive + limits.keepalive_answer:
+            self._arm(limits.keepalive + limits.keepalive_answer - silence)
+        else:
+            log.warning("%s: dropped: %s does not answer", self._name, self._initiator)
+            self._wire.abandon()
+
+    # ------------------------------------------------------------------ the end
+
+    def superseded(self) -> None:
+        """Its session is another connection's now, or was reset: break it."""
+        self._wire.abandon()
+
+    def abandon(self) -> None:
+        """Break the connection; what is in execution goes on without an answer."""
+        self._wire.abandon()
+
+    def discard(self) -> None:
+        """Close a connection that was never served."""
+        self._wire.close()
+        self._socket.close()
+
+    def end_input(self) -> None:
+        """Let the connection end when it has answered what came so far; never blocks."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+        with self._wire.lock:
+            self._wire.changed.notify_all()
+
+    def _end(self) -> None:
+        """The thread that reads is about to end: nothing may be left of the connection."""
+        try:
+            if self._stopping:
+                self._drain()
+            if self._session is not None:
+                self._door.registry.end(self._session)
+            if self._stopping or self._wire.protocol.closing:
+                self._last_words()
+        except Exception:
+            log.exception("%s: internal error", self._name)
+        finally:
+            self._door.housekeeper.cancel(self._timer)
+            self._wire.close()
+            self._execution.close()
+            self._door.housekeeper.forget(self._socket.fileno())
+            self._socket.close()
+
+    def _drain(self) -> None:
+        """The server stops: answer what is complete. `abandon` ends the patience."""
+        self._execution.drop_incomplete()
+        wire = self._wire
+        with wire.changed:
+            wire.changed.wait_for(
+                lambda: wire.output.broken or not (self._execution.tasks or wire.output.pending)
+            )
+
+    def _last_words(self) -> None:
+        """Let the client take what was sent last; closing at once could destroy it."""
+        wire = self._wire
+        with wire.changed:
+            wire.changed.wait_for(lambda: wire.output.broken or not wire.output.pending)
+            if wire.output.broken:
+                return
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            if wire.protocol.closing:
+                self._socket.settimeout(_LINGER)
+                while self._socket.recv(4096):
+                    pass

@@ -1,0 +1,317 @@
+"""From a SCSI command's arrival on one connection to its answer.
+
+A command enters the task set of its LUN when it arrives. It is queued there when its Data-Out is
+complete and its Data-In, if it has any, finds room among what the client has not taken yet; a
+thread of the LUN executes it and sends the answer. Whatever of this has to wait, holds up no
+other LUN of the connection and no other connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from flockpr.block import ScsiReply, answer_without_unit, report_luns
+from flockpr.block.pool import MAX_BUFFER
+from flockpr.core.model import Nexus
+from flockpr.iscsi import events
+from flockpr.iscsi.command import Command
+from flockpr.iscsi.commands import (
+    NO_DATA,
+    Channel,
+    CommandTask,
+    is_report_luns,
+    length_for_residuals,
+)
+from flockpr.iscsi.door import Door
+from flockpr.iscsi.output import Release
+from flockpr.iscsi.sessions import Session
+from flockpr.iscsi.tasks import Drain, Ending, Phase, Task
+from flockpr.iscsi.wire import Wire
+from flockpr.spc.codes import Status
+from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
+
+log = logging.getLogger(__name__)
+
+_PREEMPTED = 5.0
+"""Seconds that PREEMPT AND ABORT waits for the commands that it ends. The gate has let nothing
+through by then that could still write; what is waited for are their answers."""
+
+
+class Execution:
+    """The SCSI commands of one connection.
+
+    Args:
+        door: What connections share.
+        going_on: Carries out events that come of memory that was found.
+
+    Attributes:
+        channels: The LUNs of the session, by number.
+        tasks: What is in the task sets, in order of arrival; changed under the wire's lock.
+    """
+
+    def __init__(self, door: Door, going_on: Callable[[Sequence[events.Event]], None]) -> None:
+        self._door = door
+        self._going_on = going_on
+        self._wire: Wire | None = None
+        self.channels: dict[int, Channel] = {}
+        self.tasks: dict[CommandTask, None] = {}
+        self._without_memory: dict[CommandTask, None] = {}
+        self._granted: dict[CommandTask, None] = {}
+
+    @property
+    def wire(self) -> Wire:
+        """Given by `attach_wire`, because its protocol object asks for memory here."""
+        assert self._wire is not None
+        return self._wire
+
+    def attach_wire(self, wire: Wire) -> None:
+        """What the answers go through."""
+        self._wire = wire
+
+    def begin(self, session: Session) -> None:
+        """The session is open: these are its LUNs."""
+        for number, attachment in session.attachments.items():
+            share = self._door.memory.share(attachment.lun.memory)
+            self.channels[number] = Channel(attachment, share)
+
+    # ------------------------------------------------------------------ Data-Out
+
+    def allocate(self, command: Command) -> memoryview | None:
+        """Memory for Data-Out; asked for under the lock when a header was read."""
+        task = self._task(command)
+        return NO_DATA if task is None else self._grant(task)
+
+    def _task(self, command: Command) -> CommandTask | None:
+        """The task of a command, or None where the target answers itself."""
+        channel = self.channels.get(command.lun)
+        if channel is None or is_report_luns(command.cdb):
+            return None
+        task = CommandTask(
+            owner=self,
+            order=command.attribute,
+            command=command,
+            channel=channel,
+            transfer=channel.lun.disk.transfer(command.cdb),
+            since=time.monotonic(),
+        )
+        command.state = task
+        return task
+
+    def _grant(self, task: CommandTask) -> memoryview | None:
+        size = min(task.solicited, MAX_BUFFER)
+        if not size:
+            return NO_DATA
+        task.grant = self._door.memory.take(task.channel.share, size, self._memory_came_free)
+        if task.grant is None:
+            self._without_memory[task] = None
+            return None
+        self._granted[task] = None
+        return task.grant.view
+
+    def _memory_came_free(self) -> None:
+        """Try again for those that wait; called by the housekeeper."""
+        found: list[events.Event] = []
+        with self.wire.lock:
+            if self.wire.closed:
+                return
+            for task in list(self._without_memory):
+                view = self._grant(task)
+                if view is None:
+                    continue  # the next one may be for another LUN
+                del self._without_memory[task]
+                found.extend(self.wire.protocol.supply(task.command, view))
+            done = self.wire.send()
+        for release in done:
+            release()
+        self._going_on(found)
+
+    def _release_grant(self, task: CommandTask) -> None:
+        with self.wire.lock:
+            grant, task.grant = task.grant, None
+            self._granted.pop(task, None)
+        if grant is not None:
+            grant.release()
+
+    # ------------------------------------------------------------------ arrival
+
+    def arrived(self, command: Command) -> None:
+        """A command came, in the order that CmdSN gives."""
+        task: CommandTask | None = command.state or self._task(command)
+        if task is None:
+            numbers = self.channels.keys()
+            answer = report_luns if is_report_luns(command.cdb) else answer_without_unit
+            self._respond(command, answer(command.cdb, numbers))
+        elif not task.channel.lun.tasks.enter(task):
+            self._respond(command, ScsiReply(Status.TASK_SET_FULL))
+            self._give_up(task)
+        else:
+            with self.wire.lock:
+                self.tasks[task] = None
+            if command.complete:
+                self._proceed(task)
+
+    def data_complete(self, event: events.DataComplete) -> None:
+        """All the Data-Out of a command that came before is there."""
+        task: CommandTask | None = event.command.state
+        if task is not None:
+            self._proceed(task)
+
+    def data_refused(self, event: events.DataRefused) -> None:
+        """The Data-Out of a command was wrong; it has been answered."""
+        task: CommandTask | None = event.command.state
+        if task is not None:
+            self._give_up(task)
+            task.channel.lun.tasks.finish(task)
+            self._over(task)
+
+    def released(self, event: events.Released) -> None:
+        """The Data-Out of a command that is gone goes nowhere any more."""
+        task: CommandTask | None = event.command.state
+        if task is not None:
+            self._give_up(task)
+
+    def _give_up(self, task: CommandTask) -> None:
+        self._release_grant(task)
+        with self.wire.lock:
+            self._without_memory.pop(task, None)
+
+    def _proceed(self, task: CommandTask) -> None:
+        """All of its data is there: let it be executed, unless too much waits to be taken."""
+        if task.wanted:
+            with self.wire.lock:
+                if task.phase is Phase.OVER:
+                    return  # its reservation would never be given back
+                if not task.channel.reserve(task, self._door.limits.output):
+                    return
+        task.channel.lun.tasks.ready(task)
+
+    # ------------------------------------------------------------------ execution, answer
+
+    def execute(self, task: CommandTask) -> None:
+        """Execute a command and answer it; in a thread of its LUN."""
+        command = task.command
+        reply = self._result(task)
+        self._release_grant(task)
+        ending = task.ending  # whoever ends it from here on waits for this answer
+        if ending is Ending.SILENT:
+            self.wire.say(self.wire.protocol.forget, command)
+            self._taken(task, reply)
+        elif ending is Ending.TASK_ABORTED and reply.status is not Status.GOOD:
+            reply.release()
+            self._respond(command, ScsiReply(Status.TASK_ABORTED), task)
+        else:
+            self._respond(command, reply, task)
+        self._over(task)
+
+    def _result(self, task: CommandTask) -> ScsiReply:
+        command = task.command
+        attachment = task.channel.attachment
+        try:
+            reply = attachment.lun.disk.execute(
+                attachment.disk_nexus,
+                command.cdb,
+                task.data_out,
+                expected_in=command.read_length,
+                expected_out=command.write_length if command.write else None,
+                cancelled=task.cancelled,
+            )
+            if reply.aborted:
+                self._preempted(task, reply.aborted)
+            return reply
+        except Exception:
+            # An initiator that is never answered waits for a minute and then resets the LUN.
+            log.exception("%s: internal error", attachment.lun.identity.name)
+            return ScsiReply(Status.CHECK_CONDITION, INTERNAL_TARGET_FAILURE.fixed())
+
+    def _preempted(self, by: CommandTask, nexuses: frozenset[Nexus]) -> None:
+        """PREEMPT AND ABORT: end the commands of those that were preempted (SPC-4 5.13.11.2)."""
+        ended = threading.Event()
+        drain = Drain(lambda _all: ended.set())
+
+        def ending_of(task: Task) -> Ending | None:
+            if task is by or not isinstance(task, CommandTask):
+                return None
+            preempted = task.channel.attachment.nexus in nexuses
+            return Ending.TASK_ABORTED if preempted else None
+
+        by.channel.lun.tasks.abort(ending_of, drain)
+        drain.one_ended()
+        ended.wait(_PREEMPTED)
+
+    def _respond(self, command: Command, reply: ScsiReply, task: CommandTask | None = None) -> None:
+        """Answer a command, and take its data back when that has been sent."""
+
+        def taken() -> None:
+            self._taken(task, reply)
+
+        done: Sequence[Release] = (taken,)
+        with self.wire.lock:
+            if not self.wire.closed:
+                length = None if task is None else length_for_residuals(task.transfer)
+                self.wire.protocol.respond(
+                    command, int(reply.status), reply.sense, reply.data, length=length
+                )
+                done = self.wire.send(taken)
+        for release in done:
+            release()
+
+    def _taken(self, task: CommandTask | None, reply: ScsiReply) -> None:
+        """An answer has been sent, or never will be."""
+        reply.release()
+        if task is None or not task.reserved:
+            return
+        with self.wire.lock:
+            going = task.channel.returned(task, self._door.limits.output)
+        for other in going:
+            other.channel.lun.tasks.ready(other)
+
+    def ended(self, task: CommandTask, ending: Ending) -> None:
+        """A task of this connection was ended before it was executed."""
+        done: Sequence[Release] = ()
+        with self.wire.lock:
+            with contextlib.suppress(ValueError):
+                task.channel.held.remove(task)
+            self._without_memory.pop(task, None)
+            free = True
+            if not self.wire.closed:
+                if ending is Ending.SILENT:
+                    free = self.wire.protocol.forget(task.command)
+                else:
+                    # Data that is on its way still comes, and goes where it was to go.
+                    free = task.command.complete
+                    self.wire.protocol.respond(task.command, int(Status.TASK_ABORTED))
+                done = self.wire.send()
+        for release in done:
+            release()
+        if free:
+            self._release_grant(task)
+        self._taken(task, ScsiReply())
+        self._over(task)
+
+    def _over(self, task: CommandTask) -> None:
+        with self.wire.lock:
+            self.tasks.pop(task, None)
+            self.wire.changed.notify_all()
+
+    # ------------------------------------------------------------------ the end
+
+    def drop_incomplete(self) -> None:
+        """Nothing is read any more: what still waits for Data-Out never gets it."""
+        for channel in self.channels.values():
+            channel.lun.tasks.abort(
+                lambda task: (
+                    Ending.SILENT if task.owner is self and task.phase is Phase.GATHERING else None
+                )
+            )
+
+    def close(self) -> None:
+        """The connection is closed: memory that nothing executes with is free."""
+        with self.wire.lock:
+            unused = [task for task in self._granted if task.phase is not Phase.RUNNING]
+            self._without_memory.clear()
+        for task in unused:
+            self._release_grant(task)

@@ -1,0 +1,365 @@
+"""The target door: LUNs with an image, served to iSCSI initiators.
+
+::
+
+    portal (a thread that accepts)
+      connection (a thread that reads)  -- sans-I/O protocol -->  task set of a LUN
+                                                                   its threads: Disk.execute
+      output, sent by whoever has it; what a client does not take: the housekeeper
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from flockpr.block import Disk, Pool
+from flockpr.errors import ConfigError, FlockprError, StoreError
+from flockpr.iscsi.connection import Connection
+from flockpr.iscsi.door import Door
+from flockpr.iscsi.housekeeper import Housekeeper
+from flockpr.iscsi.memory import Memory
+from flockpr.iscsi.portals import PortalListener, affordable_connections
+from flockpr.iscsi.session import ProtocolConfig
+from flockpr.iscsi.sessions import SessionRegistry
+from flockpr.iscsi.settings import Address, ChapAccount, Limits, LunSettings, Portal
+from flockpr.iscsi.targets import Lun, Target, TargetMap
+from flockpr.iscsi.tasks import TaskSet
+from flockpr.store.identity import LunIdentity
+from flockpr.store.provision import list_luns, read_identity
+from flockpr.units import Units
+
+log = logging.getLogger(__name__)
+
+DOOR = "iscsi"
+
+OpenDisk = Callable[[LunIdentity, LunSettings], Disk]
+
+
+class TargetServer:
+    """Serves the LUNs of one root through some portals.
+
+    Args:
+        root: The root directory.
+        portals: Where to listen.
+        luns: Names of the LUNs to serve, all of which must be there; None: every LUN of the
+            root that has an image, and those that cannot be served are logged.
+        settings: What differs per LUN, by name.
+        target_name: iSCSI name of one target that carries all LUNs; None: each LUN has a
+            target of its own (`store.identity.target_name`).
+        chap: Accounts of which an initiator must prove one; none: it need not.
+        mutual: What the target proves, to initiators that ask it to.
+        limits: Bounds of what peers may cost.
+        units: The root's logical units, if another door shares them; not closed here.
+        open_disk: Opens a disk; for tests that put something else there.
+
+    Raises:
+        ConfigError: A name cannot be.
+
+    Use as a context manager, or call `start` and `stop`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        portals: Sequence[Portal] = (Portal(),),
+        luns: Sequence[str] | None = None,
+        settings: Mapping[str, LunSettings] | None = None,
+        target_name: str | None = None,
+        chap: Sequence[ChapAccount] = (),
+        mutual: ChapAccount | None = None,
+        limits: Limits | None = None,
+        units: Units | None = None,
+        open_disk: OpenDisk | None = None,
+    ) -> None:
+        if not portals:
+            raise ConfigError("a target needs a portal")
+        self.root = root
+        self._portals = tuple(portals)
+        self._names = None if luns is None else tuple(luns)
+        self._settings = dict(settings or {})
+        self._limits = limits or Limits()
+        self._shared_units = units
+        self._units: Units | None = None
+        self._open_disk = open_disk or self._opened
+        self._targets = TargetMap(target_name)
+        self._registry = SessionRegistry(self._targets, self._limits)
+        self._housekeeper = Housekeeper()
+        self._pool = Pool(self._limits.data_in)
+        self._door = Door(
+            targets=self._targets,
+            registry=self._registry,
+            housekeeper=self._housekeeper,
+            limits=self._limits,
+            memory=Memory(self._limits.data_out_all, self._limits.data_out, self._housekeeper.soon),
+            protocol=ProtocolConfig(window=self._limits.window),
+            chap=tuple(chap),
+            mutual=mutual,
+            portals=self._named_portals,
+        )
+        self._listeners: tuple[PortalListener, ...] = ()
+        self._lock = threading.Lock()
+        self._connections: dict[Connection, threading.Thread] = {}
+        self._most = self._limits.connections or 0
+        self._accepted = 0
+        self._stopping = False
+        self._started = False
+        self._stopped = False
+
+    # ------------------------------------------------------------------ what there is
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the portals listen, once they are bound."""
+        return tuple(listener.address for listener in self._listeners)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets and their LUNs."""
+        return tuple(self._targets)
+
+    @property
+    def alive(self) -> bool:
+        """Whether clients are being accepted and deadlines are kept; for a watchdog."""
+        return self._housekeeper.alive and all(listener.alive for listener in self._listeners)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        with self._lock:
+            return len(self._connections)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are, discovery sessions not counted."""
+        return len(self._registry)
+
+    def url(self, lun: str, portal: int = 0) -> str:
+        """The URL of a LUN as libiscsi and QEMU take it.
+
+        Args:
+            lun: Name of the LUN.
+            portal: Index of the portal.
+
+        Raises:
+            ConfigError: The LUN is not served.
+        """
+        target = self._targets.carrier(lun)
+        if target is None:
+            raise ConfigError(f"{lun} is not served here")
+        number = next(n for n, each in target.luns.items() if each.identity.name == lun)
+        return f"iscsi://{self.addresses[portal].text}/{target.name}/{number}"
+
+    # ------------------------------------------------------------------ start
+
+    def bind(self) -> tuple[Address, ...]:
+        """Bind and listen; clients wait in the backlog until `start`. Idempotent.
+
+        Raises:
+            ConfigError: An address cannot be.
+            OSError: The system refused.
+        """
+        if not self._listeners:
+            listeners: list[PortalListener] = []
+            try:
+                listeners.extend(PortalListener(portal, self._take) for portal in self._portals)
+            finally:
+                if len(listeners) < len(self._portals):
+                    for listener in listeners:
+                        listener.close()
+            self._listeners = tuple(listeners)
+        return self.addresses
+
+    def start(self) -> tuple[Address, ...]:
+        """Open the disks, bind if that was not done, and accept.
+
+        Raises:
+            ConfigError: See `bind`; or no portal offers a LUN that was named.
+            StoreError: The root, or a LUN that was named, cannot be served.
+            OSError: The system refused. Nothing stays open, whatever is raised.
+        """
+        try:
+            self.bind()
+            self._units = self._shared_units or Units(self.root)
+            for identity in self._wanted():
+                self._add(identity)
+            if not self._targets.luns:
+                log.warning("%s: there is no LUN with an image to serve", self.root)
+            self._most = self._limits.connections or affordable_connections(len(self._targets.luns))
+            self._housekeeper.start()
+            for listener in self._listeners:
+                listener.start()
+            self._started = True
+        except BaseException:
+            self.stop(0.0)
+            raise
+        return self.addresses
+
+    def _wanted(self) -> list[LunIdentity]:
+        """The LUNs to be served.
+
+        Raises:
+            StoreError: The root or a LUN that was named cannot be read.
+            ConfigError: A LUN that was named has no image.
+        """
+        if self._names is not None:
+            named = [read_identity(self.root, name) for name in self._names]
+            for identity in named:
+                if identity.image is None:
+                    raise ConfigError(f"{identity.name} has no image: there is nothing to serve")
+            return named
+        found: list[LunIdentity] = []
+        for listing in list_luns(self.root):
+            if listing.identity is None:
+                log.error("%s is not served: %s", listing.name, listing.error)
+            elif listing.identity.image is not None:
+                found.append(listing.identity)
+        return found
+
+    def _add(self, identity: LunIdentity) -> None:
+        """Serve one LUN; one that nobody named may be missing."""
+        tags = {portal.tag for portal in self._portals}
+        try:
+            missing = tags - set(identity.target_ports)
+            if missing == tags:
+                raise ConfigError(
+                    f"{identity.name} is offered by none of these portals: "
+                    f"its target ports are {list(identity.target_ports)}, not {sorted(tags)}"
+                )
+            for tag in sorted(missing):
+                log.warning("%s has no target port %d: not offered there", identity.name, tag)
+            settings = self._settings.get(identity.name, LunSettings())
+            disk = self._open_disk(identity, settings)
+        except (FlockprError, OSError) as error:
+            if self._names is not None:
+                raise
+            log.error("%s is not served: %s", identity.name, error)
+            return
+        tasks = TaskSet(
+            identity.name,
+            workers=self._limits.workers,
+            most=self._limits.queue,
+        )
+        target = self._targets.add(Lun(identity, settings, disk, tasks, self._door.memory.lun()))
+        log.info("serving %s as LUN %d of %s", identity.name, identity.lun, target.name)
+
+    def _opened(self, identity: LunIdentity, settings: LunSettings) -> Disk:
+        assert self._units is not None
+        return Disk(
+            self.root,
+            identity,
+            self._units,
+            door=DOOR,
+            pool=self._pool,
+            read_only=settings.read_only,
+            removable=settings.removable,
+            physical_block_size=settings.physical_block_size,
+        )
+
+    # ------------------------------------------------------------------ connections
+
+    def _named_portals(self, connection: socket.socket) -> list[tuple[str, int]]:
+        """Every portal as SendTargets names it, and its tag."""
+        return [(listener.advertised(connection), listener.tag) for listener in self._listeners]
+
+    def _take(self, sock: socket.socket, listener: PortalListener) -> None:
+        """Give a client a thread; the listener closes the socket if this raises."""
+        if self.connections >= self._most:
+            listener.complain("more than %d connections; a client was turned away", self._most)
+            sock.close()
+            return
+        sock.setblocking(True)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._accepted += 1
+        connection = Connection(sock, door=self._door, tag=listener.tag, number=self._accepted)
+        thread = threading.Thread(
+            target=self._serve, args=(connection,), name=f"iscsi-{self._accepted}", daemon=True
+        )
+        with self._lock:
+            if self._stopping:
+                connection.discard()
+                return
+            self._connections[connection] = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._forget(connection)
+            connection.discard()
+            listener.complain("no thread for a client; it was turned away")
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            connection.serve()
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.pop(connection, None)
+
+    # ------------------------------------------------------------------ stop
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; sessions go on. Idempotent."""
+        for listener in self._listeners:
+            listener.close()
+
+    def stop(self, timeout: float = 8.0) -> bool:
+        """Accept nobody, answer what is in execution, end. Idempotent.
+
+        Args:
+            timeout: Seconds that commands in execution get.
+
+        Returns:
+            Whether every one of them was answered.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._stopping = True
+            threads = list(self._connections.items())
+        self.stop_accepting()
+        for connection, _ in threads:
+            connection.end_input()
+        for _, thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        late = [connection for connection, thread in threads if thread.is_alive()]
+        for connection in late:
+            connection.abandon()
+        for _, thread in threads:
+            thread.join(1.0)
+        if late:
+            log.warning("%d connections had commands in execution after %g s", len(late), timeout)
+        return self._close_disks() and not late
+
+    def _close_disks(self) -> bool:
+        if self._stopped:
+            return True
+        self._stopped = True
+        for lun in self._targets.luns:
+            lun.tasks.close()
+            try:
+                lun.disk.close()
+            except (StoreError, OSError) as error:
+                log.error("%s: %s", lun.identity.name, error)
+        self._housekeeper.close()
+        if self._units is not None and self._shared_units is None:
+            return self._units.close()
+        return True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

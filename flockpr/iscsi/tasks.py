@@ -1,0 +1,343 @@
+"""The task set of one logical unit, and the threads that execute it (SAM-5 clause 8).
+
+A file system that hangs blocks whoever asks it for data. So commands are executed by threads
+that belong to one LUN, never by one that reads from a connection: when they all hang, commands
+for that LUN wait, and everything else goes on.
+
+A task is in the set from the arrival of its command until its answer has been handed to its
+connection. Whoever ends tasks early, by a task management function, by PREEMPT AND ABORT or
+because a session is over, marks them here; what has not begun never will, and what is being
+executed is waited for (`Drain`): only then can no write of theirs land any more.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import attrs
+
+log = logging.getLogger(__name__)
+
+IDLE = 10.0
+"""Seconds without work after which a thread ends; an idle LUN costs none."""
+
+
+class Phase(enum.Enum):
+    """Where a task is on its way."""
+
+    GATHERING = enum.auto()
+    """Its data is on the way, or memory for it is waited for."""
+    QUEUED = enum.auto()
+    RUNNING = enum.auto()
+    """Being executed, or its answer is being handed over."""
+    OVER = enum.auto()
+
+
+class Ending(enum.Enum):
+    """How a task ends that does not end by itself."""
+
+    SILENT = enum.auto()
+    """Without a response: its own nexus asked for that, or is gone (SAM-5 5.6)."""
+    TASK_ABORTED = enum.auto()
+    """With that status: another nexus did it, and TAS is one (SPC-4 7.5.8)."""
+
+
+class Order(enum.IntEnum):
+    """Task attributes (RFC 7143 11.3.1)."""
+
+    UNTAGGED = 0
+    SIMPLE = 1
+    ORDERED = 2
+    HEAD_OF_QUEUE = 3
+    ACA = 4
+
+
+class Owner(Protocol):
+    """Who a task is answered to."""
+
+    def execute(self, task: Any) -> None:
+        """Execute and answer the task, in a thread of its set; may block, raises nothing."""
+
+    def ended(self, task: Any, ending: Ending) -> None:
+        """The task was ended before it was executed. Not called with any lock held."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Task:
+    """One SCSI command on its way.
+
+    Attributes:
+        owner: Its connection.
+        order: Its task attribute.
+        phase: Where it is; changed by its task set only.
+        ending: Set when it is to end early; changed by its task set only.
+        drains: Who waits for its end.
+    """
+
+    owner: Owner
+    order: int = Order.SIMPLE
+    phase: Phase = Phase.GATHERING
+    ending: Ending | None = None
+    drains: list[Drain] = attrs.field(factory=list)
+
+    def cancelled(self) -> bool:
+        """Whether its execution is in vain."""
+        return self.ending is not None
+
+
+class Drain:
+    """Waits for tasks in execution to end.
+
+    Args:
+        done: Called once, in whatever thread finds out, without a lock held: True when all
+            have ended, False when the time was over before.
+    """
+
+    def __init__(self, done: Callable[[bool], None]) -> None:
+        self._done = done
+        self._lock = threading.Lock()
+        self._left = 1  # the one that adds tasks
+        self._over = False
+
+    def add(self) -> None:
+        """One more task to wait for."""
+        with self._lock:
+            self._left += 1
+
+    def one_ended(self) -> None:
+        """One of them, or the adding of them, is over."""
+        with self._lock:
+            self._left -= 1
+            if self._left or self._over:
+                return
+            self._over = True
+        self._done(True)
+
+    def expire(self) -> None:
+        """The time is over."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self._done(False)
+
+    @property
+    def over(self) -> bool:
+        """Whether `done` has been called."""
+        return self._over
+
+
+class TaskSet:
+    """The tasks of one logical unit, of all sessions.
+
+    Args:
+        name: Of the LUN, for the names of threads.
+        workers: Most threads.
+        most: Most tasks at a time.
+    """
+
+    def __init__(self, name: str, *, workers: int, most: int) -> None:
+        self.name = name
+        self._workers = workers
+        self._most = most
+        self._lock = threading.Lock()
+        self._tasks: dict[Task, None] = {}
+        self._ready: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._urgent: deque[Task] = deque()
+        self._held: dict[Task, None] = {}
+        self._ordered = 0
+        self._threads = 0
+        self._idle = 0
+        self._started = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    # ------------------------------------------------------------------ arrival
+
+    def enter(self, task: Task) -> bool:
+        """Take a task into the set; False if it is full (TASK SET FULL)."""
+        with self._lock:
+            if self._closed or len(self._tasks) >= self._most:
+                return False
+            self._tasks[task] = None
+            if task.order == Order.ORDERED:
+                self._ordered += 1
+            return True
+
+    def ready(self, task: Task) -> None:
+        """All that a task needs is there: let it be executed when its turn comes."""
+        with self._lock:
+            if task.phase is not Phase.GATHERING:
+                return
+            task.phase = Phase.QUEUED
+            if task.order == Order.HEAD_OF_QUEUE:
+                self._urgent.append(task)
+                self._ready.put(None)
+                spawn = self._wants_thread()
+            elif self._ordered:
+                self._held[task] = None
+                spawn = self._let_go()
+            else:
+                self._ready.put(task)
+                spawn = self._wants_thread()
+        if spawn:
+            self._start_thread()
+
+    def _wants_thread(self) -> bool:
+        """Whether one more thread is due; counts it already."""
+        if self._idle >= self._ready.qsize() or self._threads >= self._workers:
+            return False
+        self._threads += 1
+        self._started += 1
+        return True
+
+    def _let_go(self) -> bool:
+        """Queue what an ORDERED task no longer holds up (SAM-5 8.6.3); whether to spawn."""
+        first = True
+        for task in self._tasks:
+            if task.order == Order.HEAD_OF_QUEUE:
+                continue
+            if task.order == Order.ORDERED and not first:
+                break
+            if task in self._held:
+                del self._held[task]
+                self._ready.put(task)
+            if task.order == Order.ORDERED:
+                break
+            first = False
+        # One thread now; each that begins looks whether one more is due.
+        return self._wants_thread()
+
+    # ------------------------------------------------------------------ execution
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._work, name=f"iscsi-{self.name}-{self._started}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            # Memory or the limit on processes: what is queued waits for the other threads.
+            with self._lock:
+                self._threads -= 1
+            log.error("%s: no thread for a command", self.name)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            idle = False
+            try:
+                task = self._ready.get(timeout=IDLE)
+            except queue.Empty:
+                task, idle = None, True
+            with self._lock:
+                self._idle -= 1
+                if self._urgent:
+                    if task is not None:
+                        self._ready.put(task)
+                    task = self._urgent.popleft()
+                if task is None and self._leaving(idle):
+                    return
+                # A command may have come while this thread still counted as idle.
+                spawn = self._wants_thread()
+                if task is not None and task.phase is Phase.QUEUED:
+                    task.phase = Phase.RUNNING
+                else:
+                    task = None
+            if spawn:
+                self._start_thread()
+            if task is None:
+                continue
+            try:
+                task.owner.execute(task)
+            except Exception:
+                log.exception("%s: internal error", self.name)
+            self.finish(task)
+
+    def _leaving(self, idle: bool) -> bool:
+        """Whether this thread ends: nothing to do for a while, or the set is closed."""
+        leaving = self._closed or (idle and self._ready.empty())
+        self._threads -= leaving
+        return leaving
+
+    def finish(self, task: Task) -> None:
+        """The task is over: answered, or dropped with its connection."""
+        with self._lock:
+            if task.phase is Phase.OVER:
+                return
+            spawn = self._remove(task)
+            drains, task.drains = task.drains, []
+        if spawn:
+            self._start_thread()
+        for drain in drains:
+            drain.one_ended()
+
+    def _remove(self, task: Task) -> bool:
+        """Take it out; whether a thread is to be started for what waited for it."""
+        task.phase = Phase.OVER
+        self._tasks.pop(task, None)
+        if task.order == Order.ORDERED:
+            self._ordered -= 1
+        self._held.pop(task, None)
+        return bool(self._held) and self._let_go()
+
+    # ------------------------------------------------------------------ ending early
+
+    def abort(
+        self,
+        ending_of: Callable[[Task], Ending | None],
+        drain: Drain | None = None,
+    ) -> int:
+        """End tasks. Those that were not being executed are over on return.
+
+        Args:
+            ending_of: How a task is to end, or None to leave it alone. Called with the
+                set's lock held.
+            drain: Gets to wait for those that are being executed.
+
+        Returns:
+            How many tasks were ended, or are about to.
+        """
+        over: list[tuple[Task, Ending]] = []
+        count = 0
+        spawn = False
+        with self._lock:
+            for task in list(self._tasks):
+                ending = ending_of(task)
+                if ending is None:
+                    continue
+                count += 1
+                if task.ending is not Ending.SILENT:
+                    task.ending = ending
+                if task.phase is Phase.RUNNING:
+                    if drain is not None:
+                        drain.add()
+                        task.drains.append(drain)
+                    continue
+                spawn = self._remove(task) or spawn
+                over.append((task, task.ending or ending))
+        if spawn:
+            self._start_thread()
+        for task, ending in over:
+            task.owner.ended(task, ending)
+        return count
+
+    def running(self, tasks: Iterable[Task]) -> bool:
+        """Whether one of these is being executed."""
+        return any(task.phase is Phase.RUNNING for task in tasks)
+
+    def close(self) -> None:
+        """Take no more tasks, and let the idle threads end."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._threads):
+                self._ready.put(None)

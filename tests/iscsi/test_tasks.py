@@ -1,0 +1,208 @@
+"""The task set of a LUN: order, threads, ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import attrs
+
+from flockpr.iscsi.tasks import Drain, Ending, Order, Phase, Task, TaskSet
+
+PATIENCE = 60.0
+
+
+class Client:
+    """Executes tasks as a test wants it, and notes what became of them."""
+
+    def __init__(self) -> None:
+        self.began: list[Task] = []
+        self.dropped: list[tuple[Task, Ending]] = []
+        self.changed = threading.Condition()
+        self.gates: dict[Task, threading.Event] = {}
+
+    def execute(self, task: Task) -> None:
+        with self.changed:
+            self.began.append(task)
+            self.changed.notify_all()
+        gate = self.gates.get(task)
+        if gate is not None:
+            assert gate.wait(PATIENCE)
+
+    def ended(self, task: Task, ending: Ending) -> None:
+        with self.changed:
+            self.dropped.append((task, ending))
+            self.changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(condition, PATIENCE)
+
+
+def sent(tasks: TaskSet, client: Client, *, order: int = Order.SIMPLE, hang: bool = False) -> Task:
+    """A task that is in the set and ready."""
+    task = Task(owner=client, order=order)
+    if hang:
+        client.gates[task] = threading.Event()
+    assert tasks.enter(task)
+    tasks.ready(task)
+    return task
+
+
+def over(tasks: TaskSet) -> Callable[[], None]:
+    """Waits until nothing is in the set."""
+
+    def wait() -> None:
+        drained = threading.Event()
+        drain = Drain(lambda _all: drained.set())
+        tasks.abort(lambda _task: Ending.SILENT, drain)
+        drain.one_ended()
+        assert drained.wait(PATIENCE)
+
+    return wait
+
+
+def test_task_set_hanging_tasks_leave_threads_for_others() -> None:
+    """All threads but one hang, and the next command is executed all the same."""
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    hanging = [sent(tasks, client, hang=True) for _ in range(3)]
+    client.wait_for(lambda: len(client.began) == 3)
+    last = sent(tasks, client)
+    client.wait_for(lambda: last in client.began)
+    for task in hanging:
+        client.gates[task].set()
+    over(tasks)()
+    assert len(tasks) == 0
+
+
+def test_task_set_full_takes_no_more() -> None:
+    """Beyond its bound a task is not taken, and one that ends makes room."""
+    client, tasks = Client(), TaskSet("disk", workers=1, most=2)
+    hanging = sent(tasks, client, hang=True)
+    sent(tasks, client)
+    assert not tasks.enter(Task(owner=client))
+    client.gates[hanging].set()
+    over(tasks)()
+    assert tasks.enter(Task(owner=client))
+
+
+def test_ordered_task_waits_for_older_and_holds_younger() -> None:
+    """SAM-5 8.6.3: an ORDERED task runs alone, between what came before and after."""
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    first = sent(tasks, client, hang=True)
+    ordered = sent(tasks, client, order=Order.ORDERED, hang=True)
+    last = sent(tasks, client)
+    client.wait_for(lambda: first in client.began)
+    assert client.began == [first]
+    client.gates[first].set()
+    client.wait_for(lambda: ordered in client.began)
+    assert last not in client.began
+    client.gates[ordered].set()
+    client.wait_for(lambda: last in client.began)
+
+
+def test_ordered_task_waits_for_an_older_one_that_gathers_data() -> None:
+    """SAM-5 8.6.3: older is who arrived before, not whose data did."""
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    gathering = Task(owner=client)
+    assert tasks.enter(gathering)
+    ordered = sent(tasks, client, order=Order.ORDERED)
+    assert ordered.phase is Phase.QUEUED
+    assert client.began == []
+    tasks.ready(gathering)
+    client.wait_for(lambda: client.began == [gathering, ordered])
+
+
+def test_head_of_queue_task_overtakes_an_ordered_one() -> None:
+    """SAM-5 8.6.4: HEAD OF QUEUE does not wait behind ORDERED."""
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    first = sent(tasks, client, hang=True)
+    ordered = sent(tasks, client, order=Order.ORDERED)
+    urgent = sent(tasks, client, order=Order.HEAD_OF_QUEUE)
+    client.wait_for(lambda: urgent in client.began)
+    assert ordered not in client.began
+    client.gates[first].set()
+    client.wait_for(lambda: ordered in client.began)
+
+
+def test_abort_of_waiting_task_ends_it_at_once() -> None:
+    """What has not begun is over when `abort` returns, and never begins."""
+    client, tasks = Client(), TaskSet("disk", workers=1, most=16)
+    running = sent(tasks, client, hang=True)
+    client.wait_for(lambda: running in client.began)
+    waiting = sent(tasks, client)
+    tasks.abort(lambda task: Ending.TASK_ABORTED if task is waiting else None)
+    assert client.dropped == [(waiting, Ending.TASK_ABORTED)]
+    client.gates[running].set()
+    over(tasks)()
+    assert client.began == [running]
+
+
+def test_abort_of_running_task_waits_for_its_end() -> None:
+    """What is being executed knows that it is in vain, and is waited for."""
+    client, tasks = Client(), TaskSet("disk", workers=1, most=16)
+    running = sent(tasks, client, hang=True)
+    client.wait_for(lambda: running in client.began)
+    ended = threading.Event()
+    drain = Drain(lambda _all: ended.set())
+    assert tasks.abort(lambda _task: Ending.SILENT, drain) == 1
+    drain.one_ended()
+    assert running.cancelled()
+    assert not ended.is_set()
+    client.gates[running].set()
+    assert ended.wait(PATIENCE)
+    assert client.dropped == []
+
+
+def test_drain_that_expires_says_so_once() -> None:
+    """The time is over before the last task is: "not all", and nothing after that."""
+    said: list[bool] = []
+    drain = Drain(said.append)
+    drain.add()
+    drain.one_ended()
+    drain.expire()
+    drain.one_ended()
+    assert said == [False]
+
+
+def test_abort_of_ordered_task_lets_the_younger_go() -> None:
+    """An ORDERED task that is aborted holds nobody up."""
+    client, tasks = Client(), TaskSet("disk", workers=2, most=16)
+    first = sent(tasks, client, hang=True)
+    ordered = sent(tasks, client, order=Order.ORDERED)
+    last = sent(tasks, client)
+    tasks.abort(lambda task: Ending.SILENT if task is ordered else None)
+    client.wait_for(lambda: last in client.began)
+    client.gates[first].set()
+
+
+def test_task_set_failing_execution_ends_the_task() -> None:
+    """An error in the execution of one task costs neither the thread nor the set."""
+
+    @attrs.define(eq=False)
+    class Failing(Client):
+        def execute(self, task: Task) -> None:
+            raise RuntimeError("on purpose")
+
+        def __attrs_pre_init__(self) -> None:
+            Client.__init__(self)
+
+    tasks = TaskSet("disk", workers=1, most=16)
+    sent(tasks, Failing())
+    client = Client()
+    last = sent(tasks, client)
+    client.wait_for(lambda: last in client.began)
+
+
+def test_closed_task_set_ends_its_threads() -> None:
+    """After `close` no thread of the set is left."""
+    client, tasks = Client(), TaskSet("closing", workers=3, most=16)
+    for _ in range(3):
+        sent(tasks, client)
+    client.wait_for(lambda: len(client.began) == 3)
+    threads = [t for t in threading.enumerate() if t.name.startswith("iscsi-closing-")]
+    tasks.close()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert not tasks.enter(Task(owner=client))
