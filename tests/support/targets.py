@@ -183,7 +183,7 @@ class Tgt:
     def __enter__(self) -> Self:
         programs = require("tgtd", "tgtadm")
         # Its control socket is named by a number and has a fixed place in /run.
-        self._control = str(2000 + (10 * os.getpid() + self.number) % 60000)
+        self._control = str(2000 + (10 * os.getpid() + self.number) % 30000)
         for attempt in range(5):
             port = _free_port()
             with (self.folder / f"tgt{self.number}-{attempt}.log").open("wb") as output:

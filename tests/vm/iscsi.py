@@ -54,7 +54,12 @@ class Qemu:
     _kernel: Kernel = field(factory=kernel, init=False)
 
     def boot(self, name: str, disk: Sequence[str]) -> Machine:
-        """A guest that was started and is not waited for; it may be one that was killed."""
+        """A guest that was started and is not waited for; it may be one that was killed.
+
+        Args:
+            name: Of the guest.
+            disk: QEMU's arguments for its disk, and more.
+        """
         initrd = self.folder / "guest.initrd"
         if not initrd.exists():
             initrd.write_bytes(initramfs(self._kernel, _MODULES, _PROGRAMS))

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,10 @@ KERNEL_ARGUMENTS = (
 )
 """Mostly to boot faster. The clock is for the leases and timeouts under test: on a busy host the
 guest now and then calibrates its TSC wrongly, and its seconds were seen to last 0.2 s then."""
+
+
+INCOMING = ("-incoming", "defer")
+"""QEMU's arguments for `Machine.take_over`."""
 
 
 class MachineError(AssertionError):
@@ -195,6 +199,36 @@ class Machine:
             MachineError: It does not; the message has the end of the console.
         """
         self._boot.wait(seconds)
+
+    def take_over(self, source: Machine) -> None:
+        """Have the machine that runs in another QEMU go on in this one; the other is killed.
+
+        This QEMU has been started with `INCOMING` and with the same hardware as the other's.
+
+        Args:
+            source: The other one, booted.
+        """
+        self._until((self.folder / "qmp").exists, "to start")
+        self.qmp("migrate-incoming", uri=f"unix:{self.folder}/incoming")
+        source.qmp("migrate", uri=f"unix:{self.folder}/incoming")
+
+        def sent() -> bool:
+            status = source.qmp("query-migrate").get("status")
+            assert status not in ("failed", "cancelled"), self.failure(str(status))
+            return bool(status == "completed")
+
+        self._until(sent, "the machine")
+        self._until(lambda: bool(self.qmp("query-status")["running"]), "to run it")
+        source.kill()
+        # The agent is up already: it will not say so again.
+        self._take(["0", "=", "0"])
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + BOOT_SECONDS
+        while not condition():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise self.failure(f"waited in vain for {what}")
+            time.sleep(0.05)
 
     def failure(self, what: str) -> MachineError:
         """An error that shows the machine's last words."""

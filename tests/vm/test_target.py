@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from tests.support.targets import FlockprTarget, create_lun
 from tests.vm import contest
 from tests.vm.iscsi import Qemu, blockdev, contender, drive
+from tests.vm.machine import INCOMING
 from tests.vm.open_iscsi import Node, boot_nodes
 
 pytestmark = [
@@ -67,6 +68,21 @@ def test_target_restarted_qemu_is_a_stranger_to_nexus_name_and_isid(short_path: 
             alice.must(alice.write("alice was here"))
         with qemu.boot("alice", drive(here.url(), ALICE)) as machine:
             contest.locked_out(contender(machine, _KEYS[0]))
+
+
+def test_target_guest_that_migrates_between_hosts_keeps_its_reservation(short_path: Path) -> None:
+    """Both hosts present the same target port, so to them it is one nexus all the time."""
+    qemu = Qemu(short_path)
+    with _targets(short_path, 2) as (here, there), ExitStack() as stack:
+        machine = stack.enter_context(qemu.boot("alice", blockdev(here.url(), ALICE)))
+        alice = contender(machine, _KEYS[0])
+        alice.must(alice.register())
+        alice.must(alice.reserve())
+        alice.must(alice.write("alice was here"))
+        disk = [*blockdev(there.url(), ALICE), *INCOMING]
+        moved = stack.enter_context(qemu.boot("moved", disk))
+        moved.take_over(machine)
+        contest.still_the_holder(contender(moved, alice.key))
 
 
 def _fence(alice: Node, bob: Node) -> None:
