@@ -41,8 +41,13 @@ echo "InitiatorName=$NAME" > /etc/iscsi/initiatorname.iscsi
 iscsid
 node="iscsiadm -m node -T $TARGET -p {PORTAL}"
 $node -o new
+for kind in Header Data; do
+  $node -o update -n "node.conn[0].iscsi.${{kind}}Digest" -v $DIGEST
+done
 $node --login
 """
+_DIGESTS = ("None", "CRC32C")
+"""What the first and the second machine have their PDUs protected by."""
 
 
 @frozen
@@ -96,7 +101,8 @@ def boot_nodes(folder: Path, disks: Sequence[tuple[str, Url]]) -> Iterator[list[
         nodes = []
         for number, (machine, (name, url)) in enumerate(zip(machines, disks, strict=True), start=1):
             machine.wait_booted()
-            machine.check(f"NAME={name}; TARGET={url.target}; {_LOG_IN}")
+            digest = _DIGESTS[(number - 1) % len(_DIGESTS)]
+            machine.check(f"NAME={name}; TARGET={url.target}; DIGEST={digest}; {_LOG_IN}")
             machine.check(WAIT_FOR_DISK)
             nodes.append(Node(machine, number << 8 | 0xA0 | number, WRITE_EXCLUSIVE))
         yield nodes
