@@ -91,9 +91,11 @@ class StoreUnavailable(StoreError):
 
     Attributes:
         errno: Of the system call that failed, if one did.
+        for_a_person: It does not pass by waiting, whatever `errno` says.
     """
 
     errno: int | None = None
+    for_a_person: bool = False
 
 
 class Busy(StoreError):

@@ -394,7 +394,7 @@ def test_attentions_beyond_a_small_bound_are_told_once_each(
 ) -> None:
     """The same with two who may wait: nobody is forgotten."""
     for unit in (one, two):
-        unit._config = UnitConfig(max_pending=2)
+        unit._decisions.config = UnitConfig(max_pending=2)
     crowd = _crowd("p", 5)
     register(one, A, 0xA)
     _register_all(one, crowd, 0xB)

@@ -24,6 +24,10 @@ PROBE = 4096
 """Bytes that are read to see whether the server still honours a description; aligned, so that
 it may be O_DIRECT.
 """
+_PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""Failures to open an image that may pass by waiting."""
 _AT_FDCWD = -100
 """Of fcntl.h: a path is looked up as the process sees it."""
 
@@ -130,6 +134,7 @@ def _unusable(error: OSError, path: str) -> StoreError:
         "give this user the right to write it",
     )
     failure.errno = error.errno
+    failure.for_a_person = error.errno not in _PASSING
     return failure
 
 

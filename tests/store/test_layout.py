@@ -178,6 +178,7 @@ def test_members_of_a_spc2_reservation_are_in_the_page() -> None:
 def test_members_of_what_commands_leave_behind_are_in_the_page(tmp_path: Path) -> None:
     """Commits, journal and audit segments of a LUN that was used, and its `lun.json`."""
     create_lun(str(tmp_path), "disk", image="disk.raw", wwids=["naa.6"])
+    (tmp_path / "disk.raw").touch()
     store = LockDirectory(str(tmp_path / "disk"), keep=2, segment=2, settle=0)
     unit = LogicalUnit(store)
     unit.execute(B, RESERVE_6)

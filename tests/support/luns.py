@@ -42,7 +42,11 @@ def out(
 def contested_lun(root: str, name: str = "disk") -> LunIdentity:
     """A logical unit on which two have registered, one reserved, and one was refused."""
     identity = create_lun(
-        root, name, image=f"images/{name}.raw", wwids=(f"naa.6001405{name.encode().hex()}",)
+        root,
+        name,
+        image=f"images/{name}.raw",
+        size=1 << 20,  # to reserve takes access away, for which the image has to be there
+        wwids=(f"naa.6001405{name.encode().hex()}",),
     )
     with LogicalUnit.open(os.path.join(root, name)) as unit:
         assert out(unit, ALICE, OutAction.REGISTER, new=ALICE_KEY, aptpl=True) == Status.GOOD

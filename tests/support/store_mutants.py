@@ -19,7 +19,7 @@ from unittest import mock
 
 import attrs
 
-from flockpr.logical_unit import LogicalUnit
+from flockpr.logical_unit.standing import Standing
 from flockpr.store import files
 from flockpr.store.archive import Archive
 from flockpr.store.chain import Chain
@@ -306,8 +306,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "two RESERVEs at once share a range",
-        LogicalUnit,
-        "_with_free_slot",
+        Standing,
+        "with_free_slot",
         "held is None or self._store.hold(held.slot)",
         "held is None or self._store.hold(held.slot) or True",
         (_alternations("spc2"),),

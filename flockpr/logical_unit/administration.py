@@ -1,0 +1,246 @@
+"""A logical unit as it is opened, and what is no SCSI command: power, resets, looking at it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import attrs
+
+from flockpr.core.events import Event, LogicalUnitReset, PowerCycle
+from flockpr.core.model import LogicalUnitState
+from flockpr.errors import OutcomeUnknown, StoreError
+from flockpr.gate import Gate, Held
+from flockpr.logical_unit.decisions import Decisions, NeedsGate
+from flockpr.store.base import AuditRecord, Snapshot
+from flockpr.store.identity import LunIdentity, check_label
+from flockpr.store.lockdir import LockDirectory
+from flockpr.unit_status import UnitStatus
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class ServedState:
+    """What a door lets commands through by.
+
+    Attributes:
+        state: The same object for as long as nothing is committed.
+        number: Of the transaction that made it.
+    """
+
+    state: LogicalUnitState
+    number: int
+
+
+class Administration:
+    """A logical unit, opened, but for its commands. Thread-safe.
+
+    Args:
+        store: Its lock directory; closed with this object.
+        door: Name of the door, for the record.
+        keep_tidy: Publish and prune at the end of each command.
+    """
+
+    def __init__(self, store: LockDirectory, *, door: str = "api", keep_tidy: bool = True) -> None:
+        self._store = store
+        self._keep_tidy = keep_tidy
+        self._lock = threading.Lock()
+        self._gate = _gate_of(store)
+        gated = self._gate is not None
+        self._decisions = Decisions(store, check_label(door, "door"), gated=gated)
+        self._lost: StoreError | None = None
+
+    @property
+    def identity(self) -> LunIdentity:
+        """What `lun.json` says."""
+        return self._store.identity
+
+    @property
+    def lost(self) -> StoreError | None:
+        """Why a daemon's logical unit is no longer what was opened: it was deleted, rolled back,
+        or another directory stands in its place.
+
+        Every command is answered with that from then on, also when a directory of the same
+        name comes back: only who starts anew may take that for the same disk. A directory
+        that is merely missing is not lost. None for one that keeps itself tidy.
+        """
+        return self._lost
+
+    def close(self) -> None:
+        """Let go of locks and descriptors; reservations stay."""
+        with self._lock:
+            self._store.close()
+            self._decisions.standing.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ events
+
+    def power_cycle(self, *, timeout: float = 10.0) -> Snapshot:
+        """Power off and on: drops what APTPL=0 does not keep, zeroes PRGENERATION.
+
+        Works while daemons serve the LUN: they see it with their next command.
+
+        Raises:
+            StoreError: It could not be done; see `Store.commit`.
+        """
+        return self._befall(PowerCycle(), "POWER CYCLE", timeout)
+
+    def reset(self, *, timeout: float = 10.0) -> Snapshot:
+        """LOGICAL UNIT RESET: frees a SPC-2 reservation and leaves 29/03 for every nexus that
+        the state names (SPC-4 5.13.5). Other nexuses that are logged in are the door's to tell.
+
+        Raises:
+            StoreError: It could not be done; see `Store.commit`.
+        """
+        return self._befall(LogicalUnitReset(), "LOGICAL UNIT RESET", timeout)
+
+    def _befall(self, what: Event, action: str, timeout: float) -> Snapshot:
+        deadline = time.monotonic() + timeout
+
+        def once(held: Held | None) -> Snapshot:
+            with self._lock:
+                self._check_lost()
+                return self._decisions.apply(what, action, until(deadline), held)
+
+        try:
+            after = once(None)
+        except NeedsGate:
+            after = self._through_gate(once, deadline)
+        if self._keep_tidy:
+            self.tidy()
+        return after
+
+    def _through_gate(self, work: Callable[[Held | None], T], deadline: float) -> T:
+        """Do something that takes access away, and return only when it is proven.
+
+        Called without the lock: a host that hangs holds the permit, and other commands of
+        this logical unit do not wait for it.
+
+        Raises:
+            Busy: The gate could not be had in time; nothing was done.
+            OutcomeUnknown: It was done, and not proven in time.
+            StoreError: Of the gate, or of `work`.
+        """
+        assert self._gate is not None
+        with self._gate.narrow(deadline) as held:
+            result = work(held)
+            if held.committed:
+                if not held.prove():
+                    self._decisions.unproven = True
+                    raise OutcomeUnknown(
+                        "committed, but the permit of the image was lost meanwhile",
+                        self._store.path,
+                        "check the mount and the kernel log; the same command may be sent again",
+                    )
+                self._decisions.unproven = False
+        return result
+
+    # ------------------------------------------------------------------ looking at it
+
+    def status(self) -> UnitStatus:
+        """The state and who is alive, for people.
+
+        Raises:
+            StoreError: The state cannot be read.
+        """
+        with self._lock:
+            return UnitStatus.of(self.identity, self._store.head(), self._store)
+
+    def served_state(self) -> ServedState:
+        """The newest state, which is durable: what a door may let commands through by.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with self._lock:
+            self._check_lost()
+            head = self._store.head()
+            self._store.ensure_durable(head)
+            return ServedState(head.state, head.number)
+
+    def lock_fault(self) -> StoreError | None:
+        """Why liveness is unknown, if the lock file cannot be opened; for people."""
+        with self._lock:
+            return self._store.lock_fault()
+
+    def snapshot(self) -> Snapshot:
+        """The newest transaction.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with self._lock:
+            return self._store.head()
+
+    def history(self, since: int = 1) -> Iterator[AuditRecord]:
+        """The audit trail from transaction `since` on, or from where history begins.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        records = self._store.history(since)
+        while True:
+            with self._lock:  # reading it uses what commands use
+                some = list(itertools.islice(records, 256))
+            if not some:
+                return
+            yield from some
+
+    def history_begins(self) -> int:
+        """Number of the oldest transaction that the audit trail still has.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with self._lock:
+            return self._store.history_begins()
+
+    def refusals(self) -> Iterator[dict[str, Any]]:
+        """Commands that were refused or changed nothing, from all daemons' journals."""
+        return self._store.refusals()
+
+    # ------------------------------------------------------------------ upkeep
+
+    def tidy(self) -> None:
+        """Publish, archive and prune; a daemon calls it between commands. Never raises."""
+        with self._lock:
+            if self._lost is None:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        self._decisions.standing.keep()
+        self._store.tidy()
+
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost.with_traceback(None)  # or it grows with every command
+
+
+def until(deadline: float) -> Callable[[], bool]:
+    """Whether it is not yet this time, by `time.monotonic`."""
+    return lambda: time.monotonic() < deadline
+
+
+def _gate_of(store: LockDirectory) -> Gate | None:
+    """The gate of a logical unit that has an image; without one nobody reads or writes."""
+    identity = store.identity
+    if identity.image is None:
+        return None
+    root = os.path.dirname(store.path.rstrip("/")) or "."
+    return Gate(root, identity.lun, identity.image)

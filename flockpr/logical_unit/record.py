@@ -1,0 +1,119 @@
+"""What the audit trail and the journal say of a command, and who serves whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from flockpr.core.events import Event, NexusLoss
+from flockpr.core.model import LogicalUnitState, Nexus
+from flockpr.core.outcome import Outcome
+from flockpr.spc import sense as senses
+from flockpr.spc.cdb import (
+    Command,
+    OtherCommand,
+    PersistentReserveIn,
+    PersistentReserveOut,
+    Release,
+    Reserve,
+)
+from flockpr.spc.codes import InAction, Opcode, OutAction, Status
+from flockpr.store.base import Applied, Served, nexus_text
+from flockpr.store.clock import utc_now
+from flockpr.store.document import attention_text
+from flockpr.store.provision import event
+
+
+def action_name(command: Command) -> str:
+    """A command for people: "REGISTER AND IGNORE EXISTING KEY"."""
+    match command:
+        case PersistentReserveOut(service_action=action):
+            return OutAction(action).name.replace("_", " ")
+        case PersistentReserveIn(service_action=action):
+            return InAction(action).name.replace("_", " ")
+        case Reserve():
+            return "SPC-2 RESERVE"
+        case Release():
+            return "SPC-2 RELEASE"
+        case OtherCommand(opcode=opcode):
+            return f"opcode {opcode:02x}h"
+    return "refused command"
+
+
+def command_line(
+    nexus: Nexus, command: Command, before: LogicalUnitState, outcome: Outcome, *, door: str
+) -> Applied:
+    """The line of the audit trail, or of the journal, of a command."""
+    parameters = command.parameters if isinstance(command, PersistentReserveOut) else None
+    reply = outcome.reply
+    action = action_name(command)
+    if reply.sense is not None and reply.sense.key == senses.UNIT_ATTENTION:
+        action = f"UNIT ATTENTION {reply.sense.asc:02x}/{reply.sense.ascq:02x}"
+    return Applied(
+        nexus=nexus.initiator_port.text,
+        target_port=nexus.target_port,
+        action=action,
+        opcode=_opcode(command),
+        key=parameters.reservation_key if parameters else None,
+        service_action_key=parameters.service_action_reservation_key if parameters else None,
+        type=command.type if isinstance(command, PersistentReserveOut) else None,
+        status=int(reply.status),
+        generation_before=before.generation,
+        generation_after=outcome.state.generation,
+        door=door,
+        time=utc_now(),
+        raised=_raised(outcome),
+    )
+
+
+def event_line(
+    what: Event, action: str, before: LogicalUnitState, outcome: Outcome, *, door: str
+) -> Applied:
+    """The line of the audit trail of an event."""
+    after = outcome.state.generation
+    nexus = what.nexus if isinstance(what, NexusLoss) else None
+    return attrs.evolve(
+        event(action, before.generation, door=door, after=after),
+        nexus="" if nexus is None else nexus.initiator_port.text,
+        target_port=0 if nexus is None else nexus.target_port,
+        raised=_raised(outcome),
+    )
+
+
+def worth_noting(command: Command, outcome: Outcome) -> bool:
+    """Whether a command that changed nothing goes to the journal: refusals, and those that
+    change something only sometimes.
+    """
+    return outcome.reply.status is not Status.GOOD or isinstance(
+        command, PersistentReserveOut | Reserve | Release
+    )
+
+
+def served_after(
+    before: Mapping[int, Served], state: LogicalUnitState, nexus: Nexus | None, me: Served
+) -> dict[int, Served]:
+    """By slot, who serves each registrant from now on: `me` serves `nexus`."""
+    served = {r.slot: before[r.slot] for r in state.registrations if r.slot in before}
+    registration = None if nexus is None else state.by_nexus.get(nexus)
+    if registration is not None:
+        served[registration.slot] = me
+    if state.spc2 is not None:
+        mine = state.spc2.holder == nexus
+        served[state.spc2.slot] = me if mine else before.get(state.spc2.slot, me)
+    return served
+
+
+def _opcode(command: Command) -> int | None:
+    match command:
+        case PersistentReserveOut():
+            return int(Opcode.PERSISTENT_RESERVE_OUT)
+        case PersistentReserveIn():
+            return int(Opcode.PERSISTENT_RESERVE_IN)
+        case Reserve(opcode=opcode) | Release(opcode=opcode) | OtherCommand(opcode=opcode):
+            return int(opcode)
+    return None
+
+
+def _raised(outcome: Outcome) -> tuple[str, ...]:
+    return tuple(f"{nexus_text(nexus)} {attention_text(code)}" for nexus, code in outcome.raised)

@@ -1,0 +1,239 @@
+"""The commands of a logical unit, and who is connected to it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import attrs
+
+from flockpr.core.model import Nexus
+from flockpr.errors import LunNotFound, OutcomeUnknown, StateLost, StoreError
+from flockpr.gate import Held
+from flockpr.logical_unit.administration import Administration
+from flockpr.logical_unit.decisions import NeedsGate
+from flockpr.logical_unit.record import action_name
+from flockpr.logical_unit.results import Result, failure
+from flockpr.spc.cdb import Command, OtherCommand, parse_command
+from flockpr.spc.codes import Opcode, Status
+from flockpr.store.base import nexus_text
+from flockpr.store.lockdir import LockDirectory
+
+log = logging.getLogger(__name__)
+
+_ANSWERED_ALWAYS = frozenset({Opcode.INQUIRY, Opcode.REPORT_LUNS, Opcode.REQUEST_SENSE})
+"""Commands that work while the state cannot be read (reference 4.11)."""
+
+
+@attrs.frozen
+class _Order:
+    """A command on its way."""
+
+    nexus: Nexus
+    command: Command
+    report: bool
+    deadline: float
+    in_time: Callable[[], bool]
+
+
+@attrs.frozen
+class Narrowing:
+    """A command that takes access away, before anything was done: it has to wait for others.
+
+    Attributes:
+        run: Waits, carries it out and answers, in the caller's thread; once.
+    """
+
+    run: Callable[[], Result]
+
+
+class LogicalUnit(Administration):
+    """A logical unit, opened by one door of one process. Thread-safe.
+
+    Args:
+        store: Its lock directory; closed with this object.
+        door: Name of the door, for the record.
+        keep_tidy: Publish and prune at the end of each command; a daemon does that after
+            the reply instead, by `tidy`.
+
+    Use as a context manager, or call `close`.
+    """
+
+    def __init__(self, store: LockDirectory, *, door: str = "api", keep_tidy: bool = True) -> None:
+        super().__init__(store, door=door, keep_tidy=keep_tidy)
+        self._told = ""
+
+    @classmethod
+    def open(cls, path: str, *, door: str = "api", host: str | None = None) -> LogicalUnit:
+        """Open the lock directory ROOT/<lun>.
+
+        Args:
+            path: The directory.
+            door: Name of the door, for the record.
+            host: Name of this host, for the record; the default is the system's.
+
+        Raises:
+            ConfigError: `door` or `host` cannot be written into a document.
+            LunNotFound: There is no such lock directory.
+            StoreError: It cannot be read as ours.
+        """
+        return cls(LockDirectory(path, host=host), door=door)
+
+    # ------------------------------------------------------------------ commands
+
+    def execute(
+        self,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes = b"",
+        *,
+        report_attentions: bool = True,
+        long_parameter_length: bool = True,
+        timeout: float = 10.0,
+        may_issue: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Carry out one command and answer it; the answer is durable.
+
+        A command that takes access away answers GOOD only when no target lets a command
+        through by the state before it any more; see `flockpr.gate`.
+
+        Args:
+            nexus: Who sends it.
+            cdb: The command descriptor block.
+            data_out: Its parameter list.
+            report_attentions: Whether pending unit attentions are reported to this nexus.
+            long_parameter_length: False where only bytes 7-8 of PERSISTENT RESERVE OUT
+                are its length (the helper door).
+            timeout: Seconds after which a command that has not begun to commit is BUSY.
+            may_issue: Asked immediately before the commit; False makes the command BUSY.
+
+        Returns:
+            The result. Whatever goes wrong with the store is one too: BUSY (nothing was
+            done), NOT READY, 07/44/01 (the state cannot be read), 05/25/00 (no such LUN),
+            ABORTED COMMAND 0B/08/01 (outcome unknown).
+        """
+        answer = self.attempt(
+            nexus,
+            cdb,
+            data_out,
+            report_attentions=report_attentions,
+            long_parameter_length=long_parameter_length,
+            timeout=timeout,
+            may_issue=may_issue,
+        )
+        return answer.run() if isinstance(answer, Narrowing) else answer
+
+    def attempt(
+        self,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes = b"",
+        *,
+        report_attentions: bool = True,
+        long_parameter_length: bool = True,
+        timeout: float = 10.0,
+        may_issue: Callable[[], bool] | None = None,
+    ) -> Result | Narrowing:
+        """As `execute`, but a command that takes access away is handed back before anything is
+        done, for whoever may not wait as long as that can take.
+        """
+        deadline = time.monotonic() + timeout
+        command = parse_command(cdb, data_out, long_parameter_length=long_parameter_length)
+
+        def in_time() -> bool:
+            return time.monotonic() < deadline and (may_issue is None or may_issue())
+
+        order = _Order(nexus, command, report_attentions, deadline, in_time)
+        try:
+            return self._carry_out(order, None)
+        except NeedsGate:
+            return Narrowing(lambda: self._narrow(order))
+        except StoreError as error:
+            return self._failed(error, nexus, command)
+
+    def _narrow(self, order: _Order) -> Result:
+        try:
+            result = self._through_gate(lambda held: self._carry_out(order, held), order.deadline)
+        except StoreError as error:
+            return self._failed(error, order.nexus, order.command)
+        if self._keep_tidy:
+            self.tidy()  # not before: the targets wait for the permit
+        return result
+
+    def _carry_out(self, order: _Order, held: Held | None) -> Result:
+        if not self._lock.acquire(timeout=max(0.0, order.deadline - time.monotonic())):
+            return Result(Status.BUSY)
+        try:
+            self._check_lost()
+            outcome = self._decisions.decide(
+                order.nexus,
+                order.command,
+                report=order.report,
+                in_time=order.in_time,
+                held=held,
+            )
+            self._told = ""
+            if self._keep_tidy and held is None:
+                self._tidy()
+            return Result.of(outcome.reply, outcome.aborted)
+        finally:
+            self._lock.release()
+
+    # ------------------------------------------------------------------ presence
+
+    def attend(self, nexus: Nexus) -> bool:
+        """A door says that this nexus is connected: stand for its registration.
+
+        Returns:
+            False if the state could not be read: say it again later.
+        """
+        with self._lock:
+            if self._lost is not None:
+                return True  # there will be nothing to stand for
+            try:
+                state = self._store.head().state
+            except StoreError as error:
+                self._note_lost(error)
+                if str(error) != self._told:  # it is said again before each command
+                    log.warning("%s", error)
+                return False
+            if not self._decisions.remembers(nexus) and not state.overflowed:
+                # Logged in: a power cycle from here on concerns it, before its first command.
+                self._decisions.remember(nexus, state.attention_epoch)
+            self._decisions.standing.stand_for(nexus, state)
+            return True
+
+    def leave(self, nexus: Nexus) -> None:
+        """A door says that this nexus is gone. Its registration and reservation stay
+        (SPC-4 5.13.5); a SPC-2 reservation of its ends.
+        """
+        with self._lock:
+            self._decisions.forget(nexus)
+            slot = self._decisions.standing.forget(nexus)
+            try:
+                if slot is not None and self._lost is None:
+                    self._decisions.lose(nexus, slot)
+            except StoreError as error:
+                self._note_lost(error)
+                log.warning("%s", error)
+
+    # ------------------------------------------------------------------ failures
+
+    def _failed(self, error: StoreError, nexus: Nexus, command: Command) -> Result:
+        """Fail closed: what cannot be read is never answered as empty."""
+        self._note_lost(error)
+        # Once, until a command is answered: a guest that is told so asks a hundred times a
+        # second. An unknown outcome is one of that command, and for a person to look into.
+        known = str(error) == self._told and not isinstance(error, OutcomeUnknown)
+        self._told = str(error)
+        level = logging.DEBUG if known else logging.ERROR
+        log.log(level, "%s from %s: %s", action_name(command), nexus_text(nexus), error)
+        if isinstance(command, OtherCommand) and command.opcode in _ANSWERED_ALWAYS:
+            return Result(Status.GOOD)
+        return failure(error)
+
+    def _note_lost(self, error: StoreError) -> None:
+        """For a daemon's: whoever keeps it tidy lets go of its files, and it stays lost."""
+        if not self._keep_tidy and isinstance(error, StateLost | LunNotFound):
+            self._lost = error
