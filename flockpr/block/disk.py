@@ -1,0 +1,469 @@
+"""One LUN as a target process serves it: admission, execution, sessions.
+
+The rule of admission (the gate's half is in `flockpr.gate`)::
+
+    permit.enter()                     # nobody can narrow access until leave()
+      served state admits?  -> the I/O, on the permit's descriptor
+    permit.leave()
+      else, and only now: ask the logical unit, which re-reads the state, reports and clears
+      unit attentions durably, or answers RESERVATION CONFLICT; when it says GOOD, read the
+      state again and begin anew.
+
+Never is the logical unit waited for inside the permit: a narrowing command, which the unit
+may be working on, waits for all who are inside.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, Literal
+
+import attrs
+
+from flockpr.block import senses
+from flockpr.block.absent import report_luns
+from flockpr.block.administration import no_medium
+from flockpr.block.calls import ImageCalls
+from flockpr.block.device import Device, Task, left
+from flockpr.block.inquiry import Face, inquiry
+from flockpr.block.medium import Cancelled, Medium, PermitLike
+from flockpr.block.nexus import DiskNexus
+from flockpr.block.pool import MAX_BUFFER, Pool
+from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer, good
+from flockpr.block.served import Refresher, Served, UnitsLike
+from flockpr.block.table import Route, Row, find, transfer_of
+from flockpr.core.machine import step
+from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
+from flockpr.errors import ConfigError, StoreError
+from flockpr.gate import HostClaim, Permit
+from flockpr.logical_unit import Result, failure
+from flockpr.spc.cdb import parse_command
+from flockpr.spc.codes import Attention, Status
+from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, LUN_NOT_SUPPORTED, Sense
+from flockpr.store.identity import LunIdentity
+from flockpr.store.images import BLOCK
+
+log = logging.getLogger(__name__)
+
+TRIES: Final = 8
+"""How often a command that others overtake is begun again before it is BUSY."""
+
+
+def never() -> bool:
+    """Say that nobody cancels it."""
+    return False
+
+
+class Disk:
+    """One LUN, opened by a target process. Thread-safe.
+
+    Args:
+        root: The root directory.
+        identity: What its `lun.json` says; it names an image.
+        units: The logical units of the root.
+        door: Name of the door, for the record.
+        read_only: Refuse every write with 07/27/00.
+        removable: The medium can be ejected (of this process's sessions).
+        physical_block_size: 512 or 4096, as READ CAPACITY(16) tells it.
+        pool: Memory for READ data, if several disks share it.
+        timeout: Seconds within which every command is answered, but for the I/O itself.
+        calls: System calls on the image.
+        permit: Makes the permit; a test's may be another one.
+        claim: Keep other hosts' targets away from this LUN.
+
+    Raises:
+        ConfigError: The LUN has no image, or an argument cannot be.
+        StoreError: The image cannot be used, a QEMU uses it, or another host's target serves
+            the LUN.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        identity: LunIdentity,
+        units: UnitsLike,
+        *,
+        door: str = "iscsi",
+        read_only: bool = False,
+        removable: bool = False,
+        physical_block_size: int = 4096,
+        pool: Pool | None = None,
+        timeout: float = 10.0,
+        calls: ImageCalls | None = None,
+        permit: Callable[[Callable[[float], None], Callable[[int], None]], PermitLike]
+        | None = None,
+        claim: bool = True,
+    ) -> None:
+        if identity.image is None:
+            raise ConfigError(f"the LUN {identity.name} has no image to serve")
+        if physical_block_size not in (512, 4096):
+            raise ConfigError(f"{physical_block_size} is no physical block size: 512 or 4096")
+        self.identity = identity
+        self.block_size = BLOCK
+        self._units = units
+        self._door = door
+        self._timeout = timeout
+        self._pool = pool or Pool()
+        exponent = (physical_block_size // BLOCK).bit_length() - 1
+        self._face = Face(identity, removable, exponent)
+        calls = calls or ImageCalls()
+        path = os.path.join(root, identity.image)
+        self._medium = Medium(path, calls, self._grown)
+        self._device = Device(self._face, self._medium, read_only=read_only)
+        self._device.on_change = self._tell_others
+        self._served = Served(units, identity.name, door)
+        self._refresher = Refresher(self._served, self._medium.look_again, identity.name)
+        self._lock = threading.Lock()
+        self._sessions: dict[DiskNexus, None] = {}
+        self._counts: dict[Nexus, int] = {}
+        self._closed = False
+        self._claim: HostClaim | None = None
+        make = permit or functools.partial(_permit, root, identity, calls)
+        self._permit = self._medium.permit = make(self._on_open, self._medium.opened)
+        self._open(os.path.join(root, identity.name) if claim else None)
+
+    def _open(self, claimed: str | None) -> None:
+        try:
+            if claimed is not None:
+                self._claim = HostClaim(claimed)
+                self._claim.take()
+            self._permit.open()
+            if not self._medium.blocks:
+                raise ConfigError(f"{self._medium.path} has not a single block")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the image, and let other hosts serve the LUN; commands fail from now on."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            sessions = list(self._sessions)
+        for session in sessions:
+            self.detach(session)
+        self._permit.close()
+        if self._claim is not None:
+            self._claim.close()
+
+    @property
+    def blocks(self) -> int:
+        """Capacity in blocks."""
+        return self._medium.blocks
+
+    # ------------------------------------------------------------------ sessions
+
+    def attach(self, nexus: Nexus, *, target_name: str = "") -> DiskNexus:
+        """A session begins to use the LUN; returns at once.
+
+        Args:
+            nexus: Its I_T nexus; several sessions may have the same.
+            target_name: iSCSI name of the target that it logged in to.
+        """
+        face = attrs.evolve(self._face, target_name=target_name, target_port=nexus.target_port)
+        session = DiskNexus(nexus, face)
+        with self._lock:
+            self._sessions[session] = None
+            count = self._counts[nexus] = self._counts.get(nexus, 0) + 1
+            if count == 1:
+                self._units.attend(self.identity.name, nexus, self._door)
+        self._permit.attend()
+        self._refresher.attend()
+        return session
+
+    def detach(self, session: DiskNexus) -> None:
+        """A session has ended; more than once is no error. The last one of a nexus is its loss."""
+        with self._lock:
+            if not session.attached:
+                return
+            session.attached = False
+            del self._sessions[session]
+            nexus = session.nexus
+            self._counts[nexus] -= 1
+            if not self._counts[nexus]:
+                del self._counts[nexus]
+                self._units.leave(self.identity.name, nexus, self._door)
+        self._device.prevent(session, False)
+        self._refresher.rest()
+        self._permit.rest()
+
+    def _tell_others(self, sense: Sense, but: DiskNexus | None) -> None:
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
+            if session is not but:
+                session.tell(sense)
+
+    def _grown(self) -> None:
+        self._tell_others(senses.CAPACITY_CHANGED, None)
+
+    # ------------------------------------------------------------------ commands
+
+    def transfer(self, cdb: bytes) -> Transfer:
+        """What a CDB itself moves; any bytes."""
+        return transfer_of(cdb)
+
+    def execute(
+        self,
+        session: DiskNexus,
+        cdb: bytes,
+        data_out: memoryview | bytes = b"",
+        *,
+        expected_in: int = 0,  # noqa: ARG002 - for whoever wants to read less than is asked for
+        expected_out: int | None = None,
+        cancelled: Callable[[], bool] = never,
+    ) -> ScsiReply:
+        """Carry out one command; never raises.
+
+        Args:
+            session: Who sends it.
+            cdb: Its CDB; any bytes.
+            data_out: What has come of its data.
+            expected_in: Bytes that the transport can take.
+            expected_out: Bytes that the transport was to bring; None if it did not say.
+            cancelled: Asked now and then; True ends the command with TASK ABORTED.
+        """
+        try:
+            row = find(cdb)
+            if isinstance(row, Sense):
+                return self._device.check(row)
+            refusal = row.refusal(cdb)
+            if refusal is not None:
+                return self._device.check(refusal)
+            data = data_out if isinstance(data_out, memoryview) else memoryview(data_out)
+            deadline = time.monotonic() + self._timeout
+            task = Task(
+                session,
+                cdb,
+                data,
+                expected_out=expected_out,
+                cancelled=cancelled,
+                deadline=deadline,
+            )
+            if row.route is Route.MEDIUM:
+                return self._on_medium(row, task)
+            return self._elsewhere(row, task)
+        except StoreError as error:
+            log.error("%s: %s", self.identity.name, error)
+            return self._result(failure(error))
+        except Exception:
+            log.exception("%s: internal error", self.identity.name)
+            return self._device.check(INTERNAL_TARGET_FAILURE)
+
+    def _on_medium(self, row: Row, task: Task) -> ScsiReply:
+        if row.buffered and not self._take_buffer(row, task):
+            return BUSY
+        try:
+            for _ in range(TRIES):
+                if task.cancelled():
+                    return TASK_ABORTED
+                if not self._permit.enter(task.deadline):
+                    return self._kept_out()
+                try:
+                    state = self._served.current()
+                    if state is not None and task.nexus.admitted(state, row.access, task.cdb):
+                        return self._perform(row, task)
+                finally:
+                    self._permit.leave()
+                reply = self._ask(task)
+                if reply is not None:
+                    return reply
+            return BUSY
+        finally:
+            if task.buffer is not None:
+                task.buffer.release()
+
+    def _take_buffer(self, row: Row, task: Task) -> bool:
+        """Get memory before the permit: nothing is waited for inside it."""
+        size = row.amount(task.cdb)
+        if not 0 < size <= MAX_BUFFER:
+            return True
+        task.buffer = self._pool.acquire(size) or self._pool.acquire(size, left(task.deadline) / 2)
+        return task.buffer is not None
+
+    def _perform(self, row: Row, task: Task) -> ScsiReply:
+        device = self._device
+        try:
+            if row.medium and not device.loaded:
+                return device.check(no_medium(device) or INTERNAL_TARGET_FAILURE)
+            protected = device.protected() if row.writes else None
+            if protected is not None:
+                return device.check(protected)
+            assert row.handler is not None
+            answer = row.handler(device, task)
+            return answer if isinstance(answer, ScsiReply) else device.check(answer)
+        except Cancelled:
+            return TASK_ABORTED
+        except OSError as error:
+            sense = self._medium.failure(error, writing=row.writes)
+            return BUSY if sense is None else device.check(sense)
+
+    def _kept_out(self) -> ScsiReply:
+        if self._closed:
+            return self._device.check(LUN_NOT_SUPPORTED)
+        fault = self._permit.fault
+        return BUSY if fault is None else self._result(failure(fault))
+
+    # ------------------------------------------------------------------ the shared state
+
+    def _ask(self, task: Task) -> ScsiReply | None:
+        """Ask the logical unit about a command that the served state does not admit.
+
+        Returns:
+            The reply, or None: nothing stands in its way by now, begin anew.
+        """
+        session = task.nexus
+        local = session.take(reset_only=True)
+        if local is not None:
+            return self._device.check(local)
+        before = self._served.current() or self._served.read(task.deadline)
+        result = self._submit(session.nexus, task.cdb, b"", task.deadline)
+        if result is None or result.status is not Status.GOOD:
+            return BUSY if result is None else self._result(result)
+        local = session.take()
+        if local is not None:
+            return self._device.check(local)
+        after = self._served.read(task.deadline)
+        if after.attention_epoch == before.attention_epoch:
+            session.shown(after.attention_epoch)
+        return None
+
+    def _submit(self, nexus: Nexus, cdb: bytes, data: bytes, deadline: float) -> Result | None:
+        """The logical unit's answer; None when it did not come in time."""
+        future = self._units.submit(
+            self.identity.name, nexus, cdb, data, door=self._door, report_attentions=True
+        )
+        return _wait(future, deadline + 1.0)
+
+    def _result(self, result: Result) -> ScsiReply:
+        """A result of the logical unit as a reply."""
+        return ScsiReply(
+            result.status,
+            self._device.formatted(result.sense),
+            (result.data_in,) if result.data_in else (),
+            aborted=result.aborted,
+        )
+
+    def _on_open(self, deadline: float) -> None:
+        """The permit was taken again: what was read before it is worth nothing."""
+        self._served.drop()
+        self._served.read(deadline)
+
+    # ------------------------------------------------------------------ other routes
+
+    def _elsewhere(self, row: Row, task: Task) -> ScsiReply:
+        match row.route:
+            case Route.INQUIRY:
+                answer = inquiry(task.cdb, task.nexus.face)
+                return answer if isinstance(answer, ScsiReply) else self._device.check(answer)
+            case Route.REPORT_LUNS:
+                return report_luns(task.cdb, (self.identity.lun,))
+            case Route.REQUEST_SENSE:
+                return self._request_sense(task)
+        return self._reservation(row, task)
+
+    def _request_sense(self, task: Task) -> ScsiReply:
+        """GOOD always; the sense is data, in the format that DESC asks for (SPC-4 6.39)."""
+        session, cdb = task.nexus, task.cdb
+        length = cdb[4]
+        local = session.take() if length else None
+        if local is None:
+            result = self._submit(session.nexus, cdb, b"", task.deadline)
+            if result is not None and result.status is Status.GOOD and result.data_in:
+                return self._result(result)
+            if result is not None and result.status is not Status.GOOD:
+                return self._result(result)
+        sense = local or no_medium(self._device) or senses.NO_SENSE
+        return good(sense.descriptor() if cdb[1] & 1 else sense.fixed(), length)
+
+    def _reservation(self, row: Row, task: Task) -> ScsiReply:
+        """PERSISTENT RESERVE IN and OUT, RESERVE, RELEASE."""
+        session = task.nexus
+        data = bytes(task.data)
+        local = session.take(reset_only=not session.waiting or self._conflicts(task, data))
+        if local is not None:
+            return self._device.check(local)
+        result = self._submit(session.nexus, task.cdb, data, task.deadline)
+        if result is None:
+            return self._result(Result.check(_UNKNOWN))
+        if row.opcode != 0x5E and result.status is Status.GOOD:
+            # What it changed is seen by every session of this process with its next command.
+            self._served.drop()
+        return self._result(result)
+
+    def _conflicts(self, task: Task, data: bytes) -> bool:
+        """Whether a command of reservations would conflict: that outranks 2A/xx attentions,
+        of which the logical unit does not know the local ones (SAM-5 5.3.3).
+        """
+        state = self._served.current() or self._served.read(task.deadline)
+        command = parse_command(task.cdb, data)
+        config = UnitConfig(target_ports=self.identity.target_ports)
+        outcome = step(state, task.nexus.nexus, command, config=config, report_attentions=False)
+        return outcome.reply.status is Status.RESERVATION_CONFLICT
+
+    # ------------------------------------------------------------------ resets
+
+    def reset(self, kind: Literal["lun", "target"] = "lun") -> bool:
+        """LOGICAL UNIT RESET, or this LUN's part of a target reset (SAM-5 6.3).
+
+        Every attached nexus finds 29/03, or 29/02 after a target's reset when nobody but this
+        process knows of it.
+
+        Returns:
+            False when it was not done in time, or the state could not be written.
+        """
+        deadline = time.monotonic() + self._timeout
+        try:
+            future = self._units.reset(self.identity.name, self._door)
+            future.result(timeout=left(deadline) + 1.0)
+            state: LogicalUnitState = self._served.read(deadline)
+        except (StoreError, TimeoutError) as error:
+            log.error("%s: reset: %s", self.identity.name, error or "not in time")
+            return False
+        self._device.reset()
+        sense = senses.LOGICAL_UNIT_RESET if kind == "lun" else senses.BUS_RESET
+        with self._lock:
+            sessions = list(self._sessions)
+        told: set[Nexus] = set()
+        for session in sessions:
+            shared = Attention.LOGICAL_UNIT_RESET in state.pending.get(session.nexus, ())
+            # The shared one is reported once to a nexus, whichever of its sessions asks first.
+            if not shared or session.nexus in told:
+                session.tell(sense)
+            told.add(session.nexus)
+        return True
+
+
+_UNKNOWN: Final = Sense(0x0B, 0x08, 0x01)
+
+
+def _permit(
+    root: str,
+    identity: LunIdentity,
+    calls: ImageCalls,
+    on_open: Callable[[float], None],
+    on_descriptor: Callable[[int], None],
+) -> PermitLike:
+    assert identity.image is not None
+    return Permit(
+        root,
+        identity.lun,
+        identity.image,
+        on_open=on_open,
+        on_descriptor=on_descriptor,
+        syscalls=calls,
+    )
+
+
+def _wait(future: Future[Result], deadline: float) -> Result | None:
+    try:
+        return future.result(timeout=left(deadline))
+    except TimeoutError:
+        return None

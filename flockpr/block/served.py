@@ -1,0 +1,183 @@
+"""The state that is served: a copy of the shared one, never older than it may be.
+
+Narrowing commands are no danger to it: they take the permit from this process first, and
+with the permit the copy (`drop`). So its age only bounds how long a *unit attention* or a
+*widening* that another host committed goes unseen.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, Protocol
+
+import attrs
+
+from flockpr.core.model import LogicalUnitState, Nexus
+from flockpr.errors import Busy, StoreError
+from flockpr.logical_unit import Result, ServedState
+
+log = logging.getLogger(__name__)
+
+MAX_AGE: Final = 1.0
+"""Seconds after which a copy is no longer believed."""
+REFRESH: Final = 0.4
+"""Seconds between two looks while a session is attached."""
+
+
+class UnitsLike(Protocol):
+    """What a disk needs of `flockpr.units.Units`."""
+
+    def submit(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes = b"",
+        *,
+        door: str = "api",
+        report_attentions: bool = True,
+        long_parameter_length: bool = True,
+    ) -> Future[Result]:
+        """Queue one command."""
+
+    def state(self, lun: str, door: str = "api") -> Future[ServedState]:
+        """Ask for the newest state."""
+
+    def reset(self, lun: str, door: str = "api") -> Future[None]:
+        """Commit a logical unit reset."""
+
+    def attend(self, lun: str, nexus: Nexus, door: str = "api") -> None:
+        """A nexus is connected."""
+
+    def leave(self, lun: str, nexus: Nexus, door: str = "api") -> None:
+        """A nexus is gone."""
+
+
+@attrs.frozen
+class Copy:
+    """A state as it was read.
+
+    Attributes:
+        state: The state; the same object as before while nothing was committed.
+        at: Monotonic time at which reading it began.
+    """
+
+    state: LogicalUnitState
+    at: float
+
+
+class Served:
+    """The copy of one LUN's state. Thread-safe.
+
+    Args:
+        units: The logical units.
+        lun: Name of the LUN.
+        door: Name of the door, for the record.
+    """
+
+    def __init__(self, units: UnitsLike, lun: str, door: str) -> None:
+        self._units = units
+        self._lun = lun
+        self._door = door
+        self._lock = threading.Lock()
+        self._copy: Copy | None = None
+        self._dropped = 0
+
+    def current(self) -> LogicalUnitState | None:
+        """The state to decide by, or None when it has to be read first."""
+        copy = self._copy
+        if copy is None or time.monotonic() - copy.at > MAX_AGE:
+            return None
+        return copy.state
+
+    def drop(self) -> None:
+        """Nothing that was read, or is being read now, is believed any more."""
+        with self._lock:
+            self._dropped += 1
+            self._copy = None
+
+    def read(self, deadline: float) -> LogicalUnitState:
+        """Read the state now and serve it from now on.
+
+        Args:
+            deadline: Monotonic time.
+
+        Returns:
+            What was read, also if it must not be served because it was dropped meanwhile.
+
+        Raises:
+            StoreError: It cannot be read; Busy: not before the deadline.
+        """
+        with self._lock:
+            dropped = self._dropped
+        at = time.monotonic()
+        future = self._units.state(self._lun, self._door)
+        try:
+            found = future.result(timeout=max(0.0, deadline - at))
+        except TimeoutError:
+            raise Busy("the state was not read in time", self._lun) from None
+        with self._lock:
+            copy = self._copy
+            if self._dropped == dropped and (copy is None or copy.at <= at):
+                self._copy = Copy(found.state, at)
+        return found.state
+
+
+class Refresher:
+    """A thread that keeps the copy young while sessions are attached.
+
+    Args:
+        served: The copy.
+        look: Called each time, for what else has to be looked at; its OSErrors are ignored.
+        name: Of the LUN.
+    """
+
+    def __init__(self, served: Served, look: Callable[[], None], name: str) -> None:
+        self._served = served
+        self._look = look
+        self._name = name
+        self._lock = threading.Lock()
+        self._attached = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def attend(self) -> None:
+        """One session more."""
+        with self._lock:
+            self._attached += 1
+            if self._attached == 1:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._stop,), name=f"refresh-{self._name}", daemon=True
+                )
+                self._thread.start()
+
+    def rest(self) -> None:
+        """One session fewer; the thread of the last one ends by itself."""
+        with self._lock:
+            self._attached -= 1
+            if self._attached == 0:
+                self._stop.set()
+                self._thread = None
+
+    def _run(self, stop: threading.Event) -> None:
+        failed = False
+        while not stop.wait(REFRESH):
+            try:
+                self._served.read(time.monotonic() + MAX_AGE)
+                failed = False
+            except StoreError as error:
+                # The copy grows too old by itself, and commands then say what is wrong.
+                if not failed:
+                    log.warning("%s: %s", self._name, error)
+                failed = True
+            except Exception:
+                log.exception("%s: internal error", self._name)
+            try:
+                self._look()
+            except OSError:
+                continue
