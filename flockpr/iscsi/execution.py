@@ -36,6 +36,8 @@ from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 
 log = logging.getLogger(__name__)
 
+_SLOW = 1.0
+"""Seconds after which a command no longer counts in its session's window."""
 _PREEMPTED = 5.0
 """Seconds that PREEMPT AND ABORT waits for the commands that it ends. The gate has let nothing
 through by then that could still write; what is waited for are their answers."""
@@ -61,6 +63,7 @@ class Execution:
         self.tasks: dict[CommandTask, None] = {}
         self._without_memory: dict[CommandTask, None] = {}
         self._granted: dict[CommandTask, None] = {}
+        self._widening = False
 
     @property
     def wire(self) -> Wire:
@@ -151,6 +154,10 @@ class Execution:
         else:
             with self.wire.lock:
                 self.tasks[task] = None
+                crowded = len(self.tasks) >= self._door.limits.window // 2
+            if crowded and not self._widening:
+                self._widening = True
+                self._door.housekeeper.later(_SLOW, self._widen)
             if command.complete:
                 self._proceed(task)
 
@@ -296,6 +303,31 @@ class Execution:
         with self.wire.lock:
             self.tasks.pop(task, None)
             self.wire.changed.notify_all()
+
+    # ------------------------------------------------------------------ the window
+
+    def _widen(self) -> None:
+        """Commands that take long do not count in the window; called by the housekeeper.
+
+        CmdSN is one sequence for all LUNs of a session: commands that wait for one that hangs
+        would use up the window (RFC 7143 4.2.2.1) and keep away those for the others. How many
+        a LUN takes is bounded by its task set.
+        """
+        limits = self._door.limits
+        now = time.monotonic()
+        with self.wire.lock:
+            if self.wire.closed:
+                return
+            slow = sum(now - task.since > _SLOW for task in self.tasks)
+            again = len(self.tasks) >= limits.window // 2
+            self._widening = again
+            window = limits.window + min(slow, limits.queue)
+            wider = window > self.wire.protocol.window
+            self.wire.protocol.window = window
+        if wider:
+            self.wire.say(self.wire.protocol.nop_in)  # it carries MaxCmdSN
+        if again:
+            self._door.housekeeper.later(_SLOW, self._widen)
 
     # ------------------------------------------------------------------ the end
 
