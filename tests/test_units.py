@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from flockpr import delete_lun, device_index
-from flockpr import units as module
+from flockpr.units import worker as module
 from flockpr.device_index import list_names
 from flockpr.errors import Busy, ConfigError, StoreUnavailable
 from flockpr.logical_unit import LogicalUnit, Result
@@ -361,7 +361,7 @@ def test_internal_error_is_answered_and_survived(
         raise RuntimeError("a mistake of ours")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(LogicalUnit, "execute", broken)
+        patch.setattr(LogicalUnit, "attempt", broken)
         patch.setattr(LogicalUnit, "tidy", broken)
         assert sense_of(units.submit("disk", A, TEST_UNIT_READY).result(LONG)) == (4, 0x44, 0)
     assert "a mistake of ours" in caplog.text

@@ -23,7 +23,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flockpr.errors import Busy, StoreError
 from flockpr.gate import local
@@ -40,15 +40,19 @@ class Held:
     """The permit of one LUN, held exclusively.
 
     Attributes:
-        committed: Something was committed that depends on the permit; `prove` has to follow.
+        committed: Something is, or may be, committed that depends on the permit, so `prove` has
+            to follow.
     """
 
-    def __init__(self, gate: Gate, image: ImageFile, deadline: float) -> None:
+    def __init__(
+        self, gate: Gate, image: ImageFile, deadline: float, withdrawn: Callable[[], bool]
+    ) -> None:
         self.committed = False
         self._gate = gate
         self._image: ImageFile | None = image
         self._bell: Doorbell | None = None
         self._deadline = deadline
+        self._withdrawn = withdrawn
 
     def prove(self) -> bool:
         """Whether nobody has had the permit since it was taken, so that GOOD may leave.
@@ -110,7 +114,7 @@ class Held:
         return self._image
 
     def _pause(self, why: str) -> None:
-        if time.monotonic() >= self._deadline:
+        if time.monotonic() >= self._deadline or (self._withdrawn() and not self.committed):
             raise Busy(why, self._gate.path)
         time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy
 
@@ -134,18 +138,21 @@ class Gate:
         self.syscalls = syscalls or SYSCALLS
 
     @contextlib.contextmanager
-    def narrow(self, deadline: float) -> Iterator[Held]:
+    def narrow(
+        self, deadline: float, withdrawn: Callable[[], bool] = lambda: False
+    ) -> Iterator[Held]:
         """Hold the permit exclusively for as long as the context lasts.
 
         Args:
             deadline: When to give up, by `time.monotonic`.
+            withdrawn: Asked while waiting; True gives up at once.
 
         Raises:
             Busy: Not in time; nothing may be committed.
             StoreUnavailable: The image cannot be opened read-write, or not be locked.
         """
         image = open_image(self.path, self.syscalls)
-        held = Held(self, image, deadline)
+        held = Held(self, image, deadline, withdrawn)
         permits = local.permits_of(image.key)
         try:
             for permit in permits:

@@ -126,7 +126,12 @@ class Administration:
             self.tidy()
         return after
 
-    def _through_gate(self, work: Callable[[Held | None], T], deadline: float) -> T:
+    def _through_gate(
+        self,
+        work: Callable[[Held | None], T],
+        deadline: float,
+        withdrawn: Callable[[], bool] = lambda: False,
+    ) -> T:
         """Do something that takes access away, and return only when it is proven.
 
         Called without the lock: a host that hangs holds the permit, and other commands of
@@ -138,7 +143,7 @@ class Administration:
             StoreError: Of the gate, or of `work`.
         """
         assert self._gate is not None
-        with self._gate.narrow(deadline) as held:
+        with self._gate.narrow(deadline, withdrawn) as held:
             result = work(held)
             if held.committed:
                 if not held.prove():

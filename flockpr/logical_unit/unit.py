@@ -35,6 +35,7 @@ class _Order:
     report: bool
     deadline: float
     in_time: Callable[[], bool]
+    withdrawn: Callable[[], bool]
 
 
 @attrs.frozen
@@ -134,9 +135,11 @@ class LogicalUnit(Administration):
         long_parameter_length: bool = True,
         timeout: float = 10.0,
         may_issue: Callable[[], bool] | None = None,
+        withdrawn: Callable[[], bool] = lambda: False,
     ) -> Result | Narrowing:
         """As `execute`, but a command that takes access away is handed back before anything is
-        done, for whoever may not wait as long as that can take.
+        done, for whoever may not wait as long as that can take. Its wait ends, with BUSY, when
+        `withdrawn` says so.
         """
         deadline = time.monotonic() + timeout
         command = parse_command(cdb, data_out, long_parameter_length=long_parameter_length)
@@ -144,7 +147,7 @@ class LogicalUnit(Administration):
         def in_time() -> bool:
             return time.monotonic() < deadline and (may_issue is None or may_issue())
 
-        order = _Order(nexus, command, report_attentions, deadline, in_time)
+        order = _Order(nexus, command, report_attentions, deadline, in_time, withdrawn)
         try:
             return self._carry_out(order, None)
         except NeedsGate:
@@ -154,7 +157,9 @@ class LogicalUnit(Administration):
 
     def _narrow(self, order: _Order) -> Result:
         try:
-            result = self._through_gate(lambda held: self._carry_out(order, held), order.deadline)
+            result = self._through_gate(
+                lambda held: self._carry_out(order, held), order.deadline, order.withdrawn
+            )
         except StoreError as error:
             return self._failed(error, order.nexus, order.command)
         if self._keep_tidy:

@@ -1,0 +1,138 @@
+"""What is asked of a logical unit: waiting, then issued or withdrawn, then answered once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from flockpr.core.model import Nexus
+from flockpr.errors import Busy, OutcomeUnknown, StoreError
+from flockpr.logical_unit import LogicalUnit, Narrowing, Result, failure
+from flockpr.spc.codes import Status
+from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Request(Generic[T]):
+    """One thing that is asked for; its future is what comes of it.
+
+    Args:
+        work: Carries it out.
+        deadline: When it is to be answered, by `time.monotonic`.
+    """
+
+    nexus: Nexus | None = None
+    """Who asks, if it is a nexus."""
+
+    def __init__(self, work: Callable[[LogicalUnit], T | Narrowing], deadline: float) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.future: Future[T] = Future()
+        self.future.set_running_or_notify_cancel()  # nobody can cancel what may be issued
+        self._lock = threading.Lock()
+        self._issued = False
+        self._over = False
+
+    def may_issue(self) -> bool:
+        """The store asks: from True on, it cannot be withdrawn."""
+        with self._lock:
+            self._issued = not self._over
+            return self._issued
+
+    def expire(self, name: str) -> None:
+        """Its time is over: answer with what is true at this moment."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            issued = self._issued
+        if issued:
+            log.error("%s: outcome unknown: a commit is still under way after its time", name)
+            self._refuse(OutcomeUnknown("still under way"))
+        else:
+            self._refuse(Busy("not in time"))
+
+    def withdraw(self) -> None:
+        """Answer BUSY and never do it, unless it may have been done already."""
+        with self._lock:
+            if self._over or self._issued:
+                return
+            self._over = True
+        self._refuse(Busy("withdrawn"))
+
+    def finish(self, value: T) -> None:
+        """Answer it, unless that was done."""
+        if self._first():
+            self.future.set_result(value)
+
+    def refuse(self, error: StoreError) -> None:
+        """Answer it with a failure, unless it was answered."""
+        if self._first():
+            self._refuse(error)
+
+    def crowd_out(self) -> None:
+        """Answer it: too many wait already."""
+        self.refuse(Busy("too many commands wait"))
+
+    def fail(self) -> None:
+        """Answer it, unless that was done: something went wrong that cannot."""
+        self.refuse(StoreError("internal error"))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been answered."""
+        return self._over
+
+    @property
+    def may_act(self) -> bool:
+        """Whether something may still come of it: it is not answered, or was begun before."""
+        with self._lock:
+            return self._issued or not self._over
+
+    def _first(self) -> bool:
+        """Whether the caller is the one who answers."""
+        with self._lock:
+            over, self._over = self._over, True
+        return not over
+
+    def _refuse(self, error: StoreError) -> None:
+        self.future.set_exception(error)
+
+
+class Command(Request[Result]):
+    """A SCSI command: whatever becomes of it is a result.
+
+    Args:
+        nexus: Who sends it.
+        work: Carries it out, or says that it has to wait for others.
+        deadline: When it is to be answered, by `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        nexus: Nexus,
+        work: Callable[[Command, LogicalUnit], Result | Narrowing],
+        deadline: float,
+    ) -> None:
+        super().__init__(lambda unit: work(self, unit), deadline)
+        self.nexus = nexus
+
+    def crowd_out(self) -> None:
+        """TASK SET FULL."""
+        self.finish(Result(Status.TASK_SET_FULL))
+
+    def fail(self) -> None:
+        """INTERNAL TARGET FAILURE."""
+        self.finish(Result.check(INTERNAL_TARGET_FAILURE))
+
+    def _refuse(self, error: StoreError) -> None:
+        self.future.set_result(failure(error))
+
+
+AnyRequest = Request[Any]

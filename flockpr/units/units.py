@@ -1,0 +1,169 @@
+"""The logical units below one root, opened when first used."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from flockpr.core.model import Nexus
+from flockpr.device_index import DeviceIndex
+from flockpr.logical_unit import LogicalUnit, Narrowing, Result, ServedState
+from flockpr.store.identity import check_label, check_lun_name
+from flockpr.units.requests import Command, Request
+from flockpr.units.worker import Worker
+
+REAP_INTERVAL = 0.1
+"""Seconds between two looks for commands whose time is over."""
+
+T = TypeVar("T")
+
+
+class Units:
+    """The logical units below one root, opened when first used. Thread-safe.
+
+    Args:
+        root: The root directory.
+        timeout: Seconds within which every command is answered.
+        host: Name of this host, for the record; the default is the system's.
+    """
+
+    def __init__(self, root: str, *, timeout: float = 10.0, host: str | None = None) -> None:
+        self.root = root
+        self._timeout = timeout
+        self._host = None if host is None else check_label(host, "host")
+        self._lock = threading.Lock()
+        self._workers: dict[tuple[str, str], Worker] = {}
+        self._index = DeviceIndex(root, timeout)
+        self._stop = threading.Event()
+        self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+        self._reaper.start()
+
+    def submit(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes = b"",
+        *,
+        door: str = "api",
+        report_attentions: bool = True,
+        long_parameter_length: bool = True,
+    ) -> Future[Result]:
+        """Queue one command; the future is done within about `timeout` seconds, always.
+
+        Args:
+            lun: Name of the LUN.
+            nexus: Who sends it.
+            cdb: The command descriptor block.
+            data_out: Its parameter list.
+            door: Name of the door, for the record.
+            report_attentions: See `LogicalUnit.execute`.
+            long_parameter_length: See `LogicalUnit.execute`.
+
+        Raises:
+            ConfigError: `lun` cannot be the name of a LUN.
+        """
+
+        def work(command: Command, unit: LogicalUnit) -> Result | Narrowing:
+            return unit.attempt(
+                nexus,
+                cdb,
+                data_out,
+                report_attentions=report_attentions,
+                long_parameter_length=long_parameter_length,
+                timeout=max(0.0, command.deadline - time.monotonic()),
+                may_issue=command.may_issue,
+                withdrawn=lambda: command.over,
+            )
+
+        return self._put(lun, door, Command(nexus, work, self._deadline()))
+
+    def state(self, lun: str, door: str = "api") -> Future[ServedState]:
+        """The newest state of a LUN, which is durable: what a door may let commands through
+        by. The future is done within about `timeout` seconds; it raises `StoreError`, which is
+        `Busy` when the state cannot be had in time.
+
+        Raises:
+            ConfigError: `lun` cannot be the name of a LUN.
+        """
+        return self._put(lun, door, Request(LogicalUnit.served_state, self._deadline()))
+
+    def reset(self, lun: str, door: str = "api") -> Future[None]:
+        """LOGICAL UNIT RESET, see `LogicalUnit.reset`. The future is done within about `timeout`
+        seconds; it raises `StoreError`.
+
+        Raises:
+            ConfigError: `lun` cannot be the name of a LUN.
+        """
+        deadline = self._deadline()
+
+        def work(unit: LogicalUnit) -> None:
+            unit.reset(timeout=max(0.0, deadline - time.monotonic()))
+
+        return self._put(lun, door, Request(work, deadline))
+
+    def attend(self, lun: str, nexus: Nexus, door: str = "api") -> None:
+        """A door says that a nexus is connected; returns at once, done in its turn."""
+        self._worker(lun, door).attend(nexus)
+
+    def leave(self, lun: str, nexus: Nexus, door: str = "api") -> None:
+        """A door says that a nexus is gone; returns at once, done in its turn."""
+        self._worker(lun, door).leave(nexus)
+
+    def find_by_wwid(self, wwids: Iterable[str]) -> str | None:
+        """The LUN that one of these device identifiers, or image paths, belongs to.
+
+        Raises:
+            StoreError: The root cannot be read in time, or a LUN that may be the one.
+        """
+        return self._index.find(wwids)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Finish what is queued and close all LUNs; answer what does not finish in time.
+
+        Returns:
+            Whether every worker ended in time; one that hangs in a system call does not.
+        """
+        with self._lock:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.close()
+        deadline = time.monotonic() + timeout
+        for worker in workers:
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
+        self._stop.set()
+        for worker in workers:
+            worker.reap(math.inf)
+        return not any(worker.thread.is_alive() for worker in workers)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout
+
+    def _put(self, lun: str, door: str, request: Request[T]) -> Future[T]:
+        if not self._worker(lun, door).put(request):
+            request.crowd_out()
+        return request.future
+
+    def _worker(self, lun: str, door: str) -> Worker:
+        worker = self._workers.get((lun, door))
+        if worker is None:
+            check_lun_name(lun)
+            with self._lock:
+                worker = self._workers.get((lun, door))
+                if worker is None:
+                    worker = Worker(os.path.join(self.root, lun), door, self._host)
+                    self._workers[lun, door] = worker
+        return worker
+
+    def _reap(self) -> None:
+        while not self._stop.wait(REAP_INTERVAL):
+            now = time.monotonic()
+            with self._lock:
+                workers = list(self._workers.values())
+            for worker in workers:
+                worker.reap(now)

@@ -1,0 +1,254 @@
+"""The threads of one LUN: one for all that is asked of it, one for what has to wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+
+from flockpr.core.model import Nexus
+from flockpr.errors import StoreError
+from flockpr.logical_unit import LogicalUnit, Narrowing
+from flockpr.store.lockdir import LockDirectory
+from flockpr.units.line import Line
+from flockpr.units.requests import AnyRequest
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 1024
+"""Commands that may wait for one LUN; more are answered TASK SET FULL."""
+REOPEN_AFTER = 1.0
+"""Seconds before a LUN that could not be opened is tried again."""
+TIDY_AFTER = 1.0
+"""Seconds of unbroken load after which publishing and pruning are done all the same."""
+IDLE_TIDY = 30.0
+"""Seconds without a command after which lost locks and a stale view are looked for."""
+
+
+class _Wish:
+    """What a door said last of a nexus, and the LUN has not been told.
+
+    One for each nexus, however often it comes and goes while the LUN hangs.
+
+    Attributes:
+        after: Of the commands of this LUN, how many come first: those that were queued when
+            a leave was said may be its own.
+        left: It left, and may have come back: what ends with a nexus must end all the same.
+        present: It is connected.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.left = False
+        self.present = False
+
+
+class Worker:
+    """The worker thread of one LUN, and the line of what waits for the gate beside it."""
+
+    def __init__(self, path: str, door: str, host: str | None) -> None:
+        self.name = os.path.basename(path)
+        self._path = path
+        self._door = door
+        self._host = host
+        self._queue: deque[AnyRequest] = deque()
+        self._wake = threading.Condition()
+        self._current: AnyRequest | None = None
+        self._closing = False
+        self._accepted = 0
+        self._begun = 0
+        self._wishes: dict[Nexus, _Wish] = {}
+        self._unsaid: dict[Nexus, None] = {}
+        self._unit: LogicalUnit | None = None
+        self._failed: StoreError | None = None
+        self._failed_at = 0.0
+        self._told = ""
+        self._tidied_at = 0.0
+        self._untidy = False
+        self._line = Line(self.name, self._advanced)
+        self.thread = threading.Thread(target=self._run, name=f"lun-{self.name}", daemon=True)
+        self.thread.start()
+
+    def put(self, request: AnyRequest) -> bool:
+        """Queue a request; False if too many wait already."""
+        with self._wake:
+            if len(self._queue) + len(self._line.waiting()) >= MAX_QUEUED or self._closing:
+                return False
+            self._queue.append(request)
+            self._accepted += 1
+            self._wake.notify()
+        return True
+
+    def attend(self, nexus: Nexus) -> None:
+        """Take note that it is connected."""
+        with self._wake:
+            if not self._closing:
+                # Behind a leave, it has its place: a command in between is of the new one.
+                self._wishes.setdefault(nexus, _Wish(self._accepted)).present = True
+                self._wake.notify()
+
+    def leave(self, nexus: Nexus) -> None:
+        """Take note that it is gone."""
+        with self._wake:
+            if not self._closing:
+                wish = self._wishes[nexus] = _Wish(self._accepted)
+                wish.left = True
+                self._wake.notify()
+        # What it asked for and nobody has begun ends with the nexus (SAM-5 6.3.4): done later,
+        # it would reserve for somebody who is gone.
+        self._line.withdraw(nexus)
+
+    def reap(self, now: float) -> None:
+        """Answer what has waited too long."""
+        with self._wake:
+            waiting = [self._current, *self._queue]
+        for request in (*waiting, *self._line.waiting()):
+            if request is not None and now >= request.deadline:
+                request.expire(self.name)
+
+    def close(self) -> None:
+        """Let the thread end after what is queued."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if not self._anything_to_do():
+                    self._wake.wait(IDLE_TIDY)
+                wishes = self._due()
+                request = None
+                if self._queue and not wishes and not self._held_back(self._queue[0]):
+                    request = self._queue.popleft()
+                    self._begun += 1
+                elif self._closing and not self._queue and not self._wishes:
+                    break
+                self._current = request
+                self._untidy = False
+            if request is None:
+                self._fulfil(wishes)
+            elif not request.over:
+                self._answer(request)
+            self._current = None
+            self._tidy()
+        self._line.close()
+        if self._unit is not None:
+            self._unit.close()
+
+    def _anything_to_do(self) -> bool:
+        if self._queue and not self._held_back(self._queue[0]):
+            return True
+        return (
+            bool(self._due_now())
+            or self._untidy
+            or (self._closing and not self._queue and not self._wishes)
+        )
+
+    def _advanced(self) -> None:
+        """The line has ended something: publish it, and see whether anything waited for it."""
+        with self._wake:
+            self._untidy = True
+            self._wake.notify()
+
+    def _held_back(self, request: AnyRequest) -> bool:
+        """Whether a command has to wait because its nexus left and that has not been said yet:
+        the LUN would take it for one of the nexus that is gone.
+        """
+        wish = None if request.nexus is None else self._wishes.get(request.nexus)
+        return wish is not None and wish.left and wish.after <= self._begun
+
+    def _due(self) -> dict[Nexus, _Wish]:
+        """The wishes whose turn it is; no longer pending."""
+        due = self._due_now()
+        for nexus in due:
+            del self._wishes[nexus]
+        return due
+
+    def _due_now(self) -> dict[Nexus, _Wish]:
+        busy = {request.nexus for request in self._line.waiting() if request.may_act}
+        return {
+            nexus: wish
+            for nexus, wish in self._wishes.items()
+            if wish.after <= self._begun and not (wish.left and nexus in busy)
+        }
+
+    def _fulfil(self, wishes: dict[Nexus, _Wish]) -> None:
+        """Tell the LUN who left and who came, or what it could not be told before."""
+        try:
+            for nexus, wish in wishes.items():
+                if wish.left:
+                    self._unsaid.pop(nexus, None)
+                    if self._unit is not None:
+                        self._unit.leave(nexus)
+                if wish.present:
+                    self._unsaid[nexus] = None
+            if self._unsaid:
+                self._say(self._opened())
+        except StoreError as error:
+            self._tell(error)
+        except Exception:
+            log.exception("%s: internal error", self.name)
+
+    def _say(self, unit: LogicalUnit) -> None:
+        """Who is connected, as far as the LUN can be told; the others with the next command."""
+        for nexus in list(self._unsaid):
+            if not unit.attend(nexus):
+                break
+            del self._unsaid[nexus]
+
+    def _tidy(self) -> None:
+        """Between commands; under load now and then, because pruning must not starve."""
+        now = time.monotonic()
+        unit = self._unit
+        if unit is not None and (not self._queue or now - self._tidied_at >= TIDY_AFTER):
+            self._tidied_at = now
+            try:
+                if unit.lost is None:
+                    unit.tidy()
+                else:
+                    # Its files held open would keep a deleted directory from vanishing on
+                    # NFS. The unit itself stays, and answers with what it found.
+                    unit.close()
+            except Exception:
+                # Without this thread the LUN would never be answered for again.
+                log.exception("%s: internal error", self.name)
+
+    def _answer(self, request: AnyRequest) -> None:
+        try:
+            unit = self._opened()
+            self._say(unit)
+            answer = request.work(unit)
+            if isinstance(answer, Narrowing):
+                self._line.put(request, answer)
+            else:
+                request.finish(answer)
+        except StoreError as error:
+            self._tell(error)
+            request.refuse(error)
+        except Exception:
+            log.exception("%s: internal error", self.name)
+            request.fail()
+
+    def _tell(self, error: StoreError) -> None:
+        """Log why it cannot be opened; once, however often a guest asks."""
+        text = str(error)
+        log.log(logging.DEBUG if text == self._told else logging.ERROR, "%s: %s", self.name, text)
+        self._told = text
+
+    def _opened(self) -> LogicalUnit:
+        if self._unit is not None:
+            return self._unit
+        now = time.monotonic()
+        if self._failed is not None and now - self._failed_at < REOPEN_AFTER:
+            raise self._failed
+        try:
+            store = LockDirectory(self._path, host=self._host, serves=True)
+        except StoreError as error:
+            self._failed, self._failed_at = error, now
+            raise
+        self._failed, self._told = None, ""
+        self._unit = LogicalUnit(store, door=self._door, keep_tidy=False)
+        return self._unit
