@@ -25,7 +25,7 @@ _SEND_TIMEOUT = 5.0
 
 @attrs.frozen
 class PassedSocket:
-    """A listening Unix socket that somebody else made.
+    """A listening Unix or TCP socket that somebody else made.
 
     Attributes:
         socket: The socket, close-on-exec; now ours to close, its path never ours to unlink.
@@ -36,6 +36,11 @@ class PassedSocket:
     socket: socket.socket
     name: str
     path: str
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is for the helper door; the others are portals of the target door."""
+        return self.socket.family == socket.AF_UNIX
 
 
 def take_sockets(
@@ -55,7 +60,7 @@ def take_sockets(
         process (variables inherited through a process that was not told to remove them).
 
     Raises:
-        ConfigError: A descriptor is no listening Unix stream socket.
+        ConfigError: A descriptor is no listening stream socket.
     """
     count = announced(environ, pid=pid)
     values = {name: environ.pop(name, "") for name in _LISTEN_VARIABLES}
@@ -82,11 +87,12 @@ def _take(descriptor: int, name: str) -> PassedSocket:
         raise ConfigError(
             f"LISTEN_FDS: descriptor {descriptor} is no socket: {error.strerror}"
         ) from error
-    if passed.family != socket.AF_UNIX or passed.type != socket.SOCK_STREAM or not listening:
+    families = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+    if passed.family not in families or passed.type != socket.SOCK_STREAM or not listening:
         passed.close()
         raise ConfigError(
-            f"LISTEN_FDS: descriptor {descriptor} is not a listening Unix stream socket"
-            " (ListenStream= with a path)"
+            f"LISTEN_FDS: descriptor {descriptor} is not a listening stream socket"
+            " (ListenStream= with a path, or with a TCP port for the target door)"
         )
     address = passed.getsockname()
     path = address if isinstance(address, str) and address.startswith("/") else ""

@@ -17,20 +17,9 @@ from typing import Any
 
 import attrs
 
-from flockpr.daemon.settings import (
-    ARRAYS,
-    TABLES,
-    Lun,
-    Portal,
-    Serve,
-    ServedSocket,
-    Settings,
-    Socket,
-    Target,
-    check_lun_name,
-    check_socket_path,
-    type_names,
-)
+from flockpr.daemon.schema import check_lun_name, check_socket_path, type_names
+from flockpr.daemon.settings import ARRAYS, TABLES, Serve, ServedSocket, Settings, Socket
+from flockpr.daemon.target_settings import DEFAULT_PORTAL, Lun, Portal, Target
 from flockpr.errors import ConfigError
 
 SYSTEM_FILE = "/etc/flockpr.toml"
@@ -63,6 +52,7 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
     *,
+    target: Mapping[str, object] | None = None,
     system_file: str = SYSTEM_FILE,
     user_file: bool = True,
     uid: int | None = None,
@@ -74,6 +64,9 @@ def load_settings(
             `unit_attentions`, ...) and `config`, a path. None means "not given". Values are
             of the key's own type, or text. Relative paths count from the working directory.
         environ: The environment; the process's own by default.
+        target: What the command line says about the target door: keys of [target], and
+            `portals`, texts of ADDRESS:PORT or ADDRESS:PORT,TAG. With it, even when it is
+            empty, there is a target door, whatever the files say.
         system_file: The weakest file; may be absent.
         user_file: Whether the user's own file counts.
         uid: Whose defaults to use; the effective user's by default.
@@ -106,6 +99,8 @@ def load_settings(
     forced = _from_environment(environ) | _from_flags(given)
     from_files = dict(merged.get("serve", {}))
     _merge(merged, {"serve": forced})
+    if target is not None:
+        _merge(merged, _from_target_flags(target))
     return _settle(merged, from_files, forced, files=tuple(read), environ=environ, uid=uid)
 
 
@@ -190,11 +185,12 @@ def _check_array(table: str, content: Any, source: str) -> list[dict[str, Any]]:
     for number, entry in enumerate(content, 1):
         where = f"{table}[{number}]"
         values = _check_table(TABLES[table], _table(entry, source, where), source, where)
-        if table == "socket" and not values.keys() & {"path", "name"}:
+        keys = ("portal" if table == "portal" else "path", "name")
+        if not values.keys() & set(keys):
             raise ConfigError(
-                f"{source}: {where}: needs a path, or the name under which systemd passes it"
+                f"{source}: {where}: needs a {keys[0]}, or the name under which systemd passes it"
             )
-        for key in ("portal", "tag") if table == "portal" else ("path", "name"):
+        for key in keys:
             if key in values and any(values[key] == other.get(key) for other in entries):
                 raise ConfigError(f"{source}: {where}.{key}: {values[key]!r} is there twice")
         entries.append(values)
@@ -306,6 +302,28 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, Any]:
     return values
 
 
+def _from_target_flags(flags: Mapping[str, object]) -> dict[str, Any]:
+    """Tables [target] and [[portal]] from the command line."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    portals = given.pop("portals", None)
+    if "chap" in given:
+        given["chap"] = os.path.abspath(str(given["chap"]))
+    tables: dict[str, Any] = {"target": given}
+    if portals:
+        tables["portal"] = [_portal(text) for text in portals]  # type: ignore[attr-defined]
+    return _check_document(tables, "the command line")
+
+
+def _portal(text: str) -> dict[str, Any]:
+    """ADDRESS:PORT or ADDRESS:PORT,TAG as a table [[portal]]."""
+    address, comma, tag = text.partition(",")
+    if not comma:
+        return {"portal": address}
+    if not tag.isascii() or not tag.isdigit() or len(tag) > 5:
+        raise ConfigError(f"the command line: --portal: {tag!r} is no tag: a number from 2 on")
+    return {"portal": address, "tag": int(tag)}
+
+
 def _from_text(name: str, value: object, source: str, where: str) -> Any:
     """A checked value of [serve] from text, or from a value of the right type already."""
     field = getattr(attrs.fields(Serve), name)
@@ -367,10 +385,20 @@ def _settle(
         serve=serve,
         luns={name: Lun(**entry) for name, entry in merged.get("lun", {}).items()},
         initiators=merged.get("initiators", {}),
-        target=Target(**merged["target"]) if "target" in merged else None,
-        portals=tuple(Portal(**entry) for entry in merged.get("portal", [])),
+        target=Target(**merged.get("target", {})) if _has_target(merged) else None,
+        portals=_portals(merged) if _has_target(merged) else (),
         files=files,
     )
+
+
+def _has_target(merged: Mapping[str, Any]) -> bool:
+    """Whether there is a target door: somebody wrote a table of it."""
+    return "target" in merged or bool(merged.get("portal"))
+
+
+def _portals(merged: Mapping[str, Any]) -> tuple[Portal, ...]:
+    entries = merged.get("portal") or [{"portal": DEFAULT_PORTAL}]
+    return tuple(Portal(**entry) for entry in entries)
 
 
 def _inherit(

@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
 from flockpr.daemon import logs
-from flockpr.daemon.activation import Notifier, take_sockets
+from flockpr.daemon.activation import Notifier, PassedSocket, take_sockets
 from flockpr.daemon.pidfile import Pidfile
 from flockpr.daemon.privileges import find_account, reduce_privileges
 from flockpr.daemon.root import check_root
@@ -37,6 +37,8 @@ class Style:
         hangup_ends: SIGHUP ends the daemon, instead of being noted.
         announces: Without any option it prints what to give QEMU.
         single_socket: More than one passed socket is an error.
+        helper: Serve the sockets of the helper door.
+        target: Serve the target door, where the settings have one.
         background: Called between binding and threads; returns in the child, with a function
             to call when it is ready.
     """
@@ -44,6 +46,8 @@ class Style:
     hangup_ends: bool = False
     announces: bool = False
     single_socket: bool = False
+    helper: bool = True
+    target: bool = False
     background: Callable[[], Callable[[], None]] | None = None
 
 
@@ -60,7 +64,22 @@ def serve(settings: Settings) -> int:
         FlockprError: It could not start; no socket is left behind, unless it lies where the
             service user must not remove it.
     """
-    return leave(run(settings, Style(announces=True)))
+    return leave(run(settings, Style(announces=True, target=True)))
+
+
+def serve_target(settings: Settings) -> int:
+    """Serve the target door alone, in the foreground until SIGTERM or SIGINT.
+
+    Args:
+        settings: What to serve; with a target.
+
+    Returns:
+        As `serve`.
+
+    Raises:
+        FlockprError: It could not start.
+    """
+    return leave(run(settings, Style(helper=False, target=True, announces=True)))
 
 
 def run(settings: Settings, style: Style) -> int:
@@ -68,9 +87,8 @@ def run(settings: Settings, style: Style) -> int:
     secure_standard_descriptors()
     logs.configure(settings.serve.log_level, settings.serve.log_format)
     notifier = Notifier.from_environ(os.environ)
-    passed = take_sockets(os.environ)
-    if style.single_socket and len(passed) > 1:
-        raise ConfigError(f"LISTEN_FDS: {len(passed)} sockets were passed; only one is served here")
+    with_target = style.target and settings.target is not None
+    passed, passed_portals = _passed(style, with_target=with_target)
     account = find_account(settings.serve.user, settings.serve.group)
     with contextlib.ExitStack() as stack:
         # From here on an ending signal waits until the sockets can be taken away again.
@@ -80,8 +98,14 @@ def run(settings: Settings, style: Style) -> int:
             pidfile = stack.enter_context(Pidfile(settings.serve.pidfile))
         if account is None:
             check_root(settings)
-        doors = open_doors(settings, passed)
+        doors = open_doors(settings, passed) if style.helper else []
         stack.callback(close_doors, doors)
+        target = None
+        if with_target:
+            from flockpr.daemon.target_door import prepare_target
+
+            target = prepare_target(settings, passed_portals)
+            stack.callback(target.close)
         ready = style.background() if style.background else None
         if pidfile is not None:
             pidfile.write()
@@ -89,17 +113,37 @@ def run(settings: Settings, style: Style) -> int:
         # readable for the user that we are about to become.
         from flockpr.daemon.service import Service, preload
 
-        preload()
+        preload(with_target=with_target)
         reduce_privileges(account)
         if account is not None:
             check_root(settings)
-        service = Service(settings, doors, notifier, hangup_ends=style.hangup_ends)
-        service.start()
+        service = Service(settings, doors, notifier, target, hangup_ends=style.hangup_ends)
+        if not service.start():
+            return 0
         if ready is not None:
             ready()
-        if settings.all_defaults and style.announces:
+        if style.announces:
             service.announce()
         return service.run()
+
+
+def _passed(
+    style: Style, *, with_target: bool
+) -> tuple[Sequence[PassedSocket], Sequence[PassedSocket]]:
+    """The sockets that somebody passed for the helper door, and those for the target door."""
+    passed = take_sockets(os.environ)
+    if style.single_socket and len(passed) > 1:
+        raise ConfigError(f"LISTEN_FDS: {len(passed)} sockets were passed; only one is served here")
+    helper = [entry for entry in passed if entry.is_unix]
+    portals = [entry for entry in passed if not entry.is_unix]
+    if helper and not style.helper:
+        raise ConfigError("LISTEN_FDS: a Unix socket was passed, and no helper door is served here")
+    if portals and not with_target:
+        raise ConfigError(
+            "LISTEN_FDS: a TCP socket was passed, and no target door is served here (`flockpr"
+            " serve` has one when the configuration has a table [target])"
+        )
+    return helper, portals
 
 
 def leave(code: int) -> int:

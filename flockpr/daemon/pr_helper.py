@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _checked_socket(path: str) -> str:
-    from flockpr.daemon.settings import check_socket_path
+    from flockpr.daemon.schema import check_socket_path
 
     try:
         check_socket_path(path)

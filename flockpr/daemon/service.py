@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flockpr._version import __version__
 from flockpr.daemon.activation import Notifier
@@ -28,6 +29,9 @@ from flockpr.prhelper.identity import Identifier, port_from, rules_from
 from flockpr.prhelper.server import HelperServer, affordable_connections
 from flockpr.units import Units
 
+if TYPE_CHECKING:
+    from flockpr.daemon.target_door import PreparedTarget, TargetDoor
+
 _log = logging.getLogger("flockpr.daemon")
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -35,11 +39,13 @@ CHECK_INTERVAL = 5.0
 """Seconds between two looks at the accepting threads, if no watchdog wants more."""
 DESCRIPTORS = 1 << 20
 """As many open files as one daemon could ever use."""
+START_INTERVAL = 0.05
+"""Seconds between two looks whether the target door is ready."""
 GRACE = 5.0
 """Seconds that the door waits beyond the time in which the logical units answer."""
 
 
-def preload() -> None:
+def preload(*, with_target: bool = False) -> None:
     """Load what is otherwise loaded on first use.
 
     A service user may not be allowed to where Python is installed. And portalocker's modules
@@ -47,8 +53,14 @@ def preload() -> None:
     """
     import traceback  # noqa: F401
 
-    import flockpr.store.rangelock  # noqa: F401
+    import flockpr.store.rangelock
 
+    if with_target:
+        import hashlib
+
+        import flockpr.iscsi.server  # noqa: F401
+
+        hashlib.md5(b"", usedforsecurity=False)  # OpenSSL's modules, for CHAP
     for name in ("ascii", "latin-1", "utf-8"):
         codecs.lookup(name)
 
@@ -60,11 +72,18 @@ class Service:
         settings: What was configured.
         doors: The listening sockets; the servers close them.
         notifier: Whom to tell.
+        target: Portals and secrets of the target door, if there is one; the door closes them.
         hangup_ends: Whether SIGHUP is an end.
     """
 
     def __init__(
-        self, settings: Settings, doors: Sequence[Door], notifier: Notifier, *, hangup_ends: bool
+        self,
+        settings: Settings,
+        doors: Sequence[Door],
+        notifier: Notifier,
+        target: PreparedTarget | None = None,
+        *,
+        hangup_ends: bool,
     ) -> None:
         self._settings = settings
         self._notifier = notifier
@@ -74,15 +93,30 @@ class Service:
         self._units = Units(settings.root, timeout=serve.timeout, host=serve.host)
         # All doors draw on one limit: a crowd at one must not keep others from being accepted.
         self._limits = Limits(
-            connections=affordable_connections(len(doors)), command=serve.timeout + GRACE
+            connections=affordable_connections(max(1, len(doors))), command=serve.timeout + GRACE
         )
         self._luns = [door.served.lun for door in doors if door.served.lun is not None]
         self._servers = [self._server(door) for door in doors]
+        self._target: TargetDoor | None = None
+        if target is not None:
+            from flockpr.daemon.target_door import TargetDoor
 
-    def start(self) -> None:
-        """Accept on every door, and say that the daemon is ready."""
+            self._target = TargetDoor(settings, target, self._units)
+
+    def start(self) -> bool:
+        """Accept on every door, and say that the daemon is ready.
+
+        Returns:
+            False if a signal ended it before the target door was ready.
+
+        Raises:
+            FlockprError: The target door cannot start.
+            OSError: Likewise.
+        """
         for server in self._servers:
             server.start()
+        if self._target is not None and not self._start_target(self._target):
+            return False
         _log.info(
             "ready",
             extra={
@@ -91,13 +125,44 @@ class Service:
                 "pid": os.getpid(),
                 "uid": os.geteuid(),
                 "config": ",".join(self._settings.files) or "none",
+                **({} if self._target is None else {"portals": self._target.portals}),
             },
         )
         self._notifier.ready(f"serving {self._settings.root}")
         start_survey(self._settings.root, self._luns)
+        return True
+
+    def _start_target(self, target: TargetDoor) -> bool:
+        """Wait for the target door: a root or image that hangs must not keep a signal from
+        ending the daemon, nor the other door from serving.
+        """
+        target.start()
+        try:
+            while not target.wait(START_INTERVAL):
+                received = signal.sigtimedwait(ENDING, 0)
+                if received is not None:
+                    self._end(signal.Signals(received.si_signo).name, received.si_pid)
+                    return False
+                if self._notifier.watchdog is not None:
+                    self._notifier.alive()
+        except BaseException:
+            self._drain(0.0)
+            raise
+        return True
+
+    def _end(self, name: str, sender: int) -> None:
+        """End before everything was ready."""
+        _log.info("%s: ending", name, extra={"sender": sender})
+        self._notifier.stopping()
+        self._drain(self._settings.serve.drain)
+        _log.info("ended", extra={"code": 0})
 
     def announce(self) -> None:
-        """Print what to give QEMU, for somebody who gave no option at all."""
+        """Print what the target serves; or what to give QEMU, if nobody gave an option at all."""
+        if self._target is not None:
+            self._target.announce()
+        if not self._servers or not self._settings.all_defaults:
+            return
         with contextlib.suppress(OSError, ValueError):  # nobody has to listen
             sys.stdout.write(announcement(self._settings))
             sys.stdout.flush()
@@ -139,6 +204,9 @@ class Service:
                     # Nobody would be served any more: end, to be started again.
                     _log.error("%s does not accept any more; giving up", server.path)
                     return 1
+            if self._target is not None and not self._target.alive:
+                _log.error("the target door does not accept any more; giving up")
+                return 1
             if watchdog is not None:
                 self._notifier.alive()
             received = signal.sigtimedwait({*ENDING, signal.SIGHUP}, interval)
@@ -155,8 +223,14 @@ class Service:
         deadline = time.monotonic() + seconds
         for server in self._servers:  # all at first: no door stays open while another drains
             server.stop_accepting()
+        if self._target is not None:
+            self._target.stop_accepting()
         for server in self._servers:
             server.stop(max(0.0, deadline - time.monotonic()))
+        if self._target is not None and not self._target.stop(
+            max(0.0, deadline - time.monotonic())
+        ):
+            _log.warning("an image or an initiator did not let the target end; ending without it")
         if not self._units.close(max(0.0, deadline - time.monotonic())):
             _log.warning("a logical unit still waits for its storage; ending without it")
 

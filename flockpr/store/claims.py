@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from flockpr.errors import LunExists
 from flockpr.store import files, images
@@ -47,6 +47,7 @@ def claim_number(
     identity: LunIdentity,
     *,
     wanted: int | None,
+    taken: Collection[int] = (),
     mode: int,
     made: Callable[[int], None],
 ) -> int:
@@ -58,6 +59,7 @@ def claim_number(
         root: Its path, for messages.
         identity: Who takes it.
         wanted: This very number; the lowest free one if None.
+        taken: Numbers of LUNs that are there: one that came out of a backup has no file.
         mode: Of the file.
         made: Called with the directory of numbers when it was made.
 
@@ -76,6 +78,8 @@ def claim_number(
         if created:
             made(fd)
         for number in range(MAX_LUNS) if wanted is None else [wanted]:
+            if number in taken:
+                continue
             try:
                 files.write_new(sys_, str(number), claim, dir_fd=fd, mode=mode)
             except FileExistsError:

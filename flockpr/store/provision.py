@@ -127,13 +127,14 @@ def create_lun(
     try:
         if image is not None:
             images.check_place(sys_, root_fd, root, image, name)
-        _check_claims(sys_, root_fd, root, identity)
+        others = _check_claims(sys_, root_fd, root, identity)
         number = claims.claim_number(
             sys_,
             root_fd,
             root,
             identity,
             wanted=lun,
+            taken={other.lun for other in others},
             mode=_mode(gid),
             made=lambda fd: _share(sys_, fd, gid),
         )
@@ -324,10 +325,14 @@ def _share(sys_: Syscalls, fd: int, gid: int | None) -> None:
     sys_.fchmod(fd, 0o700 if gid is None else 0o2770)
 
 
-def _check_claims(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity) -> None:
-    if identity.wwids or identity.image is not None:
-        found = (listing.identity for listing in list_luns(root, syscalls=sys_))
-        claims.check_claims(sys_, root_fd, root, identity, filter(None, found))
+def _check_claims(
+    sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity
+) -> list[LunIdentity]:
+    """The LUNs that are there, none of which has the device or the image."""
+    found = [listing.identity for listing in list_luns(root, syscalls=sys_)]
+    others = [other for other in found if other is not None]
+    claims.check_claims(sys_, root_fd, root, identity, others)
+    return others
 
 
 def _mode(gid: int | None) -> int:

@@ -80,21 +80,29 @@ def test_announcement_that_is_not_for_us_takes_nothing_and_is_removed(
         assert os.get_inheritable(first)
 
 
+def test_tcp_socket_is_taken_for_the_target_door() -> None:
+    """It has no path, and is told from those of the helper door."""
+    with socket.create_server(("127.0.0.1", 0)) as inet, passed(inet) as first:
+        [taken] = take_sockets(announce(1, 42), pid=42, first=first)
+        with taken.socket:
+            assert (taken.path, taken.is_unix) == ("", False)
+            assert taken.socket.getsockname() == inet.getsockname()
+
+
 def refused(first: int, complaint: str) -> None:
     """One descriptor announced at that number is refused so."""
     with pytest.raises(ConfigError, match=complaint):
         take_sockets(announce(1, 42), pid=42, first=first)
 
 
-def test_descriptor_that_is_no_listening_unix_socket_is_refused(short: str) -> None:
+def test_descriptor_that_is_no_listening_stream_socket_is_refused(short: str) -> None:
     """A socket that is connected, of another kind, or no socket at all."""
     with socket.socket(socket.AF_UNIX) as idle, passed(idle) as first:
-        refused(first, "not a listening Unix stream socket")
-    with socket.socket(socket.AF_INET) as inet:
-        inet.bind(("127.0.0.1", 0))
-        inet.listen()
-        with passed(inet) as first:
-            refused(first, "not a listening Unix stream socket")
+        refused(first, "not a listening stream socket")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        with passed(datagrams) as first:
+            refused(first, "not a listening stream socket")
     reader, writer = os.pipe()
     refused(reader, f"descriptor {reader} is no socket")
     refused(987654, "descriptor 987654")

@@ -19,6 +19,7 @@ from flockpr.daemon.config import (
     load_settings,
 )
 from flockpr.daemon.settings import Serve, Settings
+from flockpr.daemon.target_settings import Target
 from flockpr.errors import ConfigError
 
 
@@ -192,6 +193,19 @@ def test_relative_paths_of_flags_count_from_here(
         ("[[socket]]\n", r"socket\[1\]: needs a path"),
         ('[[socket]]\npath="/x"\n[[socket]]\npath="/x"\n', r"socket\[2\]\.path: '/x' is there twi"),
         ("[[portal]]\ntag = 1\n", r"portal\[1\]\.tag: must be from 2 to 65535, not 1"),
+        ("[[portal]]\ntag = 3\n", r"portal\[1\]: needs a portal, or the name"),
+        (
+            '[[portal]]\nportal = "a:1"\n[[portal]]\nportal = "a:1"\n',
+            r"portal\[2\]\.portal: 'a:1' is",
+        ),
+        ('[[portal]]\nportal = "[::1]:70000"\n', r"portal\[1\]\.portal: must be ADDRESS:PORT"),
+        ('[target]\nluns = ["../x"]\n', r"target\.luns: must be 1 to 64"),
+        ('[target]\nluns = "disk"\n', r"target\.luns: must be an array of strings, not 'disk'"),
+        ('[target]\nchap = "chap.toml"\n', r"target\.chap: must be an absolute path"),
+        ("[target]\nkeepalive = 0\n", r"target\.keepalive: must be from 1 to 3600, not 0"),
+        ('[lun.a]\ninitiators = ["x y"]\n', r"lun\.a\.initiators: "),
+        ("[lun.a]\ninitiators = [1]\n", r"lun\.a\.initiators: must hold strings"),
+        ('[lun.a]\nnexus = "isid"\n', r"lun\.a\.nexus: must be one of name, name\+isid"),
         ('[[portal]]\nportal = "here"\n', r"portal\[1\]\.portal: must be ADDRESS:PORT"),
         ('[target]\nname = "x,i,0x1"\n', r"target\.name: "),
         ("[initiators]\nvm = 3\n", r"initiators\.vm: must be a string, not 3"),
@@ -282,17 +296,84 @@ def test_socket_of_a_flag_is_the_only_one_and_keeps_its_table(sources: Sources) 
     assert not sources.load({"socket": "/y"}).all_defaults
 
 
-def test_tables_of_the_target_door_are_kept_for_later(sources: Sources) -> None:
-    """[target] and [[portal]] are reserved: checked now, used by nothing yet."""
+def test_tables_of_the_target_door_are_read(sources: Sources) -> None:
+    """[target], [[portal]] and what [lun.NAME] has for it."""
     sources.system.write_text(
-        '[target]\nname = "iqn.2026-11.example:t"\n'
-        '[[portal]]\nportal = "192.0.2.1:3260"\ntag = 2\n'
-        '[[portal]]\nportal = "[2001:db8::1]:3260"\ntag = 3\n'
+        '[target]\nname = "iqn.2026-11.example:t"\nluns = ["a", "b"]\nchap = "/c"\n'
+        '[[portal]]\nportal = "192.0.2.1:3260"\n'
+        '[[portal]]\nportal = "[2001:db8::1]:0"\ntag = 3\n'
+        '[lun.a]\ninitiators = ["iqn.2026-11.example:i"]\nnexus = "name+isid"\nread_only = true\n'
     )
     settings = sources.load()
-    assert settings.target is not None
-    assert settings.target.name == "iqn.2026-11.example:t"
+    assert settings.target == Target(name="iqn.2026-11.example:t", luns=("a", "b"), chap="/c")
     assert [entry.tag for entry in settings.portals] == [2, 3]
+    assert [entry.address for entry in settings.portals] == [
+        ("192.0.2.1", 3260),
+        ("2001:db8::1", 0),
+    ]
+    lun = settings.luns["a"]
+    assert lun.initiators == ("iqn.2026-11.example:i",)
+    assert (lun.nexus, lun.read_only, lun.removable) == ("name+isid", True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("", False),
+        ("[lun.a]\nread_only = true\n", False),
+        ("[target]\n", True),
+        ('[[portal]]\nportal = "127.0.0.1:1"\n', True),
+    ],
+)
+def test_target_door_is_there_when_a_table_of_it_is(
+    sources: Sources, text: str, there: bool
+) -> None:
+    """Or when the command line asks for it; it always has a portal, on this host only."""
+    sources.system.write_text(text)
+    settings = sources.load()
+    assert (settings.target is not None, bool(settings.portals)) == (there, there)
+    asked = sources.load(target={})
+    assert asked.target == Target()
+    assert [entry.address[0] for entry in asked.portals] == ["127.0.0.1"]
+
+
+def test_options_of_the_target_beat_the_file(sources: Sources) -> None:
+    """Portals replace all tables of the file, with their tags; relative paths are made absolute."""
+    sources.system.write_text(
+        '[target]\nluns = ["a"]\nkeepalive = 5\n[[portal]]\nportal = "192.0.2.1:3260"\ntag = 9\n'
+    )
+    settings = sources.load(
+        target={
+            "portals": ["127.0.0.1:0", "[::1]:3261,3"],
+            "luns": ["b", "c"],
+            "chap": "chap.toml",
+            "name": None,
+        }
+    )
+    assert settings.target == Target(
+        luns=("b", "c"), keepalive=5.0, chap=os.path.abspath("chap.toml")
+    )
+    assert [(entry.address, entry.tag) for entry in settings.portals] == [
+        (("127.0.0.1", 0), 2),
+        (("::1", 3261), 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("portal", "complaint"),
+    [
+        ("here", "the command line: portal"),
+        ("a:1,x", "--portal: 'x' is no tag"),
+        ("a:1,", "--portal: '' is no tag"),
+        ("a:1,1", r"the command line: portal\[1\]\.tag: must be from 2"),
+    ],
+)
+def test_portal_on_the_command_line_that_is_wrong_is_told(
+    sources: Sources, portal: str, complaint: str
+) -> None:
+    """In the words of the file, with the place where it stands."""
+    with pytest.raises(ConfigError, match=complaint):
+        sources.load(target={"portals": [portal]})
 
 
 def test_default_socket_that_does_not_fit_asks_for_another(sources: Sources) -> None:

@@ -12,9 +12,11 @@ import attrs
 import pytest
 
 from flockpr.cli import build_parser
+from flockpr.daemon.chap_file import read_secrets
 from flockpr.daemon.config import ENVIRONMENT, default_root, default_socket, load_settings
 from flockpr.daemon.pr_helper import main
-from flockpr.daemon.settings import TABLES, Lun, Portal, Serve, Socket, Target
+from flockpr.daemon.settings import TABLES, Serve, Socket
+from flockpr.daemon.target_settings import Lun, Portal, Target
 from flockpr.prhelper.identity import CRITERIA
 from tests.support.docs import ROOT, read, rows, section
 from tests.support.peers import find
@@ -30,7 +32,12 @@ def keys_of(schema: type) -> list[str]:
 
 @pytest.mark.parametrize(
     ("heading", "schema"),
-    [("## [serve]", Serve), ("## [[socket]]", Socket), ("## [lun.NAME]", Lun)],
+    [
+        ("## [serve]", Serve),
+        ("## [[socket]]", Socket),
+        ("## [lun.NAME]", Lun),
+        ("## [[portal]]", Portal),
+    ],
 )
 def test_page_lists_every_key_of_a_table_and_no_other(heading: str, schema: type) -> None:
     """In the order of the code."""
@@ -38,14 +45,33 @@ def test_page_lists_every_key_of_a_table_and_no_other(heading: str, schema: type
     assert listed == keys_of(schema)
 
 
-def test_page_lists_the_reserved_keys() -> None:
-    """The tables for the door to come."""
-    listed = [
-        (cells[0].strip("`"), cells[1].strip("`"))
-        for cells in rows(section(read(PAGE), "## [target] and [[portal]]"))
-    ]
-    expected = [("[target]", key) for key in keys_of(Target)]
-    assert listed == expected + [("[[portal]]", key) for key in keys_of(Portal)]
+def test_page_lists_every_key_of_the_target() -> None:
+    """Its section has two tables; the first is that of the keys."""
+    listed = [cells for cells in rows(section(read(PAGE), "## [target]")) if len(cells) == 4]
+    assert [cells[0].strip("`") for cells in listed] == keys_of(Target)
+
+
+def test_page_shows_a_file_of_secrets_that_is_accepted(tmp_path: pathlib.Path) -> None:
+    """The block is a file of secrets, and the table beside it lists its keys."""
+    text = section(read(PAGE), "## [target]")
+    block = next(block for block in _toml(text) if "[[chap]]" in block)
+    file = tmp_path / "chap.toml"
+    file.touch(0o600)
+    file.write_text(block)
+
+    secrets = read_secrets(str(file))
+
+    assert len(secrets.initiators) == 2
+    assert secrets.target is not None
+    listed = {(cells[0], cells[1].strip("`")) for cells in rows(text) if len(cells) == 3}
+    shown = tomllib.loads(block)
+    assert listed == {("`[[chap]]`", key) for key in shown["chap"][0]} | {
+        ("`[mutual]`", key) for key in shown["mutual"]
+    }
+
+
+def _toml(text: str) -> list[str]:
+    return re.findall(r"^ *```toml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
 
 
 def test_page_has_a_section_for_every_table() -> None:
@@ -82,7 +108,7 @@ def test_page_tells_the_defaults_of_the_code() -> None:
 @pytest.mark.parametrize("page", [PAGE, "docs/libvirt-kubevirt.md"])
 def test_page_examples_load(page: str, tmp_path: pathlib.Path) -> None:
     """Every TOML block is a configuration that is accepted."""
-    blocks = re.findall(r"^ *```toml\n(.*?)^ *```", read(page), re.MULTILINE | re.DOTALL)
+    blocks = [block for block in _toml(read(page)) if "[[chap]]" not in block]
     assert blocks
     for number, block in enumerate(blocks):
         file = tmp_path / f"{number}.toml"
@@ -123,6 +149,20 @@ def test_service_unit_fits_the_daemon(capsys: pytest.CaptureFixture[str]) -> Non
     assert service["RuntimeDirectoryPreserve"] == "yes"
 
 
+def test_target_unit_fits_the_daemon() -> None:
+    """A verb that exists, notification, time for the drain, and the same safeguards."""
+    service, other = unit("flockpr-target.service")["Service"], unit("flockpr.service")["Service"]
+    assert service["Type"] == "notify"
+    program, *arguments = service["ExecStart"].split()
+    assert pathlib.Path(program).name == "flockpr"
+    assert build_parser().parse_args(arguments).verb == "target"
+    assert float(service["TimeoutStopSec"]) > Serve().drain
+    assert default_root({}, 0) == f"/var/lib/{service['StateDirectory']}"
+    assert {"AF_INET", "AF_INET6", "AF_UNIX"} == set(service["RestrictAddressFamilies"].split())
+    guards = [name for name in other if name.startswith(("Protect", "Restrict", "Lock", "NoNew"))]
+    assert all(name in service for name in guards)
+
+
 def test_socket_unit_fits_the_daemon() -> None:
     """The default socket, and a service of the same name."""
     assert unit("flockpr.socket")["Socket"]["ListenStream"] == default_socket({}, 0)
@@ -130,7 +170,7 @@ def test_socket_unit_fits_the_daemon() -> None:
 
 
 @pytest.mark.peer("systemd-analyze")
-@pytest.mark.parametrize("name", ["flockpr.service", "flockpr.socket"])
+@pytest.mark.parametrize("name", ["flockpr.service", "flockpr.socket", "flockpr-target.service"])
 def test_unit_file_is_understood_by_systemd(name: str, tmp_path: pathlib.Path) -> None:
     """No unknown directive, no bad value."""
     for path in UNITS.iterdir():
