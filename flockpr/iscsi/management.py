@@ -118,7 +118,7 @@ class Management:
         event: TaskManagement,
         luns: Iterable[Lun],
         ending_of: Callable[[Task], Ending | None],
-        then: Callable[[], None] | None = None,
+        then: Callable[[], bool] | None = None,
     ) -> None:
         """End tasks, wait for those in execution, do what is to follow, and answer."""
 
@@ -138,17 +138,16 @@ class Management:
         if not drain.over:
             self._door.housekeeper.later(self._door.limits.task_management, drain.expire)
 
-    def _in_thread(self, event: TaskManagement, work: Callable[[], None]) -> None:
+    def _in_thread(self, event: TaskManagement, work: Callable[[], bool]) -> None:
         """A reset is committed to the shared state, which may take its time."""
 
         def run() -> None:
+            done = False
             try:
-                work()
+                done = work()
             except Exception:
                 log.exception("a reset failed")
-                self._answer(event, REJECTED)
-            else:
-                self._answer(event, COMPLETE)
+            self._answer(event, COMPLETE if done else REJECTED)
 
         thread = threading.Thread(target=run, name=f"iscsi-{self._number}-reset", daemon=True)
         try:
@@ -162,14 +161,15 @@ class Management:
         """Reset every LUN that this initiator sees: what it may not touch stays as it is."""
         luns = [channel.lun for channel in self._execution.channels.values()]
 
-        def reset() -> None:
-            for lun in luns:
-                lun.disk.reset("target")
+        def reset() -> bool:
+            done = [lun.disk.reset("target") for lun in luns]  # every one, whatever the others say
+            return all(done)
 
-        def cold() -> None:
-            reset()
+        def cold() -> bool:
+            done = reset()
             # After the answer: every session with the target ends (RFC 7143 11.5.1).
             self._door.housekeeper.later(0.1, lambda: self._drop_sessions(session))
+            return done
 
         self._end(
             event,

@@ -226,9 +226,7 @@ class SessionRegistry:
             for number, lun in session.target.visible(session.initiator, session.tag).items():
                 isid = session.isid if lun.settings.nexus == "name+isid" else None
                 nexus = Nexus(InitiatorPort(session.initiator, isid), session.tag)
-                disk_nexus = lun.disk.attach(
-                    nexus, target_name=session.target.name, portal_group=session.tag
-                )
+                disk_nexus = lun.disk.attach(nexus, target_name=session.target.name)
                 session.attachments[number] = Attachment(lun, nexus, disk_nexus)
 
     # ------------------------------------------------------------------ end

@@ -17,7 +17,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
@@ -316,24 +316,21 @@ class TaskSet:
                 if ending is None:
                     continue
                 count += 1
-                if task.ending is not Ending.SILENT:
-                    task.ending = ending
+                if task.ending is Ending.SILENT:
+                    ending = Ending.SILENT  # nobody listens any more
+                task.ending = ending
                 if task.phase is Phase.RUNNING:
                     if drain is not None:
                         drain.add()
                         task.drains.append(drain)
                     continue
                 spawn = self._remove(task) or spawn
-                over.append((task, task.ending or ending))
+                over.append((task, ending))
         if spawn:
             self._start_thread()
         for task, ending in over:
             task.owner.ended(task, ending)
         return count
-
-    def running(self, tasks: Iterable[Task]) -> bool:
-        """Whether one of these is being executed."""
-        return any(task.phase is Phase.RUNNING for task in tasks)
 
     def close(self) -> None:
         """Take no more tasks, and let the idle threads end."""

@@ -28,7 +28,7 @@ class Pair:
             stalled=stalled,
         )
 
-    def send(self, *chunks: bytes, name: str = "") -> None:
+    def send(self, *chunks: bytes | memoryview, name: str = "") -> None:
         for release in self.output.send(chunks, (lambda: self.released.append(name))):
             release()
 
