@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
 from flockpr.iscsi.dataout import Gathering
+
+
+@attrs.frozen(eq=False)
+class Answer:
+    """How a command ends; see `TargetConnection.respond`."""
+
+    status: int
+    sense: bytes
+    data: Sequence[bytes | memoryview]
+    length: int | None
 
 
 @attrs.define(eq=False)
@@ -30,10 +41,12 @@ class Command:
         complete: All of the Data-Out that is wanted is in `view`.
         state: The door's own.
         gathering: Reception of its Data-Out, while that lasts.
-        delivered: The door was told of it.
+        pending: Data that came before there was a view.
+        delivered: Its turn in the order of CmdSN has come.
+        announced: The door was told of it.
         gone: It was answered or forgotten.
         sent_sequences: Data-In and R2T PDUs that were sent for it (ExpDataSN).
-        deferred: The answer that waits for the last Data-Out: arguments of the sender.
+        deferred: The answer that waits for the last Data-Out.
     """
 
     itt: int
@@ -52,10 +65,12 @@ class Command:
     complete: bool = True
     state: Any = None
     gathering: Gathering | None = None
+    pending: bytearray | None = None
     delivered: bool = False
+    announced: bool = False
     gone: bool = False
     sent_sequences: int = 0
-    deferred: tuple[Any, ...] | None = None
+    deferred: Answer | None = None
 
     @property
     def filled(self) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from flockpr.iscsi.numbers import MASK
 from flockpr.iscsi.pdu import NO_TAG
 
 
@@ -41,6 +42,12 @@ class Sequence:
     offset: int
     end: int
     data_sn: int = 0
+
+    def fits(self, offset: int, length: int, final: bool) -> bool:
+        """Whether the next PDU may carry these bytes; what was asked for must come whole."""
+        end = offset + length
+        whole = end == self.end or not final or self.tag == NO_TAG
+        return offset == self.offset and end <= self.end and whole
 
 
 @attrs.frozen
@@ -91,7 +98,7 @@ class Gathering:
     @property
     def complete(self) -> bool:
         """All that is wanted has arrived, in order."""
-        return not self._sequences and (self.filled >= self.wanted or self.fault is not None)
+        return not self._sequences and self.filled >= self.wanted and self.fault is None
 
     def fail(self, fault: Fault) -> None:
         """The data cannot be used; the first reason is the one that is told."""
@@ -115,17 +122,16 @@ class Gathering:
         """
         sequence = self._find(tag)
         if sequence is None:
-            self.fail(
-                Fault.UNEXPECTED_UNSOLICITED if tag == NO_TAG else Fault.WRONG_AMOUNT,
-            )
+            self.fail(Fault.UNEXPECTED_UNSOLICITED if tag == NO_TAG else Fault.WRONG_AMOUNT)
+            if final:
+                # Nobody knows which sequence this was meant to end: none is waited for.
+                self._sequences.clear()
             return _NOWHERE
         if data_sn != sequence.data_sn:
             self.fail(Fault.LOST_DATA)
-        elif offset != sequence.offset or offset + length > sequence.end:
+        elif not sequence.fits(offset, length, final):
             self.fail(Fault.WRONG_AMOUNT)
-        elif final and tag != NO_TAG and offset + length != sequence.end:
-            self.fail(Fault.WRONG_AMOUNT)
-        sequence.data_sn += 1
+        sequence.data_sn = sequence.data_sn + 1 & MASK
         sequence.offset = offset + length
         if final:
             self._sequences.remove(sequence)

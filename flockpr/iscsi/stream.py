@@ -59,7 +59,6 @@ class PduStream:
         "_end",
         "_left",
         "_offered",
-        "_receiver",
         "_sink",
         "_stage",
         "_tail",
@@ -67,11 +66,12 @@ class PduStream:
         "data_digest",
         "header_digest",
         "max_data",
+        "receiver",
         "stopped",
     )
 
     def __init__(self, receiver: Receiver, size: int, max_data: int) -> None:
-        self._receiver = receiver
+        self.receiver = receiver
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
         self._at = 0  # parsed up to here
@@ -167,7 +167,7 @@ class PduStream:
         ahs_length = buffer[at + 4] << 2
         length = buffer[at + 5] << 16 | buffer[at + 6] << 8 | buffer[at + 7]
         if length > self.max_data:
-            self._receiver.broken(f"a data segment of {length} bytes, {self.max_data} are allowed")
+            self.receiver.broken(f"a data segment of {length} bytes, {self.max_data} are allowed")
             return False
         need = BHS_LENGTH + ahs_length
         digest = DIGEST_LENGTH if self.header_digest else 0
@@ -176,17 +176,17 @@ class PduStream:
         bhs = bytes(self._view[at : at + BHS_LENGTH])
         ahs = bytes(self._view[at + BHS_LENGTH : at + need]) if ahs_length else b""
         if digest and not self._matches(bhs + ahs if ahs else bhs, at + need):
-            self._receiver.broken("header digest")
+            self.receiver.broken("header digest")
             return False
         self._at = at + need + digest
-        sink = self._receiver.begin(bhs, ahs, length)
+        sink = self.receiver.begin(bhs, ahs, length)
         if self.stopped:
             return False
         self._left = length
         if not length:
             self._sink = None
             self._stage = _HEADER
-            self.stopped = not self._receiver.finish(True) or self.stopped
+            self.stopped = not self.receiver.finish(True) or self.stopped
             return True
         self._sink = sink if sink is None or len(sink) <= length else sink[:length]
         self._digest = 0
@@ -250,5 +250,5 @@ class PduStream:
             self._at = at + tail
         self._sink = None
         self._stage = _HEADER
-        self.stopped = not self._receiver.finish(intact) or self.stopped
+        self.stopped = not self.receiver.finish(intact) or self.stopped
         return True
