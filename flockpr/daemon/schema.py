@@ -98,12 +98,12 @@ def check_iscsi_name(value: str) -> None:
     InitiatorPort(value)
 
 
-def check_one_of(*choices: str) -> Callable[[str], None]:
+def check_one_of(*choices: str | int) -> Callable[[Any], None]:
     """A check that the value is one of `choices`."""
 
-    def check(value: str) -> None:
+    def check(value: str | int) -> None:
         if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
+            raise ValueError(f"must be one of {', '.join(map(str, choices))}, not {value!r}")
 
     return check
 

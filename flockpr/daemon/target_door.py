@@ -178,4 +178,5 @@ def lun_settings(lun: Lun) -> LunSettings:
         nexus=cast("NexusMode", lun.nexus),
         read_only=lun.read_only,
         removable=lun.removable,
+        physical_block_size=lun.physical_block_size,
     )

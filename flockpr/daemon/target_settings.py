@@ -82,6 +82,7 @@ class Lun:
         nexus: Whether an initiator is told by its name, or by its name and session identifier.
         read_only: Refuse every write.
         removable: Say that the medium can be removed, and let initiators eject it.
+        physical_block_size: Bytes of a physical block, as initiators are told.
     """
 
     wwids: tuple[str, ...] = key(list, check_strings, default=(), convert=tuple)
@@ -89,3 +90,4 @@ class Lun:
     nexus: str = key(str, check_one_of("name", "name+isid"), default="name")
     read_only: bool = key(bool, default=False)
     removable: bool = key(bool, default=False)
+    physical_block_size: int = key(int, check_one_of(512, 4096), default=4096)
