@@ -50,6 +50,8 @@ def unmap(device: Device, task: Task) -> Answer:
     for lba, blocks in ranges:
         if blocks:
             device.medium.zero(lba * BLOCK, blocks * BLOCK, task.cancelled)
+    if total and not device.modes.write_cache:
+        device.medium.sync()
     return GOOD
 
 
