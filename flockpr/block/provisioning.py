@@ -97,14 +97,11 @@ class WriteSame:
         fault = device.outside(lba, blocks)
         if fault is not None:
             return fault
-        blocks = blocks or device.medium.blocks - lba
-        if blocks > LIMITS.write_same:
-            return cdb_field(self._length_at)
+        if not 0 < blocks <= LIMITS.write_same:
+            return cdb_field(self._length_at)  # WSNZ: 0 does not mean "to the end"
         pattern = memoryview(bytes(BLOCK)) if no_data else task.data[:BLOCK]
         if not no_data and (task.expected_out not in (None, BLOCK) or len(pattern) < BLOCK):
             return cdb_field(self._length_at)
-        if not blocks:
-            return GOOD
         self._write(device, task, lba * BLOCK, blocks * BLOCK, pattern)
         if not device.modes.write_cache:
             device.medium.sync()
