@@ -152,12 +152,11 @@ def _extended(_face: Face) -> bytes:
 
 
 def _block_limits(face: Face) -> bytes:
-    """Page B0h (SBC-3 6.6.4); WSNZ=1: WRITE SAME of 0 blocks is refused, because "all up to
-    the last one" is more work than a command can be waited for.
+    """Page B0h (SBC-3 6.6.4); WSNZ=0: WRITE SAME of 0 blocks goes to the end, if that is not
+    further than its limit.
     """
     physical = 1 << face.physical_exponent
     data = bytearray(60)
-    data[0] = 1
     data[1] = LIMITS.compare_and_write
     data[2:4] = physical.to_bytes(2, "big")
     data[4:8] = LIMITS.transfer.to_bytes(4, "big")

@@ -97,23 +97,26 @@ class WriteSame:
         fault = device.outside(lba, blocks)
         if fault is not None:
             return fault
-        if not 0 < blocks <= LIMITS.write_same:
-            return cdb_field(self._length_at)  # WSNZ: 0 does not mean "to the end"
+        to_the_end = not blocks
+        blocks = blocks or device.medium.blocks - lba
+        if blocks > LIMITS.write_same:
+            return cdb_field(self._length_at)
         pattern = memoryview(bytes(BLOCK)) if no_data else task.data[:BLOCK]
         if not no_data and (task.expected_out not in (None, BLOCK) or len(pattern) < BLOCK):
             return cdb_field(self._length_at)
-        self._write(device, task, lba * BLOCK, blocks * BLOCK, pattern)
+        if not blocks:
+            return GOOD
+        # A block that is not zeros is written (SBC-3 4.7.3.4.4), because unmapped blocks read
+        # as zeros. But "unmap up to the end" is said by initiators that leave anything in the
+        # block, and other targets take it for what it says.
+        unmap = cdb[1] & _UNMAP and (to_the_end or not any(pattern))
+        if unmap:
+            device.medium.zero(lba * BLOCK, blocks * BLOCK, task.cancelled)
+        else:
+            device.medium.fill_range(pattern, lba * BLOCK, blocks * BLOCK, task.cancelled)
         if not device.modes.write_cache:
             device.medium.sync()
         return GOOD
-
-    @staticmethod
-    def _write(device: Device, task: Task, offset: int, size: int, pattern: memoryview) -> None:
-        medium = device.medium
-        if task.cdb[1] & _UNMAP and not any(pattern):
-            medium.zero(offset, size, task.cancelled)
-        else:
-            medium.fill_range(pattern, offset, size, task.cancelled)
 
 
 def get_lba_status(device: Device, task: Task) -> Answer:

@@ -119,7 +119,7 @@ def test_extended_data_claim_task_attributes_only() -> None:
 def test_block_limits_say_what_is_enforced() -> None:
     """SBC-3 6.6.4: page B0h, 60 bytes."""
     assert page(0xB0) == bytes.fromhex(
-        "01ff0008"  # WSNZ=1, 255 blocks of COMPARE AND WRITE, granularity 8
+        "00ff0008"  # WSNZ=0, 255 blocks of COMPARE AND WRITE, granularity 8
         "00002000"  # 8192 blocks of transfer
         "00000000"
         "00000000"

@@ -132,12 +132,23 @@ def test_write_same_without_data_writes_zeros(rig: Rig, flags: int) -> None:
 
 
 @pytest.mark.parametrize("width", [10, 16])
-def test_write_same_of_zero_blocks_is_refused(rig: Rig, width: int) -> None:
-    """SBC-3 6.6.4: WSNZ=1: NUMBER OF LOGICAL BLOCKS 0 is 05/24/00."""
-    for lba in (0, LAST - 1, LAST):
-        assert rig.code(cdbs.write_same(lba, 0, width), b"s" * BLOCK) == INVALID_FIELD
+def test_write_same_of_zero_blocks_goes_to_the_end(rig: Rig, width: int) -> None:
+    """SBC-3 5.45: WSNZ=0: NUMBER OF LOGICAL BLOCKS 0 means all up to the last."""
+    rig.good(cdbs.write_same(LAST - 5, 0, width), b"s" * BLOCK)
+    assert rig.content(LAST - 6, 6) == bytes(BLOCK) + b"s" * 5 * BLOCK
+    rig.good(cdbs.write_same(LAST, 0, width), b"t" * BLOCK)
     assert rig.code(cdbs.write_same(LAST + 1, 0, width), bytes(BLOCK)) == OUT_OF_RANGE
-    assert rig.content(0, LAST) == bytes(LAST * BLOCK)
+    assert rig.path.stat().st_size == LAST * BLOCK
+
+
+@pytest.mark.parametrize("width", [10, 16])
+def test_write_same_unmap_to_the_end_deallocates_whatever_the_block_holds(
+    rig: Rig, width: int
+) -> None:
+    """SBC-3 5.45: UNMAP=1 and 0 blocks: the block is not looked at, as with other targets."""
+    rig.good(cdbs.write(LAST - 8, 8), b"x" * 8 * BLOCK)
+    rig.good(cdbs.write_same(LAST - 5, 0, width, flags=8), b"s" * BLOCK)
+    assert rig.content(LAST - 6, 6) == b"x" * BLOCK + bytes(5 * BLOCK)
 
 
 @pytest.mark.parametrize("width", [10, 16])
@@ -171,6 +182,7 @@ def test_write_same_beyond_its_limit_is_refused(rig: Rig) -> None:
     rig.run(cdbs.TEST_UNIT_READY)
     too_many = LIMITS.write_same + 1
     assert rig.code(cdbs.write_same(0, too_many, 16), bytes(BLOCK)) == INVALID_FIELD
+    assert rig.code(cdbs.write_same(0, 0, 16), bytes(BLOCK)) == INVALID_FIELD
     assert rig.code(cdbs.write_same(100, too_many, 16), bytes(BLOCK)) == OUT_OF_RANGE
     rig.good(cdbs.write_same(100, LIMITS.write_same, 16, flags=8), bytes(BLOCK))
 
