@@ -289,8 +289,7 @@ class Execution:
                     free = self.wire.protocol.forget(task.command)
                 else:
                     # Data that is on its way still comes, and goes where it was to go.
-                    free = task.command.complete
-                    self.wire.protocol.respond(task.command, int(Status.TASK_ABORTED))
+                    free = self.wire.protocol.respond(task.command, int(Status.TASK_ABORTED))
                 done = self.wire.send()
         for release in done:
             release()
