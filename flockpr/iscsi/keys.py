@@ -46,7 +46,7 @@ def parse_text(text: bytes) -> tuple[Pair, ...] | None:
         long or has other characters than 6.1 allows, a value that is too long or is not
         UTF-8, too many pairs.
     """
-    pairs = []
+    pairs: list[Pair] = []
     for item in bytes(text).split(b"\0"):
         if not item:
             continue

@@ -27,8 +27,9 @@ import attrs
 
 from flockpr.iscsi import chap, digests, events, keys
 from flockpr.iscsi.command import Answer, Command
+from flockpr.iscsi.commandset import Allocate
 from flockpr.iscsi.events import Event
-from flockpr.iscsi.fullphase import Allocate, FullFeature
+from flockpr.iscsi.fullphase import FullFeature
 from flockpr.iscsi.login import Admission, Login, LoginOutcome, LoginReply, LoginStatus
 from flockpr.iscsi.numbers import CommandWindow
 from flockpr.iscsi.pdu import OPCODE_MASK, AsyncEvent, Opcode
@@ -174,11 +175,8 @@ class TargetConnection:
         found, self._events = self._events, []
         full = self._full
         if full is not None:
-            if found:
-                found += full.events
-            else:
-                found = full.events
-            full.events = []
+            found += full.events
+            full.events.clear()
         return found
 
     # ------------------------------------------------------------------ PDUs during login
@@ -297,13 +295,13 @@ class TargetConnection:
     @property
     def commands(self) -> tuple[Command, ...]:
         """Commands that are not answered, in order of arrival."""
-        return tuple(self._full.commands.values()) if self._full is not None else ()
+        return tuple(self._full.commands.commands.values()) if self._full is not None else ()
 
     def supply(self, command: Command, view: memoryview) -> list[Event]:
         """Says, later than `allocate`, where the Data-Out of a command goes."""
         if self._full is None or self.closing:
             return []
-        self._full.supply(command, view)
+        self._full.commands.supply(command, view)
         return self._take_events()
 
     def respond(
@@ -330,7 +328,7 @@ class TargetConnection:
         """
         if self._full is None or self.closing:
             return True
-        return self._full.respond(command, Answer(status, sense, data, length))
+        return self._full.commands.respond(command, Answer(status, sense, data, length))
 
     def forget(self, command: Command) -> bool:
         """Drops a command that was aborted: it is not answered.
@@ -338,7 +336,7 @@ class TargetConnection:
         Returns:
             Whether its view is free now; the event `Released` follows if not.
         """
-        return self._full.forget(command) if self._full is not None else True
+        return self._full.commands.forget(command) if self._full is not None else True
 
     def abandon(self) -> list[Command]:
         """Drops everything, because the connection is lost or closes.
@@ -347,12 +345,12 @@ class TargetConnection:
             All commands that were not answered, also one of which only a part has come.
         """
         self._shut()
-        return self._full.abandon() if self._full is not None else []
+        return self._full.commands.abandon() if self._full is not None else []
 
     def task_management_response(self, request: events.TaskManagement, response: int) -> None:
         """Answers a task management request with one of `pdu.TaskResponse`."""
         if self._full is not None and not self.closing:
-            self._full.task_management_response(request, response)
+            self._full.requests.task_management_response(request, response)
 
     def logout_response(self, request: events.LogoutRequested, response: int = 0) -> None:
         """Answers a logout; the connection closes after that."""
@@ -375,14 +373,14 @@ class TargetConnection:
         """
         if self._full is None or self.closing:
             return
-        reply = self._full.text.targets(request, targets)
+        reply = self._full.requests.text.targets(request, targets)
         if reply is not None:
-            self._full.send_text(reply)
+            self._full.requests.send_text(reply)
 
     def nop_in(self) -> None:
         """Asks whether the initiator lives. Any bytes of it are an answer."""
         if self._full is not None and not self.closing:
-            self._sender.ping(self._full.next_tag())
+            self._sender.ping(self._full.tags.take())
 
     def async_message(
         self, event: AsyncEvent, parameter1: int = 0, parameter2: int = 0, parameter3: int = 0
