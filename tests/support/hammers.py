@@ -53,6 +53,7 @@ class Hammer(threading.Thread):
 
     Attributes:
         log: Every write that was answered.
+        good: Per slot, the last write that was answered GOOD.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Hammer(threading.Thread):
         self.failure: BaseException | None = None
         self.good = [0] * DEPTH
         self._number = 0
+        self._tasks: list[tuple[Task | None, Write]] = []
         self._end = threading.Event()
         self._register = threading.Event()
         self._registered = threading.Event()
@@ -86,18 +88,18 @@ class Hammer(threading.Thread):
 
     def run(self) -> None:
         """Write until told to end."""
-        flying: list[tuple[Task, Write]] = []
+        tasks = self._tasks
         try:
             while not self._end.is_set():
                 if self._register.is_set():
-                    while flying:
-                        self._finish(*flying.pop(0))
+                    while tasks:
+                        self._finish()
                     self._do_register()
-                if len(flying) == DEPTH:
-                    self._finish(*flying.pop(0))
-                flying.append(self._send())
-            while flying:
-                self._finish(*flying.pop(0))
+                if len(tasks) == DEPTH:
+                    self._finish()
+                self._send()
+            while tasks:
+                self._finish()
         except ConnectionLost as error:
             self.failure = error
         except BaseException as error:
@@ -106,20 +108,29 @@ class Hammer(threading.Thread):
         finally:
             self.session.close()
 
-    def _send(self) -> tuple[Task, Write]:
+    @property
+    def flying(self) -> list[Write]:
+        """What is on its way."""
+        return [write for _, write in self._tasks]
+
+    def _send(self) -> None:
         slot = self._number % DEPTH
         self._number += 1
         write = Write(slot, self._number, time.monotonic())
         cdb = sbc.write(self.first + slot * self.blocks, self.blocks, 16)
         data = stamp(self.author, self._number) * self.blocks
-        return self.session.initiator.submit(self.session.lun, cdb, data), write
+        self._tasks.append((None, write))
+        self._tasks[-1] = self.session.initiator.submit(self.session.lun, cdb, data), write
 
-    def _finish(self, task: Task, write: Write) -> None:
+    def _finish(self) -> None:
+        task, write = self._tasks[0]
+        assert task is not None
         write.status = self.session.initiator.wait(task, PATIENCE).status
         write.answered = time.monotonic()
         if write.status == GOOD:
             self.good[write.slot] = write.number
         self.log.append(write)
+        del self._tasks[0]
 
     def _do_register(self) -> None:
         if self.key is not None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -17,7 +18,8 @@ import attrs
 
 from flockpr import create_lun
 from tests.support.daemon_process import environment
-from tests.support.iscsi_client import Initiator, Reply
+from tests.support.iscsi_client import Initiator, Reply, Task
+from tests.support.iscsi_wire import Pdu
 from tests.support.scsi import TEST_UNIT_READY, basic_list, in_cdb, keys_in, out_cdb
 
 PATIENCE = 100.0
@@ -26,6 +28,8 @@ SIZE = 8 << 20
 """Bytes of the disks."""
 BLOCK = 512
 GOOD, CHECK_CONDITION, BUSY, CONFLICT, TASK_SET_FULL, TASK_ABORTED = 0, 2, 8, 0x18, 0x28, 0x40
+SOLICITED = {"ImmediateData": "No", "InitialR2T": "Yes"}
+"""Keys with which no data travels unasked."""
 PREEMPTED, RELEASED, CLEARED = (6, 0x2A, 5), (6, 0x2A, 4), (6, 0x2A, 3)
 
 
@@ -94,6 +98,7 @@ class Target:
         self.command = [*wrapper, *(own if command is None else command)]
         self.urls: list[Url] = []
         self._process: subprocess.Popen[str] | None = None
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
@@ -114,6 +119,7 @@ class Target:
                 self.urls.append(Url.parse(line.strip()))
             if line.strip() == "ready":
                 return self
+        process.stdout.close()
         raise AssertionError(f"it ended with {process.wait(PATIENCE)}: {self.log.read_text()}")
 
     @property
@@ -155,6 +161,8 @@ class Target:
                 self.kill()
             assert self._process.stdout is not None
             self._process.stdout.close()
+        for session in list(self._sessions):
+            session.close()
 
     def url(self, lun: str = "disk", portal: int = 0) -> Url:
         """Where a logical unit is."""
@@ -184,6 +192,7 @@ class Target:
             (url.host, url.port), target=url.target, name=initiator_name(short), **options
         )
         session = Session(initiator, url.lun)
+        self._sessions.add(session)
         if settled:
             session.settle()
         return session
@@ -256,6 +265,29 @@ class Session:
     def told(self) -> list[tuple[int, int, int] | None]:
         """The unit attentions about reservations that are pending; they are taken."""
         return [code for code in self.settle() if code is not None and code[1] == 0x2A]
+
+    def withhold(self, cdb: bytes, data: bytes) -> tuple[Task, list[Pdu]]:
+        """A WRITE whose data the target has asked for and does not get: the task and that data.
+
+        The session must have been negotiated without immediate and unsolicited data.
+        """
+        held: list[Pdu] = []
+
+        def hold(out: Pdu) -> list[Pdu]:
+            held.append(out)
+            return []
+
+        def asked() -> bool:
+            self.initiator.poll(0.01)
+            return bool(held)
+
+        before, self.initiator.data_hook = self.initiator.data_hook, hold
+        try:
+            task = self.initiator.submit(self.lun, cdb, data)
+            eventually(asked, "an R2T")
+        finally:
+            self.initiator.data_hook = before
+        return task, held
 
     # PERSISTENT RESERVE.
 
