@@ -109,7 +109,7 @@ def _secret(entry: Any, where: str, known: set[str]) -> ChapAccount:
     unknown = entry.keys() - known
     if unknown:
         raise ConfigError(f"{where}: unknown key {min(unknown)!r}", _REMEDY)
-    for name in ("user", "secret", *(("initiator",) if "initiator" in entry else ())):
+    for name in ("user", "secret"):
         if not isinstance(entry.get(name), str):
             raise ConfigError(f"{where}: needs a {name}, a string", _REMEDY)
     secret = entry["secret"].encode()
@@ -123,6 +123,8 @@ def _secret(entry: Any, where: str, known: set[str]) -> ChapAccount:
         if len(entry["user"].encode()) > LONGEST:
             raise ValueError(f"user: at most {LONGEST} bytes")
         if initiator is not None:
+            if not isinstance(initiator, str):
+                raise ValueError("initiator: must be a string")
             check_iscsi_name(initiator)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}", _REMEDY) from None
