@@ -209,8 +209,11 @@ class Service:
                 return 1
             if watchdog is not None:
                 self._notifier.alive()
-            received = signal.sigtimedwait({*ENDING, signal.SIGHUP}, interval)
-            if received is None:
+            awaited = {*ENDING, signal.SIGHUP}
+            received = signal.sigtimedwait(awaited, interval)
+            # Python gives back a siginfo that nothing was written to where the wait was
+            # interrupted beyond its end: the process was stopped and went on, or was traced.
+            if received is None or received.si_signo not in awaited:
                 continue
             name = signal.Signals(received.si_signo).name
             if received.si_signo in ENDING or self._hangup_ends:
