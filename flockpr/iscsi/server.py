@@ -111,6 +111,7 @@ class TargetServer:
         self._stopping = False
         self._started = False
         self._stopped = False
+        self._in_time = True
 
     # ------------------------------------------------------------------ what there is
 
@@ -335,7 +336,8 @@ class TargetServer:
             thread.join(1.0)
         if late:
             log.warning("%d connections had commands in execution after %g s", len(late), timeout)
-        return self._close_disks() and not late
+            self._in_time = False
+        return self._close_disks() and self._in_time
 
     def _close_disks(self) -> bool:
         if self._stopped:
