@@ -7,7 +7,7 @@ CmdSN; what it wants is asked for with R2Ts from then on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
@@ -177,10 +177,12 @@ class CommandSet:
             if command.gathering is not None:
                 self._found.append(events.Released(command))
             return
-        self._move_pending(command)
+        if command.pending is not None:
+            self._move_pending(command)
         self.commands[command.itt] = command
         self._sender.outstanding += 1
-        self._allowance.left -= command.immediate
+        if command.immediate:
+            self._allowance.left -= 1
         self._order.arrive(command.immediate, command.cmd_sn, self._deliver, command)
 
     def _deliver(self, command: Command) -> None:
@@ -297,7 +299,14 @@ class CommandSet:
 
     # ------------------------------------------------------------------ the ends of commands
 
-    def respond(self, command: Command, answer: Answer) -> bool:
+    def respond(
+        self,
+        command: Command,
+        status: int,
+        sense: bytes,
+        data: Sequence[bytes | memoryview],
+        length: int | None,
+    ) -> bool:
         """Answers a command, at once or when its last Data-Out has come.
 
         11.17.1 has the target wait for the F bit of all sequences before it answers.
@@ -307,17 +316,19 @@ class CommandSet:
         """
         if command.gone:
             return True
-        if command.deferred is not None:
-            return False
-        gathering = command.gathering
-        expecting = gathering is not None and not command.complete
-        if expecting and gathering is not None and (gathering.open or self._receiving(command)):
-            command.deferred = answer
-            gathering.fail(Fault.LOST_DATA)
+        if not command.complete and self._expecting(command):
+            if command.deferred is None:
+                command.deferred = Answer(status, sense, data, length)
+                assert command.gathering is not None
+                command.gathering.fail(Fault.LOST_DATA)
             return False
         self._end(command)
-        self._sender.answer(command, answer.status, answer.sense, answer.data, answer.length)
+        self._sender.answer(command, status, sense, data, length)
         return True
+
+    def _expecting(self, command: Command) -> bool:
+        gathering = command.gathering
+        return gathering is not None and (gathering.open or self._receiving(command))
 
     def forget(self, command: Command) -> bool:
         """Drops a command without an answer; what still comes for it is dropped as well.
@@ -347,10 +358,12 @@ class CommandSet:
 
     def _end(self, command: Command) -> None:
         command.gone = True
-        self._drop_pending(command)
+        if command.pending is not None:
+            self._drop_pending(command)
         del self.commands[command.itt]
         self._sender.outstanding -= 1
-        self._allowance.left += command.immediate
+        if command.immediate:
+            self._allowance.left += 1
 
     def withdraw(self, command: Command) -> None:
         """Aborts a command of which the door does not know yet."""

@@ -64,6 +64,7 @@ class FullFeature:
         self.broken = broken
         self.events: list[Event] = []
         self.tags = Tags()
+        self._stream = stream
         self._sender = sender
         self._discovery = identification.discovery
         self._order = RequestOrder(sender.window)
@@ -126,7 +127,11 @@ class FullFeature:
     def finish(self, intact: bool) -> bool:
         """Its data has arrived."""
         self._finish(self._bhs, intact)
-        return not self._order.ended
+        if self._order.ended:
+            # Nothing may follow a logout (11.14).
+            self._stream.discard()
+            return False
+        return True
 
     def _drop(self, bhs: bytes, intact: bool) -> None:
         pass

@@ -36,6 +36,10 @@ _PADS: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 _JOINED: Final = 1024
 """Data up to this length is copied behind its header: one buffer costs less than three."""
 
+_DATA_IN: Final = int(Opcode.DATA_IN)
+_SCSI_RESPONSE: Final = int(Opcode.SCSI_RESPONSE)
+_LAST_WITH_STATUS: Final = FINAL | HAS_STATUS
+
 _pack = RESPONSE.pack
 
 
@@ -101,10 +105,12 @@ class Sender:
         if length <= _JOINED:
             self.queue.append(b"".join((header, *data, tail)))
             return
-        self.queue.append(header)
-        self.queue.extend(part if type(part) is bytes else memoryview(part) for part in data)
+        queue = self.queue
+        queue.append(header)
+        for part in data:
+            queue.append(memoryview(part) if isinstance(part, bytearray) else part)
         if tail:
-            self.queue.append(tail)
+            queue.append(tail)
 
     def _next_stat_sn(self) -> int:
         number = self.stat_sn
@@ -189,6 +195,8 @@ class Sender:
         length: int | None,
     ) -> None:
         """The end of a command: Data-In with status, or SCSI Response (11.4, 11.7)."""
+        if len(data) == 1 and not status and self._whole_read(command, data[0]):
+            return
         given = sum(map(len, data)) if data else 0
         taken = min(given, command.read_length)
         flags, residual, bidi = _residuals(command, status, given, length)
@@ -201,10 +209,34 @@ class Sender:
             sense = len(sense).to_bytes(2, "big") + sense
         stat_sn = self._next_stat_sn()
         header = _pack(
-            Opcode.SCSI_RESPONSE, FINAL | flags, 0, status, len(sense), 0, command.itt, 0, stat_sn,
+            _SCSI_RESPONSE, FINAL | flags, 0, status, len(sense), 0, command.itt, 0, stat_sn,
             *self._numbers(), command.sent_sequences, bidi, residual,
         )  # fmt: skip
         self._emit(header, (sense,), len(sense))
+
+    def _whole_read(self, command: Command, data: Buffer) -> bool:
+        """Answers a read that fits one Data-In exactly, as most do; says whether it did."""
+        length = len(data)
+        parameters = self.parameters
+        if (
+            length != command.edtl
+            or command.write
+            or not command.read
+            or not length
+            or length > parameters.send_limit
+            or length > parameters.max_burst_length
+        ):
+            return False
+        window = self.window
+        window.widen(self.outstanding)
+        stat_sn = self.stat_sn
+        self.stat_sn = (stat_sn + 1) & MASK
+        header = _pack(
+            _DATA_IN, _LAST_WITH_STATUS, 0, 0, length, 0, command.itt, NO_TAG, stat_sn,
+            window.expected, window.maximum, 0, 0, 0,
+        )  # fmt: skip
+        self._emit(header, (data,), length)
+        return True
 
     def _data_in(
         self, command: Command, data: Sequence[Buffer], length: int, last: int, residual: int
@@ -229,7 +261,7 @@ class Sender:
             elif size == in_burst:
                 flags = FINAL
             header = _pack(
-                Opcode.DATA_IN, flags, 0, 0, size, 0, itt, NO_TAG, stat_sn, expected, maximum,
+                _DATA_IN, flags, 0, 0, size, 0, itt, NO_TAG, stat_sn, expected, maximum,
                 command.sent_sequences, offset, rest,
             )  # fmt: skip
             command.sent_sequences += 1
@@ -274,7 +306,9 @@ def _residuals(
         length: Bytes that the command transfers by its CDB, where that is known.
     """
     if command.write:
-        moved = length if length is not None else len(command.view or b"")
+        gathering = command.gathering
+        wanted = gathering.wanted if gathering is not None else 0
+        moved = length if length is not None else wanted
         if command.read and not given:
             # Only one direction is in use; the other one is a residual of its own.
             flags, residual = _difference(command.edtl, moved)

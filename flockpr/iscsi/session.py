@@ -26,7 +26,7 @@ from typing import Final
 import attrs
 
 from flockpr.iscsi import chap, digests, events, keys
-from flockpr.iscsi.command import Answer, Command
+from flockpr.iscsi.command import Command
 from flockpr.iscsi.commandset import Allocate
 from flockpr.iscsi.events import Event
 from flockpr.iscsi.fullphase import FullFeature
@@ -224,6 +224,8 @@ class TargetConnection:
     def _follow(self, outcome: LoginOutcome) -> None:
         if isinstance(outcome, LoginReply):
             self._send_login(outcome)
+            if self.closing:
+                self._events.append(events.Violation(self.violation))
         else:
             self._asked = outcome
             self._stream.stopped = True
@@ -328,7 +330,7 @@ class TargetConnection:
         """
         if self._full is None or self.closing:
             return True
-        return self._full.commands.respond(command, Answer(status, sense, data, length))
+        return self._full.commands.respond(command, status, sense, data, length)
 
     def forget(self, command: Command) -> bool:
         """Drops a command that was aborted: it is not answered.

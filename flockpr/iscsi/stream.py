@@ -64,6 +64,7 @@ class PduStream:
         "_tail",
         "_view",
         "data_digest",
+        "ended",
         "header_digest",
         "max_data",
         "receiver",
@@ -87,6 +88,7 @@ class PduStream:
         self.header_digest = False
         self.data_digest = False
         self.stopped = False
+        self.ended = False
 
     def use_digests(self, checksum: Checksum | None, *, header: bool, data: bool) -> None:
         """From the next PDU on, digests follow headers and data segments or not."""
@@ -126,6 +128,8 @@ class PduStream:
 
     def received(self, count: int) -> None:
         """Follows `count` bytes that were received into the buffers, in their order."""
+        if self.ended:
+            return
         if self._offered:
             direct = min(count, self._offered)
             self._offered = 0
@@ -147,8 +151,8 @@ class PduStream:
                 return
 
     def discard(self) -> None:
-        """Drops all that is held; nothing is parsed any more."""
-        self.stopped = True
+        """Drops all that is held and all that comes from now on."""
+        self.stopped = self.ended = True
         self._at = self._end = 0
         self._offered = 0
         self._sink = None
