@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from attrs import frozen
 
+from tests.support.targets import FlockprTarget
 from tests.vm.guests import CONFLICT, Guest, Registrant
-from tests.vm.machine import Completed
+from tests.vm.machine import Completed, Running
 
 _BLOCK = 4096
 _FREE_BLOCK = 15000
 """A block of the disk that the file system leaves alone."""
 DISK_BYTES = 64 << 20
 _FILE_SYSTEM_BLOCKS = 12000
+_PATIENCE_SECONDS = 300
 _MOUNT_POINT = "/tmp/disk"
 
 
@@ -30,6 +35,15 @@ class Contender(Guest):
         place = f"bs={_BLOCK} skip={_FREE_BLOCK} count=1"
         command = f"dd if=/dev/sda {place} iflag=direct 2>/dev/null"
         return self.machine.check(command).rstrip()
+
+    def start_writing(self) -> Running:
+        """Write the block again and again, ``tick 1``, ``tick 2``, until a write fails."""
+        place = f"bs={_BLOCK} seek={_FREE_BLOCK} count=1 iflag=fullblock"
+        return self.machine.start(
+            f"number=1; while printf '%-{_BLOCK}s' \"tick $number\" | "
+            f"dd of=/dev/sda {place} oflag=direct conv=notrunc; do "
+            "number=$((number + 1)); done 2>&1 | tail -n 5"
+        )
 
     def must(self, done: Completed) -> None:
         """A command that has to succeed did."""
@@ -59,12 +73,14 @@ class Contender(Guest):
         """Unmount it."""
         return self.machine.run(f"umount {_MOUNT_POINT}")
 
-    def store(self, name: str, size: int = 1 << 20) -> Completed:
-        """Write a file of random content and wait until it is on the disk."""
+    def storing(self, name: str) -> str:
+        """The command of `store`."""
         path = f"{_MOUNT_POINT}/{name}"
-        return self.machine.run(
-            f"dd if=/dev/urandom of={path} bs={size} count=1 iflag=fullblock conv=fsync"
-        )
+        return f"dd if=/dev/urandom of={path} bs=1M count=1 iflag=fullblock conv=fsync"
+
+    def store(self, name: str) -> Completed:
+        """Write a file of random content and wait until it is on the disk."""
+        return self.machine.run(self.storing(name))
 
     def digest(self, name: str) -> str:
         """SHA-256 of a file."""
@@ -108,6 +124,21 @@ def reserve_and_write(alice: Contender, bob: Contender, names: tuple[str, str] |
     return alice.digest("first")
 
 
+def outlives(machine: Contender, target: FlockprTarget) -> None:
+    """The machine's mounted file system and its reservation outlive a death of its target.
+
+    Args:
+        machine: It holds the reservation.
+        target: That of the machine. It is killed, and started at the same address.
+    """
+    target.kill()
+    storing = machine.machine.start(machine.storing("meanwhile"))
+    target.start()
+    machine.must(storing.wait())
+    machine.must(machine.write("alice is still here"))
+    assert machine.holder() == machine.key
+
+
 def preempt(alice: Contender, bob: Contender) -> None:
     """Bob preempts Alice: she learns it by a unit attention, and her writes are refused."""
     bob.must(bob.preempt(alice))
@@ -133,6 +164,26 @@ def file_system_survives(alice: Contender, bob: Contender, digest: str) -> None:
     bob.must(bob.unmount())
     bob.check_file_system()
     alice.check_file_system()  # reads of the same disk through the other target
+
+
+def silences(bob: Contender, alice: Contender, fence: Callable[[], Completed]) -> None:
+    """When Bob's command that fences Alice is done, nothing that she sent lands any more.
+
+    Args:
+        bob: Who fences.
+        alice: She is in the middle of writing.
+        fence: Runs the command.
+    """
+    writing = alice.start_writing()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not bob.text().startswith("tick"):
+        assert time.monotonic() < deadline, alice.machine.failure("does not write")
+    bob.must(fence())
+    last = bob.text()
+    assert last.startswith("tick"), last
+    done = writing.wait()
+    assert "Invalid exchange" in done.output, done
+    assert bob.text() == last
 
 
 def still_the_holder(machine: Contender) -> None:

@@ -31,6 +31,18 @@ _MODULES = (
 )
 _MEMORY = 384
 
+_ACCOUNT = ("node", "correct-horse")
+_TARGET_ACCOUNT = ("disks", "battery-staple")
+SECRETS = f"""
+[[chap]]
+user = "{_ACCOUNT[0]}"
+secret = "{_ACCOUNT[1]}"
+[mutual]
+user = "{_TARGET_ACCOUNT[0]}"
+secret = "{_TARGET_ACCOUNT[1]}"
+"""
+"""What the targets must ask for and prove, in the form of their file of secrets."""
+
 _LOG_IN = f"""
 set -e
 ip link set lo up
@@ -41,10 +53,17 @@ echo "InitiatorName=$NAME" > /etc/iscsi/initiatorname.iscsi
 iscsid
 node="iscsiadm -m node -T $TARGET -p {PORTAL}"
 $node -o new
-for kind in Header Data; do
-  $node -o update -n "node.conn[0].iscsi.${{kind}}Digest" -v $DIGEST
-done
+set_to() {{ $node -o update -n "$1" -v "$2"; }}
+set_to "node.conn[0].iscsi.HeaderDigest" $DIGEST
+set_to "node.conn[0].iscsi.DataDigest" $DIGEST
+set_to node.session.auth.authmethod CHAP
+set_to node.session.auth.username {_ACCOUNT[0]}
+set_to node.session.auth.password {_ACCOUNT[1]}
+set_to node.session.auth.username_in {_TARGET_ACCOUNT[0]}
+set_to node.session.auth.password_in {_TARGET_ACCOUNT[1]}
 $node --login
+test "$(cat /sys/class/iscsi_connection/*/header_digest)" = $DIGESTS
+test "$(cat /sys/class/iscsi_connection/*/data_digest)" = $DIGESTS
 """
 _DIGESTS = ("None", "CRC32C")
 """What the first and the second machine have their PDUs protected by."""
@@ -101,8 +120,9 @@ def boot_nodes(folder: Path, disks: Sequence[tuple[str, Url]]) -> Iterator[list[
         nodes = []
         for number, (machine, (name, url)) in enumerate(zip(machines, disks, strict=True), start=1):
             machine.wait_booted()
-            digest = _DIGESTS[(number - 1) % len(_DIGESTS)]
-            machine.check(f"NAME={name}; TARGET={url.target}; DIGEST={digest}; {_LOG_IN}")
+            digests = (number - 1) % len(_DIGESTS)
+            settings = f"NAME={name} TARGET={url.target} DIGEST={_DIGESTS[digests]}"
+            machine.check(f"{settings} DIGESTS={digests}\n{_LOG_IN}")
             machine.check(WAIT_FOR_DISK)
             nodes.append(Node(machine, number << 8 | 0xA0 | number, WRITE_EXCLUSIVE))
         yield nodes

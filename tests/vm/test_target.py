@@ -12,7 +12,7 @@ from tests.support.targets import FlockprTarget, create_lun
 from tests.vm import contest
 from tests.vm.iscsi import Qemu, blockdev, contender, drive
 from tests.vm.machine import INCOMING
-from tests.vm.open_iscsi import Node, boot_nodes
+from tests.vm.open_iscsi import SECRETS, Node, boot_nodes
 
 pytestmark = [
     pytest.mark.peer("qemu-system-x86_64", "busybox", "sg_persist", "mkfs.ext4"),
@@ -24,13 +24,29 @@ _KEYS = (0x1A1, 0x2A2)
 
 
 @contextmanager
-def _targets(folder: Path, count: int, nexus: str = "name") -> Iterator[list[FlockprTarget]]:
-    """Targets over one root with one disk, as on so many hosts."""
+def _targets(
+    folder: Path, count: int, nexus: str = "name", secrets: str | None = None
+) -> Iterator[list[FlockprTarget]]:
+    """Targets over one root with one disk, as on so many hosts.
+
+    Args:
+        folder: Where everything goes.
+        count: Of targets.
+        nexus: What makes a nexus.
+        secrets: Text of the file with the secrets of CHAP, when they are asked for.
+    """
     root = folder / "root"
+    options = []
+    if secrets is not None:
+        path = folder / "secrets.toml"
+        path.touch(0o600)
+        path.write_text(secrets)
+        options = ["--chap", str(path)]
     create_lun(root, "disk", contest.DISK_BYTES)
     config = f'[lun.disk]\nnexus = "{nexus}"\n'
     targets = [
-        FlockprTarget(root, folder / f"target{number}", config=config) for number in range(count)
+        FlockprTarget(root, folder / f"target{number}", config=config, options=options)
+        for number in range(count)
     ]
     try:
         for target in targets:
@@ -50,6 +66,7 @@ def test_target_two_qemu_guests_contest_a_disk_that_keeps_its_files(short_path: 
         with first, second:
             alice, bob = contender(first, _KEYS[0]), contender(second, _KEYS[1])
             digest = contest.reserve_and_write(alice, bob, (ALICE, BOB))
+            contest.outlives(alice, here)
             contest.preempt(alice, bob)
             contest.file_system_survives(alice, bob, digest)
             second.kill()
@@ -91,9 +108,8 @@ def _fence(alice: Node, bob: Node) -> None:
         node.must(node.fence_scsi("on", node))
         node.must(node.fence_scsi("status", node))
         node.must(node.write(f"{node.machine.name} is in"))
-    bob.must(bob.fence_scsi("off", alice))
+    contest.silences(bob, alice, lambda: bob.fence_scsi("off", alice))
     assert bob.fence_scsi("status", alice).status == 2, "fenced: off"
-    alice.attention()
     alice.refused(alice.write("fenced"))
     bob.must(bob.write("bob goes on"))
     assert alice.text() == "bob goes on"
@@ -103,10 +119,11 @@ def _fence(alice: Node, bob: Node) -> None:
 
 def test_target_two_linux_initiators_contest_a_disk_and_fence(short_path: Path) -> None:
     """The same through open-iscsi; then ``fence_scsi`` on, off and status between the two."""
-    with _targets(short_path, 2) as (here, there):
+    with _targets(short_path, 2, secrets=SECRETS) as (here, there):
         disks = [(ALICE, here.url()), (BOB, there.url())]
         with boot_nodes(short_path, disks) as (alice, bob):
             digest = contest.reserve_and_write(alice, bob, (ALICE, BOB))
+            contest.outlives(alice, here)
             contest.preempt(alice, bob)
             contest.file_system_survives(alice, bob, digest)
             bob.must(bob.out(f"--clear --param-rk={bob.key:#x}"))
