@@ -66,6 +66,9 @@ class Held:
         while self._image is None or not self._image.honoured():
             log.error("%s: the permit was lost during a command", self._gate.path)
             self.release()
+            if time.monotonic() >= self._deadline:
+                return False
+            time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, not secrecy
             try:
                 self._image = open_image(self._gate.path, self._gate.syscalls)
                 self.take()

@@ -1,0 +1,126 @@
+"""The targets of one host, and of no other, serve a LUN."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flockpr import LunNotFound, create_lun
+from flockpr.errors import Busy, StoreError
+from flockpr.gate import HostClaim, hosts
+from flockpr.store.layout import HOSTS
+from tests.support.gates import LONG, Aside, Failing
+
+
+@pytest.fixture
+def lun(tmp_path: Path) -> str:
+    """A lock directory."""
+    create_lun(str(tmp_path), "disk")
+    return str(tmp_path / "disk")
+
+
+@pytest.fixture
+def taken(lun: str) -> Iterator[HostClaim]:
+    """The claim of host one."""
+    claim = HostClaim(lun, host="one")
+    claim.take()
+    yield claim
+    claim.close()
+
+
+@pytest.mark.usefixtures("taken")
+def test_targets_of_one_host_serve_together(lun: str) -> None:
+    """The gate keeps them in order."""
+    claims = [HostClaim(lun, host="one") for _ in range(5)]
+    for claim in claims:
+        claim.take(LONG)
+    for claim in claims:
+        claim.close()
+
+
+def test_target_of_another_host_is_refused_until_the_last_of_the_first_has_gone(
+    lun: str, taken: HostClaim
+) -> None:
+    """Two hosts need more than one host's gate."""
+    second = HostClaim(lun, host="one")
+    second.take(LONG)
+    other = HostClaim(lun, host="two")
+    for before in (taken, second):
+        with pytest.raises(Busy, match="another host's target"):
+            other.take(0.05)
+        before.close()
+
+    other.take(LONG)
+    with pytest.raises(Busy):
+        HostClaim(lun, host="one").take(0.0)
+    other.close()
+
+
+def test_one_of_two_hosts_that_begin_at_once_is_served(lun: str) -> None:
+    """They see each other, and try again; never both, and not neither."""
+    for _ in range(5):
+        claims = [HostClaim(lun, host=f"h{n}") for n in range(4)]
+        line = threading.Barrier(len(claims))
+
+        def begin(claim: HostClaim, line: threading.Barrier = line) -> bool:
+            line.wait(LONG)
+            try:
+                claim.take(0.0)
+            except Busy:
+                return False
+            return True
+
+        asides = [Aside(lambda claim=claim: begin(claim)) for claim in claims]  # type: ignore[misc]
+        served = [aside.result() for aside in asides]
+        assert served.count(True) <= 1
+        for claim in claims:
+            claim.close()
+        claims[0].take(LONG)
+        claims[0].close()
+
+
+def test_number_of_a_host_goes_by_name_and_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copied machine has the boot id of the other, and a host is another one after a boot."""
+    one = hosts.host_number("one")
+    assert 0 <= one < HOSTS
+    assert one == hosts.host_number("one") != hosts.host_number("two")
+    monkeypatch.setattr(hosts, "BOOT_ID", "/nonexistent")
+    assert hosts.host_number("one") != one
+
+
+@pytest.mark.parametrize("number", [0, HOSTS - 1])
+def test_first_and_last_number_have_neighbours_on_one_side(
+    lun: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """An empty range would be one up to the end of the file."""
+    monkeypatch.setattr(hosts, "host_number", lambda _: number)
+    mine, same = HostClaim(lun), HostClaim(lun)
+    monkeypatch.setattr(hosts, "host_number", lambda _: 5)
+    other = HostClaim(lun)
+    mine.take()
+    same.take()
+    same.close()
+    with pytest.raises(Busy):
+        other.take(0.0)
+    mine.close()
+    other.take(LONG)
+    with pytest.raises(Busy):
+        mine.take(0.0)
+    other.close()
+
+
+def test_lock_file_that_cannot_be_used_refuses(lun: str) -> None:
+    """It is not known then who serves."""
+    server = Failing()
+    for call, number in (("set_lock", errno.ENOLCK), ("open", errno.EIO)):
+        server.errors = {call: number}
+        with pytest.raises(StoreError, match="cannot be locked"):
+            HostClaim(lun, syscalls=server).take()
+    os.unlink(os.path.join(lun, "locks"))
+    with pytest.raises(LunNotFound):
+        HostClaim(lun).take()
