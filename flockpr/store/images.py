@@ -63,7 +63,7 @@ def check_size(size: int) -> int:
     if size <= 0 or size % BLOCK:
         raise ConfigError(f"{size} is no size for an image: a positive multiple of {BLOCK} bytes")
     if size > MAX_SIZE:
-        raise ConfigError(f"{size} bytes is more than an image can have ({MAX_SIZE})")
+        raise ConfigError(f"{size} bytes is no size for an image: at most {MAX_SIZE}")
     return size
 
 

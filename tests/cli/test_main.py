@@ -17,11 +17,14 @@ from tests.support.docs import read
 
 VERBS = [
     ["serve"],
+    ["target"],
     ["lun", "create", "disk"],
     ["lun", "list"],
     ["lun", "show", "disk"],
     ["lun", "delete", "disk"],
     ["lun", "power-cycle", "disk"],
+    ["lun", "grow", "disk", "--size", "2G"],
+    ["lun", "clone", "disk", "copy"],
     ["status"],
     ["status", "disk"],
     ["log", "disk"],
@@ -175,7 +178,8 @@ def test_main_before_the_verb_runs_loads_little(argv: list[str]) -> None:
 
     loaded = set(json.loads(ran.stderr.splitlines()[-1]))
     heavy = {"attr", "portalocker", "socket", "subprocess", "threading", "logging", "tomllib"}
-    rooms = {f"flockpr.{room}" for room in ("store", "core", "spc", "daemon", "prhelper")}
+    names = ("store", "core", "spc", "daemon", "prhelper", "gate", "block", "iscsi")
+    rooms = {f"flockpr.{room}" for room in names}
     assert not loaded & (heavy | rooms)
 
 

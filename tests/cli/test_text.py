@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flockpr.cli.text import duration, printable, table, width
+from flockpr.cli.text import duration, parse_size, printable, size_text, table, width
+from flockpr.errors import ConfigError
 
 
 @given(st.text())
@@ -53,3 +54,47 @@ def test_table_without_rows_is_nothing() -> None:
 def test_duration_length_takes_the_largest_telling_unit(seconds: float, text: str) -> None:
     """A clock that went back is no negative age."""
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512", 512),
+        ("64M", 64 << 20),
+        ("10G", 10 << 30),
+        ("10g", 10 << 30),
+        ("10GiB", 10 << 30),
+        ("3KB", 3 << 10),
+        (" 1T ", 1 << 40),
+        ("2P", 2 << 50),
+        ("1E", 1 << 60),
+        ("0", 0),
+    ],
+)
+def test_size_with_a_unit_is_bytes(text: str, size: int) -> None:
+    """A unit is a power of 1024, as for truncate(1) and qemu-img."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "1.5G", "1Z", "1 G", "0x10", "1e3", "9" * 20])
+def test_size_that_is_none_is_refused(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ConfigError, match="is no size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1000, "1000 bytes"),
+        (1024, "1 KiB"),
+        (1536 << 10, "1536 KiB"),
+        (10 << 30, "10 GiB"),
+        (1 << 60, "1 EiB"),
+        (1 << 71, "2048 EiB"),
+    ],
+)
+def test_size_for_people_is_exact(size: int, text: str) -> None:
+    """The largest unit in which it is a whole number."""
+    assert size_text(size) == text

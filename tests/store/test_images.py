@@ -64,7 +64,7 @@ def test_create_with_a_group_shares_the_image(root: str) -> None:
 @pytest.mark.parametrize("size", [0, -512, 511, 513, (1 << 62) + 512])
 def test_create_with_a_size_that_none_can_have_makes_nothing(root: str, size: int) -> None:
     """An image holds whole blocks, and ends before the bytes that are for locks."""
-    with pytest.raises(ConfigError, match=r"is no size|more than an image"):
+    with pytest.raises(ConfigError, match="is no size"):
         create_lun(root, "disk", size=size)
     assert not os.path.exists(root)
 
