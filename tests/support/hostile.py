@@ -12,6 +12,7 @@ from tests.support import iscsi_wire as wire
 from tests.support import sbc_cdbs as sbc
 from tests.support.iscsi_client import Initiator
 from tests.support.iscsi_wire import Pdu
+from tests.support.scsi import REGISTER_IGNORE
 from tests.support.target_rig import BLOCK, PATIENCE, Session, Target, eventually, initiator_name
 
 MEGABYTE = 1 << 20
@@ -82,11 +83,17 @@ class Gauge:
     """What a target costs now, to be compared with what it costs later.
 
     Args:
-        target: A target at rest, that has served something.
+        target: A target at rest; it serves something first, because the first command on a
+            logical unit opens what stays open.
+        luns: Its logical units.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, luns: tuple[str, ...] = ("disk", "quiet")) -> None:
         self.target = target
+        for lun in luns:
+            with target.log_in("first", lun) as session:
+                assert session.command(sbc.write(0, 1), bytes(BLOCK)).good
+                session.must(REGISTER_IGNORE, 0, 0)
         self.memory = target.memory
         self.threads = target.threads
         self.descriptors = target.descriptors
@@ -101,7 +108,8 @@ class Gauge:
 
         def settled() -> bool:
             return (
-                self.target.descriptors <= self.descriptors
+                # One for the doorbell, which is open while somebody is served.
+                self.target.descriptors <= self.descriptors + 1
                 and self.target.threads <= self.threads + threads
             )
 

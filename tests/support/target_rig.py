@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -98,7 +97,7 @@ class Target:
         self.command = [*wrapper, *(own if command is None else command)]
         self.urls: list[Url] = []
         self._process: subprocess.Popen[str] | None = None
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._sessions: list[Session] = []
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
@@ -161,7 +160,7 @@ class Target:
                 self.kill()
             assert self._process.stdout is not None
             self._process.stdout.close()
-        for session in list(self._sessions):
+        for session in self._sessions:
             session.close()
 
     def url(self, lun: str = "disk", portal: int = 0) -> Url:
@@ -192,7 +191,7 @@ class Target:
             (url.host, url.port), target=url.target, name=initiator_name(short), **options
         )
         session = Session(initiator, url.lun)
-        self._sessions.add(session)
+        self._sessions.append(session)
         if settled:
             session.settle()
         return session
@@ -254,7 +253,7 @@ class Session:
 
     def settle(self) -> list[tuple[int, int, int] | None]:
         """Take all unit attentions; their codes."""
-        codes = []
+        codes: list[tuple[int, int, int] | None] = []
         for _ in range(20):
             reply = self.ready()
             if reply.status != CHECK_CONDITION or (reply.code or (0,))[0] != 6:
