@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
@@ -137,6 +138,35 @@ def outlives(machine: Contender, target: FlockprTarget) -> None:
     machine.must(storing.wait())
     machine.must(machine.write("alice is still here"))
     assert machine.holder() == machine.key
+
+
+def outlives_many(machine: Contender, target: FlockprTarget, deaths: int) -> None:
+    """Whatever it was doing whenever its target died, every file that was stored is whole.
+
+    Args:
+        machine: It has the file system mounted.
+        target: That of the machine.
+        deaths: How often it is killed and started again.
+    """
+    machine.machine.check(f"mkdir {_MOUNT_POINT}/many")
+    storing = machine.machine.start(
+        f"cd {_MOUNT_POINT}/many; number=0; while test ! -e {_MOUNT_POINT}/enough; do "
+        "number=$((number + 1)); file=$((number % 20)); "
+        "dd if=/dev/urandom of=$file.new bs=64k count=4 iflag=fullblock conv=fsync 2>/dev/null "
+        "&& sha256sum $file.new | sed s/.new// > $file.sum && sync $file.sum "
+        "&& mv $file.new $file && sync || exit 1; done; echo stored $number"
+    )
+    for _ in range(deaths):
+        time.sleep(random.uniform(0.1, 3.0))
+        target.kill()
+        target.start()
+    machine.machine.check(f"touch {_MOUNT_POINT}/enough")
+    done = storing.wait()
+    machine.must(done)
+    machine.must(machine.unmount())
+    machine.check_file_system()
+    machine.mount()
+    machine.machine.check(f"cd {_MOUNT_POINT}/many; sha256sum -c *.sum")
 
 
 def preempt(alice: Contender, bob: Contender) -> None:

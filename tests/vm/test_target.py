@@ -102,6 +102,21 @@ def test_target_guest_that_migrates_between_hosts_keeps_its_reservation(short_pa
         contest.still_the_holder(contender(moved, alice.key))
 
 
+@pytest.mark.sweep
+def test_target_killed_again_and_again_loses_nothing_of_a_guest(short_path: Path) -> None:
+    """QEMU's initiator logs in again each time, and the file system in the guest stays whole."""
+    with ExitStack() as stack:
+        (here,) = stack.enter_context(_targets(short_path, 1))
+        machine = stack.enter_context(Qemu(short_path).boot("alice", drive(here.url(), ALICE)))
+        alice = contender(machine, _KEYS[0])
+        alice.must(alice.register())
+        alice.must(alice.reserve())
+        alice.make_file_system()
+        alice.mount()
+        contest.outlives_many(alice, here, deaths=30)
+        assert alice.holder() == alice.key
+
+
 def _fence(alice: Node, bob: Node) -> None:
     """Fence, with the agent of a cluster, and unfence."""
     for node in (alice, bob):
