@@ -191,7 +191,7 @@ def _check_array(table: str, content: Any, source: str) -> list[dict[str, Any]]:
                 f"{source}: {where}: needs a {keys[0]}, or the name under which systemd passes it"
             )
         for key in keys:
-            if str(values.get(key)).endswith(":0"):
+            if key == "portal" and str(values.get(key)).endswith(":0"):
                 continue  # any free port is another one each time
             if key in values and any(values[key] == other.get(key) for other in entries):
                 raise ConfigError(f"{source}: {where}.{key}: {values[key]!r} is there twice")

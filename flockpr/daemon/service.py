@@ -140,7 +140,7 @@ class Service:
         try:
             while not target.wait(START_INTERVAL):
                 received = signal.sigtimedwait(ENDING, 0)
-                if received is not None:
+                if received is not None and received.si_signo in ENDING:
                     self._end(signal.Signals(received.si_signo).name, received.si_pid)
                     return False
                 if self._notifier.watchdog is not None:
