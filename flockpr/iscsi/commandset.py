@@ -128,7 +128,7 @@ class CommandSet:
         )
         allowed = command.write and parameters.immediate_data
         if (length and not allowed) or not (final or unsolicited):
-            gathering.fail(Fault.UNEXPECTED_UNSOLICITED)
+            gathering.fault = Fault.UNEXPECTED_UNSOLICITED
         if gathering.fault is not None:
             return None
         view = self._allocate(command)
