@@ -38,6 +38,7 @@ from flockpr.block.pool import MAX_BUFFER, Pool
 from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer, good
 from flockpr.block.served import Refresher, Served, UnitsLike
 from flockpr.block.table import Route, Row, find, transfer_of
+from flockpr.core.access import AccessClass
 from flockpr.core.machine import step
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.errors import ConfigError, StoreError
@@ -302,7 +303,8 @@ class Disk:
         except Cancelled:
             return TASK_ABORTED
         except OSError as error:
-            sense = self._medium.failure(error, writing=row.writes)
+            reading = row.access in (AccessClass.READ, AccessClass.ALWAYS)
+            sense = self._medium.failure(error, writing=not reading)
             return BUSY if sense is None else device.check(sense)
 
     def _kept_out(self) -> ScsiReply:
