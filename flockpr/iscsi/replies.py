@@ -195,7 +195,8 @@ class Sender:
         length: int | None,
     ) -> None:
         """The end of a command: Data-In with status, or SCSI Response (11.4, 11.7)."""
-        if len(data) == 1 and not status and self._whole_read(command, data[0]):
+        simple = len(data) == 1 and not status and length is None
+        if simple and self._whole_read(command, data[0]):
             return
         given = sum(map(len, data)) if data else 0
         taken = min(given, command.read_length)

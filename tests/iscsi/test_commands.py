@@ -17,7 +17,7 @@ from tests.support.iscsi_bench import (
     data_out,
     login_pdu,
 )
-from tests.support.iscsi_wire import NOP_IN, R2T, REJECT, RESPONSE, Pdu, pdu
+from tests.support.iscsi_wire import R2T, REJECT, RESPONSE, Pdu, pdu
 
 LOST_DATA = (0x0B, 0x47, 0x05)
 UNEXPECTED_UNSOLICITED = (0x0B, 0x0C, 0x0C)
