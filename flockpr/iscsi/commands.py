@@ -11,7 +11,7 @@ from flockpr.iscsi.command import Command
 from flockpr.iscsi.memory import Grant, Share
 from flockpr.iscsi.sessions import Attachment
 from flockpr.iscsi.targets import Lun
-from flockpr.iscsi.tasks import Task
+from flockpr.iscsi.tasks import Line, Task
 from flockpr.spc.codes import Opcode
 
 NO_DATA = memoryview(bytearray(0))
@@ -27,12 +27,14 @@ class Channel:
     Attributes:
         attachment: The LUN, and who this initiator is to it.
         share: Its part of the memory for Data-Out.
+        line: Its part of the LUN's task set.
         reserved: Bytes of Data-In that are being read or wait to be taken.
         held: Reads that wait until less is reserved.
     """
 
     attachment: Attachment
     share: Share
+    line: Line = attrs.field(factory=Line)
     reserved: int = 0
     held: deque[CommandTask] = attrs.field(factory=deque)
 
@@ -75,6 +77,9 @@ class CommandTask(Task):
         grant: Memory for its Data-Out, from when there is some until it is not needed.
         reserved: Bytes of Data-In that are counted for it.
         since: When it came (`time.monotonic`).
+        arrived: How much of its Data-Out had come by `looked`; since then it has made no
+            progress if that is all.
+        looked: When somebody last saw it make progress.
     """
 
     command: Command
@@ -83,6 +88,8 @@ class CommandTask(Task):
     grant: Grant | None = None
     reserved: int = 0
     since: float = 0.0
+    arrived: int = -1
+    looked: float = 0.0
 
     @property
     def solicited(self) -> int:

@@ -159,8 +159,10 @@ class Connection:
         self._wire.say(self._wire.protocol.refuse, status)
 
     def _established(self, _event: events.Established) -> None:
-        what = "discovery session" if self._session is None else str(self._session)
-        log.info("%s: %s of %s", self._name, what, self._initiator)
+        if self._session is None:
+            log.info("%s: discovery session of %s", self._name, self._initiator)
+        else:
+            log.info("%s: %s", self._name, self._session)
         self._arm(self._door.limits.keepalive)
 
     def _targets_requested(self, event: events.TargetsRequested) -> None:

@@ -36,6 +36,8 @@ from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 10
+"""How many times longer a command may wait for its data while that of others comes."""
 _SLOW = 1.0
 """Seconds after which a command no longer counts in its session's window."""
 _PREEMPTED = 5.0
@@ -64,6 +66,7 @@ class Execution:
         self._without_memory: dict[CommandTask, None] = {}
         self._granted: dict[CommandTask, None] = {}
         self._widening = False
+        self._watching = False
 
     @property
     def wire(self) -> Wire:
@@ -98,6 +101,7 @@ class Execution:
             order=command.attribute,
             command=command,
             channel=channel,
+            line=channel.line,
             transfer=channel.lun.disk.transfer(command.cdb),
             since=time.monotonic(),
         )
@@ -149,8 +153,7 @@ class Execution:
             answer = report_luns if is_report_luns(command.cdb) else answer_without_unit
             self._respond(command, answer(command.cdb, numbers))
         elif not task.channel.lun.tasks.enter(task):
-            self._respond(command, ScsiReply(Status.TASK_SET_FULL))
-            self._give_up(task)
+            self._too_many(task)
         else:
             with self.wire.lock:
                 self.tasks[task] = None
@@ -160,6 +163,13 @@ class Execution:
                 self._door.housekeeper.later(_SLOW, self._widen)
             if command.complete:
                 self._proceed(task)
+            elif not self._watching:
+                self._watching = True
+                self._door.housekeeper.later(self._door.limits.stalled / 4, self._watch)
+
+    def _too_many(self, task: CommandTask) -> None:
+        if self._respond(task.command, ScsiReply(Status.TASK_SET_FULL), task):
+            self._give_up(task)
 
     def data_complete(self, event: events.DataComplete) -> None:
         """All the Data-Out of a command that came before is there."""
@@ -194,7 +204,12 @@ class Execution:
                     return  # its reservation would never be given back
                 if not task.channel.reserve(task, self._door.limits.output):
                     return
-        task.channel.lun.tasks.ready(task)
+        self._queue(task)
+
+    def _queue(self, task: CommandTask) -> None:
+        if not task.channel.lun.tasks.ready(task):
+            self._too_many(task)
+            self._over(task)
 
     # ------------------------------------------------------------------ execution, answer
 
@@ -249,22 +264,28 @@ class Execution:
         drain.one_ended()
         ended.wait(_PREEMPTED)
 
-    def _respond(self, command: Command, reply: ScsiReply, task: CommandTask | None = None) -> None:
-        """Answer a command, and take its data back when that has been sent."""
+    def _respond(self, command: Command, reply: ScsiReply, task: CommandTask | None = None) -> bool:
+        """Answer a command, and take its data back when that has been sent.
+
+        Returns:
+            Whether its memory for Data-Out is free; if not, the event `Released` says when.
+        """
 
         def taken() -> None:
             self._taken(task, reply)
 
         done: Sequence[Release] = (taken,)
+        free = True
         with self.wire.lock:
             if not self.wire.closed:
                 length = None if task is None else length_for_residuals(task.transfer)
-                self.wire.protocol.respond(
+                free = self.wire.protocol.respond(
                     command, int(reply.status), reply.sense, reply.data, length=length
                 )
                 done = self.wire.send(taken)
         for release in done:
             release()
+        return free
 
     def _taken(self, task: CommandTask | None, reply: ScsiReply) -> None:
         """An answer has been sent, or never will be."""
@@ -274,7 +295,7 @@ class Execution:
         with self.wire.lock:
             going = task.channel.returned(task, self._door.limits.output)
         for other in going:
-            other.channel.lun.tasks.ready(other)
+            self._queue(other)
 
     def ended(self, task: CommandTask, ending: Ending) -> None:
         """A task of this connection was ended before it was executed."""
@@ -317,16 +338,50 @@ class Execution:
         with self.wire.lock:
             if self.wire.closed:
                 return
-            slow = sum(now - task.since > _SLOW for task in self.tasks)
+            slow = sum(
+                now - task.since > _SLOW and task.phase is not Phase.GATHERING
+                for task in self.tasks
+            )
             again = len(self.tasks) >= limits.window // 2
             self._widening = again
-            window = limits.window + min(slow, limits.queue)
+            window = limits.window + min(slow, limits.queue_each)
             wider = window > self.wire.protocol.window
             self.wire.protocol.window = window
         if wider:
             self.wire.say(self.wire.protocol.nop_in)  # it carries MaxCmdSN
         if again:
             self._door.housekeeper.later(_SLOW, self._widen)
+
+    def _watch(self) -> None:
+        """Drop a client that was asked for data and sends none; called by the housekeeper.
+
+        What it was given memory for is memory that others wait for.
+        """
+        stalled = self._door.limits.stalled
+        now = time.monotonic()
+        with self.wire.lock:
+            if self.wire.closed:
+                return
+            waiting = [
+                task
+                for task in self.tasks
+                if task.phase is Phase.GATHERING and not task.command.complete
+            ]
+            progress = False
+            for task in waiting:
+                filled = task.command.filled
+                if filled != task.arrived or task.grant is None:
+                    task.arrived, task.looked = filled, now
+                    progress = True
+            oldest = min((task.looked for task in waiting), default=now)
+            # With progress elsewhere a command may wait its turn behind others for long.
+            patience = _PATIENCE * stalled if progress else stalled
+            self._watching = bool(waiting)
+        if now - oldest >= patience:
+            log.warning("a client sends nothing of the data that it was asked for; dropped")
+            self.wire.abandon()
+        elif waiting:
+            self._door.housekeeper.later(stalled / 4, self._watch)
 
     # ------------------------------------------------------------------ the end
 

@@ -96,10 +96,9 @@ class Management:
         channel = self._execution.channels.get(event.lun)
         if channel is None:
             self._answer(event, LUN_DOES_NOT_EXIST)
-        elif event.function == ABORT_TASK_SET:
+        elif event.function in (ABORT_TASK_SET, CLEAR_TASK_SET):
+            # With TST=001b the task set that is cleared is that of the nexus (SAM-5 7.5).
             self._end(event, (channel.lun,), self._own)
-        elif event.function == CLEAR_TASK_SET:
-            self._end(event, (channel.lun,), self._everybodys)
         elif event.function == LOGICAL_UNIT_RESET:
             lun = channel.lun
             self._end(event, (lun,), self._everybodys, lambda: lun.disk.reset("lun"))

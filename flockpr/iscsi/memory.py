@@ -2,7 +2,9 @@
 
 A command whose data finds no room waits, and its initiator with it, because no R2T is sent: that
 is iSCSI's own flow control. The bound per LUN is a fraction of that of the process, or a LUN whose
-file system hangs could take what writes to the others need.
+file system hangs could take what writes to the others need. And half of every bound is kept for
+connections that have nothing yet: clients that ask to write and then send no data must not keep
+the other guests of a shared disk from writing.
 """
 
 from __future__ import annotations
@@ -43,9 +45,11 @@ class Usage:
         self.most = most
         self.used = 0
 
-    def fits(self, size: int) -> bool:
-        """Whether so much more is within the bound; whoever has nothing gets something."""
-        return not self.used or self.used + size <= self.most
+    def fits(self, size: int, most: int | None = None) -> bool:
+        """Whether so much more is within the bound, or this part of it; something always is
+        where nothing is in use.
+        """
+        return not self.used or self.used + size <= (self.most if most is None else most)
 
 
 class Share:
@@ -96,7 +100,10 @@ class Memory:
         """
         with self._lock:
             usages = (self._all, share.lun, share.own)
-            if not all(usage.fits(size) for usage in usages):
+            parts = 2 if share.own.used else 1
+            if not all(usage.fits(size, usage.most // parts) for usage in usages[:2]) or (
+                not share.own.fits(size)
+            ):
                 self._waiting[waiting] = None
                 return None
             buffer = self._pool.acquire(size)

@@ -246,6 +246,7 @@ class TargetServer:
             identity.name,
             workers=self._limits.workers,
             most=self._limits.queue,
+            most_each=self._limits.queue_each,
         )
         target = self._targets.add(Lun(identity, settings, disk, tasks, self._door.memory.lun()))
         log.info("serving %s as LUN %d of %s", identity.name, identity.lun, target.name)

@@ -108,10 +108,13 @@ class Limits:
         login: From accept to the full feature phase.
         keepalive: Silence after which a NOP-In asks whether the initiator still lives.
         keepalive_answer: Silence after that NOP-In which ends the connection.
-        stalled: An initiator that takes nothing of its answers for so long is dropped.
+        stalled: An initiator that takes nothing of its answers for so long, or sends nothing
+            of the data that it was asked for, is dropped.
         reinstatement: A login waits so long for the commands of the sessions that it takes
             the place of; then it is refused, and tried again by the initiator.
-        queue: Commands that may wait for one LUN; more are answered TASK SET FULL.
+        queue: Commands that may wait for a thread of one LUN or have one; more are answered
+            TASK SET FULL.
+        queue_each: The same for one session, those included whose data has not come.
         workers: Threads per LUN; started when there is work for them.
         window: Commands that one session may have under way (MaxCmdSN).
         output: Data-In of one connection that its initiator has not taken yet.
@@ -129,7 +132,8 @@ class Limits:
     keepalive_answer: float = 30.0
     stalled: float = 60.0
     reinstatement: float = 10.0
-    queue: int = 512
+    queue: int = 1024
+    queue_each: int = 256
     workers: int = 8
     window: int = 64
     output: int = 8 << 20

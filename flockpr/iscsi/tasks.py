@@ -5,9 +5,13 @@ that belong to one LUN, never by one that reads from a connection: when they all
 for that LUN wait, and everything else goes on.
 
 A task is in the set from the arrival of its command until its answer has been handed to its
-connection. Whoever ends tasks early, by a task management function, by PREEMPT AND ABORT or
-because a session is over, marks them here; what has not begun never will, and what is being
-executed is waited for (`Drain`): only then can no write of theirs land any more.
+connection. Each session has a line of its own in it (TST=001b, SPC-4 7.5.8): what ORDERED holds
+up, and how many tasks there may be, concerns the session alone, or a guest could keep the others
+of a shared disk waiting.
+
+Whoever ends tasks early, by a task management function, by PREEMPT AND ABORT or because a session
+is over, marks them here; what has not begun never will, and what is being executed is waited for
+(`Drain`): only then can no write of theirs land any more.
 """
 
 from __future__ import annotations
@@ -68,12 +72,28 @@ class Owner(Protocol):
         """The task was ended before it was executed. Not called with any lock held."""
 
 
+@attrs.define(eq=False)
+class Line:
+    """The tasks of one session in one set; changed by the set only.
+
+    Attributes:
+        count: How many there are.
+        ordered: How many of them are ORDERED.
+        held: Those that an ORDERED one holds up.
+    """
+
+    count: int = 0
+    ordered: int = 0
+    held: dict[Task, None] = attrs.field(factory=dict)
+
+
 @attrs.define(eq=False, kw_only=True)
 class Task:
     """One SCSI command on its way.
 
     Attributes:
         owner: Its connection.
+        line: That of its session in the set.
         order: Its task attribute.
         phase: Where it is; changed by its task set only.
         ending: Set when it is to end early; changed by its task set only.
@@ -81,6 +101,7 @@ class Task:
     """
 
     owner: Owner
+    line: Line
     order: int = Order.SIMPLE
     phase: Phase = Phase.GATHERING
     ending: Ending | None = None
@@ -139,19 +160,20 @@ class TaskSet:
     Args:
         name: Of the LUN, for the names of threads.
         workers: Most threads.
-        most: Most tasks at a time.
+        most: Most tasks that wait for a thread or have one.
+        most_each: Most tasks of one session, those included that wait for their data.
     """
 
-    def __init__(self, name: str, *, workers: int, most: int) -> None:
+    def __init__(self, name: str, *, workers: int, most: int, most_each: int) -> None:
         self.name = name
         self._workers = workers
         self._most = most
+        self._most_each = most_each
+        self._begun = 0
         self._lock = threading.Lock()
         self._tasks: dict[Task, None] = {}
         self._ready: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._urgent: deque[Task] = deque()
-        self._held: dict[Task, None] = {}
-        self._ordered = 0
         self._threads = 0
         self._idle = 0
         self._started = 0
@@ -163,33 +185,42 @@ class TaskSet:
     # ------------------------------------------------------------------ arrival
 
     def enter(self, task: Task) -> bool:
-        """Take a task into the set; False if it is full (TASK SET FULL)."""
+        """Take a task into the set; False if its session has too many (TASK SET FULL)."""
         with self._lock:
-            if self._closed or len(self._tasks) >= self._most:
+            line = task.line
+            if self._closed or line.count >= self._most_each:
                 return False
             self._tasks[task] = None
-            if task.order == Order.ORDERED:
-                self._ordered += 1
+            line.count += 1
+            line.ordered += task.order == Order.ORDERED
             return True
 
-    def ready(self, task: Task) -> None:
-        """All that a task needs is there: let it be executed when its turn comes."""
+    def ready(self, task: Task) -> bool:
+        """All that a task needs is there: let it be executed when its turn comes.
+
+        Returns:
+            False if too many wait for a thread: it is over, and TASK SET FULL to be answered.
+        """
         with self._lock:
             if task.phase is not Phase.GATHERING:
-                return
+                return True
+            if self._begun >= self._most:
+                self._remove(task)
+                return False
             task.phase = Phase.QUEUED
+            self._begun += 1
             if task.order == Order.HEAD_OF_QUEUE:
                 self._urgent.append(task)
                 self._ready.put(None)
-                spawn = self._wants_thread()
-            elif self._ordered:
-                self._held[task] = None
-                spawn = self._let_go()
+            elif task.line.ordered:
+                task.line.held[task] = None
+                self._let_go(task.line)
             else:
                 self._ready.put(task)
-                spawn = self._wants_thread()
+            spawn = self._wants_thread()
         if spawn:
             self._start_thread()
+        return True
 
     def _wants_thread(self) -> bool:
         """Whether one more thread is due; counts it already."""
@@ -199,22 +230,21 @@ class TaskSet:
         self._started += 1
         return True
 
-    def _let_go(self) -> bool:
-        """Queue what an ORDERED task no longer holds up (SAM-5 8.6.3); whether to spawn."""
+    def _let_go(self, line: Line) -> None:
+        """Queue what an ORDERED task no longer holds up (SAM-5 8.6.3)."""
         first = True
         for task in self._tasks:
-            if task.order == Order.HEAD_OF_QUEUE:
+            if task.line is not line or task.order == Order.HEAD_OF_QUEUE:
                 continue
-            if task.order == Order.ORDERED and not first:
+            ordered = task.order == Order.ORDERED
+            if ordered and not first:
                 break
-            if task in self._held:
-                del self._held[task]
+            if task in line.held:
+                del line.held[task]
                 self._ready.put(task)
-            if task.order == Order.ORDERED:
+            if ordered:
                 break
             first = False
-        # One thread now; each that begins looks whether one more is due.
-        return self._wants_thread()
 
     # ------------------------------------------------------------------ execution
 
@@ -274,21 +304,28 @@ class TaskSet:
         with self._lock:
             if task.phase is Phase.OVER:
                 return
-            spawn = self._remove(task)
+            self._remove(task)
             drains, task.drains = task.drains, []
+            spawn = self._wants_thread()
         if spawn:
             self._start_thread()
         for drain in drains:
             drain.one_ended()
 
-    def _remove(self, task: Task) -> bool:
-        """Take it out; whether a thread is to be started for what waited for it."""
+    def _remove(self, task: Task) -> None:
+        """Take it out, and let those go that it held up."""
+        line = task.line
+        if task.phase is not Phase.GATHERING:
+            self._begun -= 1
         task.phase = Phase.OVER
-        self._tasks.pop(task, None)
-        if task.order == Order.ORDERED:
-            self._ordered -= 1
-        self._held.pop(task, None)
-        return bool(self._held) and self._let_go()
+        if task not in self._tasks:
+            return  # it was never let in
+        del self._tasks[task]
+        line.count -= 1
+        line.ordered -= task.order == Order.ORDERED
+        line.held.pop(task, None)
+        if line.held:
+            self._let_go(line)
 
     # ------------------------------------------------------------------ ending early
 
@@ -309,7 +346,6 @@ class TaskSet:
         """
         over: list[tuple[Task, Ending]] = []
         count = 0
-        spawn = False
         with self._lock:
             for task in list(self._tasks):
                 ending = ending_of(task)
@@ -324,8 +360,9 @@ class TaskSet:
                         drain.add()
                         task.drains.append(drain)
                     continue
-                spawn = self._remove(task) or spawn
+                self._remove(task)
                 over.append((task, ending))
+            spawn = self._wants_thread()
         if spawn:
             self._start_thread()
         for task, ending in over:

@@ -48,7 +48,7 @@ def test_take_for_one_lun_leaves_memory_for_the_others() -> None:
     grants = []
     while (grant := memory.take(memory.share(hanging), 1 * MIB, lambda: None)) is not None:
         grants.append(grant)
-    assert len(grants) == 4
+    assert len(grants) == 4, "a quarter of all of it"
     assert memory.take(memory.share(other), 1 * MIB, lambda: None) is not None
 
 
@@ -56,3 +56,15 @@ def test_take_larger_than_a_share_is_granted_to_who_has_nothing() -> None:
     """A command is never refused for its size alone: it could never go on."""
     memory = Memory(16 * MIB, MIB, Laters())
     assert memory.take(memory.share(memory.lun()), 4 * MIB, lambda: None) is not None
+
+
+def test_take_of_greedy_connections_leaves_something_for_those_that_have_nothing() -> None:
+    """Half of a LUN's memory is for connections that have none of it."""
+    memory = Memory(64 * MIB, 16 * MIB, Laters())
+    lun = memory.lun()
+    greedy = memory.share(lun)
+    grants = []
+    while (grant := memory.take(greedy, 1 * MIB, lambda: None)) is not None:
+        grants.append(grant)
+    assert len(grants) == 8
+    assert memory.take(memory.share(lun), 4 * MIB, lambda: None) is not None

@@ -16,7 +16,7 @@ from flockpr.iscsi.memory import Usage
 from flockpr.iscsi.sessions import Request, Session, SessionRegistry
 from flockpr.iscsi.settings import Limits, LunSettings
 from flockpr.iscsi.targets import Lun, TargetMap, check_target_name
-from flockpr.iscsi.tasks import Ending, Task, TaskSet
+from flockpr.iscsi.tasks import Ending, Line, Task, TaskSet
 from flockpr.store.identity import LunIdentity, target_name
 
 PATIENCE = 60.0
@@ -68,7 +68,7 @@ def lun(name: str = "disk", number: int = 0, **settings: Any) -> Lun:
         image="images/x.img",
         target_ports=(1, 2, 3),
     )
-    tasks = TaskSet(name, workers=2, most=16)
+    tasks = TaskSet(name, workers=2, most=16, most_each=16)
     return Lun(identity, LunSettings(**settings), cast("Disk", FakeDisk()), tasks, Usage(1 << 20))
 
 
@@ -187,7 +187,7 @@ def test_login_waits_for_what_the_old_session_executes() -> None:
     world = World.of(lun())
     old, found = Client(), []
     opened(world.login(old))
-    task = Task(owner=old)
+    task = Task(owner=old, line=Line())
     assert world.luns[0].tasks.enter(task)
     world.luns[0].tasks.ready(task)
     thread = threading.Thread(target=lambda: found.append(world.login(Client(), isid=7)))
@@ -205,7 +205,7 @@ def test_login_behind_a_hanging_session_is_refused_in_time() -> None:
     world = World.of(lun(), reinstatement=0.05)
     old = Client()
     opened(world.login(old))
-    task = Task(owner=old)
+    task = Task(owner=old, line=Line())
     assert world.luns[0].tasks.enter(task)
     world.luns[0].tasks.ready(task)
     assert world.login(Client()) is LoginStatus.SERVICE_UNAVAILABLE
@@ -219,7 +219,7 @@ def test_end_of_session_spares_the_tasks_of_others() -> None:
     alice, bob = Client(), Client()
     session = opened(world.login(alice))
     opened(world.login(bob, initiator=BOB))
-    tasks = [Task(owner=alice), Task(owner=bob)]
+    tasks = [Task(owner=alice, line=Line()), Task(owner=bob, line=Line())]
     for task in tasks:
         assert world.luns[0].tasks.enter(task)
     world.registry.end(session)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import attrs
 
-from flockpr.iscsi.tasks import Drain, Ending, Order, Phase, Task, TaskSet
+from flockpr.iscsi.tasks import Drain, Ending, Line, Order, Phase, Task, TaskSet
 
 PATIENCE = 60.0
 
@@ -20,6 +20,7 @@ class Client:
         self.dropped: list[tuple[Task, Ending]] = []
         self.changed = threading.Condition()
         self.gates: dict[Task, threading.Event] = {}
+        self.line = Line()
 
     def execute(self, task: Task) -> None:
         with self.changed:
@@ -41,7 +42,7 @@ class Client:
 
 def sent(tasks: TaskSet, client: Client, *, order: int = Order.SIMPLE, hang: bool = False) -> Task:
     """A task that is in the set and ready."""
-    task = Task(owner=client, order=order)
+    task = Task(owner=client, line=client.line, order=order)
     if hang:
         client.gates[task] = threading.Event()
     assert tasks.enter(task)
@@ -64,7 +65,7 @@ def over(tasks: TaskSet) -> Callable[[], None]:
 
 def test_task_set_hanging_tasks_leave_threads_for_others() -> None:
     """All threads but one hang, and the next command is executed all the same."""
-    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16, most_each=16)
     hanging = [sent(tasks, client, hang=True) for _ in range(3)]
     client.wait_for(lambda: len(client.began) == 3)
     last = sent(tasks, client)
@@ -76,19 +77,44 @@ def test_task_set_hanging_tasks_leave_threads_for_others() -> None:
 
 
 def test_task_set_full_takes_no_more() -> None:
-    """Beyond its bound a task is not taken, and one that ends makes room."""
-    client, tasks = Client(), TaskSet("disk", workers=1, most=2)
+    """Beyond its bound a task is over when it is ready, and one that ends makes room."""
+    client, tasks = Client(), TaskSet("disk", workers=1, most=2, most_each=16)
     hanging = sent(tasks, client, hang=True)
     sent(tasks, client)
-    assert not tasks.enter(Task(owner=client))
+    third = Task(owner=client, line=client.line)
+    assert tasks.enter(third)
+    assert not tasks.ready(third)
+    assert third.phase is Phase.OVER
     client.gates[hanging].set()
     over(tasks)()
-    assert tasks.enter(Task(owner=client))
+    sent(tasks, client)
+
+
+def test_task_set_full_of_one_session_takes_those_of_others() -> None:
+    """The bound of a session counts what waits for its data, and is no other session's."""
+    greedy, other = Client(), Client()
+    tasks = TaskSet("disk", workers=1, most=16, most_each=3)
+    for _ in range(3):
+        assert tasks.enter(Task(owner=greedy, line=greedy.line))
+    assert not tasks.enter(Task(owner=greedy, line=greedy.line))
+    last = sent(tasks, other)
+    other.wait_for(lambda: last in other.began)
+
+
+def test_ordered_task_of_one_session_holds_up_no_other() -> None:
+    """SPC-4 7.5.8 with TST=001b: each nexus has a task set of its own."""
+    client, other = Client(), Client()
+    tasks = TaskSet("disk", workers=2, most=16, most_each=16)
+    assert tasks.enter(Task(owner=client, line=client.line, order=Order.ORDERED))
+    held = sent(tasks, client)
+    last = sent(tasks, other)
+    other.wait_for(lambda: last in other.began)
+    assert held not in client.began
 
 
 def test_ordered_task_waits_for_older_and_holds_younger() -> None:
     """SAM-5 8.6.3: an ORDERED task runs alone, between what came before and after."""
-    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16, most_each=16)
     first = sent(tasks, client, hang=True)
     ordered = sent(tasks, client, order=Order.ORDERED, hang=True)
     last = sent(tasks, client)
@@ -103,8 +129,8 @@ def test_ordered_task_waits_for_older_and_holds_younger() -> None:
 
 def test_ordered_task_waits_for_an_older_one_that_gathers_data() -> None:
     """SAM-5 8.6.3: older is who arrived before, not whose data did."""
-    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
-    gathering = Task(owner=client)
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16, most_each=16)
+    gathering = Task(owner=client, line=client.line)
     assert tasks.enter(gathering)
     ordered = sent(tasks, client, order=Order.ORDERED)
     assert ordered.phase is Phase.QUEUED
@@ -115,7 +141,7 @@ def test_ordered_task_waits_for_an_older_one_that_gathers_data() -> None:
 
 def test_head_of_queue_task_overtakes_an_ordered_one() -> None:
     """SAM-5 8.6.4: HEAD OF QUEUE does not wait behind ORDERED."""
-    client, tasks = Client(), TaskSet("disk", workers=4, most=16)
+    client, tasks = Client(), TaskSet("disk", workers=4, most=16, most_each=16)
     first = sent(tasks, client, hang=True)
     ordered = sent(tasks, client, order=Order.ORDERED)
     urgent = sent(tasks, client, order=Order.HEAD_OF_QUEUE)
@@ -127,7 +153,7 @@ def test_head_of_queue_task_overtakes_an_ordered_one() -> None:
 
 def test_abort_of_waiting_task_ends_it_at_once() -> None:
     """What has not begun is over when `abort` returns, and never begins."""
-    client, tasks = Client(), TaskSet("disk", workers=1, most=16)
+    client, tasks = Client(), TaskSet("disk", workers=1, most=16, most_each=16)
     running = sent(tasks, client, hang=True)
     client.wait_for(lambda: running in client.began)
     waiting = sent(tasks, client)
@@ -140,7 +166,7 @@ def test_abort_of_waiting_task_ends_it_at_once() -> None:
 
 def test_abort_of_running_task_waits_for_its_end() -> None:
     """What is being executed knows that it is in vain, and is waited for."""
-    client, tasks = Client(), TaskSet("disk", workers=1, most=16)
+    client, tasks = Client(), TaskSet("disk", workers=1, most=16, most_each=16)
     running = sent(tasks, client, hang=True)
     client.wait_for(lambda: running in client.began)
     ended = threading.Event()
@@ -167,7 +193,7 @@ def test_drain_that_expires_says_so_once() -> None:
 
 def test_abort_of_ordered_task_lets_the_younger_go() -> None:
     """An ORDERED task that is aborted holds nobody up."""
-    client, tasks = Client(), TaskSet("disk", workers=2, most=16)
+    client, tasks = Client(), TaskSet("disk", workers=2, most=16, most_each=16)
     first = sent(tasks, client, hang=True)
     ordered = sent(tasks, client, order=Order.ORDERED)
     last = sent(tasks, client)
@@ -187,7 +213,7 @@ def test_task_set_failing_execution_ends_the_task() -> None:
         def __attrs_pre_init__(self) -> None:
             Client.__init__(self)
 
-    tasks = TaskSet("disk", workers=1, most=16)
+    tasks = TaskSet("disk", workers=1, most=16, most_each=16)
     sent(tasks, Failing())
     client = Client()
     last = sent(tasks, client)
@@ -196,7 +222,7 @@ def test_task_set_failing_execution_ends_the_task() -> None:
 
 def test_closed_task_set_ends_its_threads() -> None:
     """After `close` no thread of the set is left."""
-    client, tasks = Client(), TaskSet("closing", workers=3, most=16)
+    client, tasks = Client(), TaskSet("closing", workers=3, most=16, most_each=16)
     for _ in range(3):
         sent(tasks, client)
     client.wait_for(lambda: len(client.began) == 3)
@@ -205,4 +231,4 @@ def test_closed_task_set_ends_its_threads() -> None:
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-    assert not tasks.enter(Task(owner=client))
+    assert not tasks.enter(Task(owner=client, line=client.line))

@@ -221,7 +221,7 @@ def test_hanging_lun_does_not_use_up_the_window_of_its_session(root: pathlib.Pat
 
 def test_hanging_lun_takes_no_more_than_its_queue(root: pathlib.Path) -> None:
     """SAM-5 5.3.1: TASK SET FULL beyond the bound, and the LUN works when it goes on."""
-    with Rig(root, limits=Limits(queue=10)) as rig:
+    with Rig(root, limits=Limits(queue_each=10)) as rig:
         session = rig.session("a")
         rig.calls["disk"].hang()
         stuck = [session.initiator.submit(0, READ, read=512) for _ in range(10)]
@@ -323,19 +323,20 @@ def test_task_management_of_a_lun_that_is_not_there_says_so(rig: Rig) -> None:
     assert session.initiator.task_management(LUN_RESET, lun=9) == NO_SUCH_LUN
 
 
-def test_abort_task_set_spares_the_tasks_of_others(rig: Rig) -> None:
-    """SAM-5 7.3: only the tasks of the nexus that asks."""
+@pytest.mark.parametrize("function", [ABORT_TASK_SET, CLEAR_TASK_SET])
+def test_task_set_of_others_is_spared(rig: Rig, function: int) -> None:
+    """SAM-5 7.3, 7.5 with TST=001b: only the tasks of the nexus that asks."""
     mine, other = rig.session("a", keys=SOLICITED), rig.session("b", keys=SOLICITED)
     my_task, _ = mine.withhold(WRITE, BLOCK)
     task, held = other.withhold(WRITE, BLOCK)
-    assert mine.initiator.task_management(ABORT_TASK_SET) == COMPLETE
+    assert mine.initiator.task_management(function) == COMPLETE
     mine.initiator.forget(my_task)
     for data in held:
         other.initiator.send(data)
     assert other.initiator.wait(task).status == GOOD
 
 
-@pytest.mark.parametrize("function", [CLEAR_TASK_SET, LUN_RESET, WARM_RESET])
+@pytest.mark.parametrize("function", [LUN_RESET, WARM_RESET])
 def test_task_management_that_ends_tasks_of_others_tells_them(rig: Rig, function: int) -> None:
     """SAM-5 5.6.3 with TAS=1: the others' tasks end with TASK ABORTED."""
     mine, other = rig.session("a"), rig.session("b", keys=SOLICITED)
@@ -344,8 +345,7 @@ def test_task_management_that_ends_tasks_of_others_tells_them(rig: Rig, function
     for data in held:
         other.initiator.send(data)
     assert other.initiator.wait(task).status == TASK_ABORTED
-    codes = other.settle()
-    assert bool(codes) == (function != CLEAR_TASK_SET), "a reset is told, TAS=1 spares 2F/00"
+    assert other.settle(), "a reset is told"
     assert read_of(other) == bytes(512)
 
 
@@ -400,6 +400,15 @@ def test_client_that_takes_nothing_for_too_long_is_dropped(root: pathlib.Path) -
         for _ in range(30):
             slow.initiator.submit(0, sbc_cdbs.read(0, 2048), read=2048 * 512)
         eventually(lambda: not rig.server.connections, "the end of the connection")
+
+
+def test_client_that_sends_no_data_is_dropped(root: pathlib.Path) -> None:
+    """Memory that a client was given for its data is not its for ever, whatever it answers."""
+    with Rig(root, limits=Limits(stalled=0.4)) as rig:
+        session = rig.session("a", keys=SOLICITED)
+        session.withhold(WRITE, BLOCK)
+        assert session.initiator.closed(60.0)
+        eventually(lambda: not rig.server.sessions, "the end of the session")
 
 
 def test_client_that_sends_nothing_is_dropped_at_the_login_deadline(root: pathlib.Path) -> None:
@@ -482,7 +491,7 @@ def test_stop_answers_what_is_in_execution(root: pathlib.Path) -> None:
         assert session.initiator.wait(task).good
         stop.join(60.0)
         assert stopped == [True]
-        assert iscsi_threads() == []
+        eventually(lambda: not iscsi_threads(), "the end of all threads")
 
 
 def test_stop_does_not_wait_longer_than_it_was_told(root: pathlib.Path) -> None:
@@ -512,12 +521,12 @@ def test_stop_with_idle_sessions_is_quick_and_can_be_repeated(rig: Rig) -> None:
 
 def test_start_with_a_lun_that_is_not_there_raises(root: pathlib.Path) -> None:
     """A LUN that was named must be there; nothing stays open."""
-    before = descriptors()
+    before, threads = descriptors(), iscsi_threads()
     server = TargetServer(str(root), portals=[Portal(port=0)], luns=["disk", "nobody"])
     with pytest.raises(LunNotFound):
         server.start()
     assert descriptors() == before
-    assert iscsi_threads() == []
+    assert set(iscsi_threads()) <= set(threads)
 
 
 def test_start_without_names_serves_what_can_be_served(
