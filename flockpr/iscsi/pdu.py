@@ -199,8 +199,3 @@ def lun_number(lun_field: int) -> int:
     if lun_field & 0xFFFFFFFFFFFF or lun_field >> 63:
         return -1
     return (lun_field >> 48) & 0x3FFF
-
-
-def padding(length: int) -> int:
-    """How many zero bytes follow a segment of this length (11.1)."""
-    return -length & 3

@@ -7,6 +7,7 @@ import pytest
 from flockpr.iscsi import events
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commandset import MAX_PENDING
+from flockpr.iscsi.pdu import Segment, parse_segments
 from flockpr.iscsi.session import ProtocolConfig
 from tests.support.iscsi_bench import (
     FIRST_CMD_SN,
@@ -197,6 +198,15 @@ def test_bidirectional_command_has_both_lengths() -> None:
     assert (found.write_length, found.read_length) == (512, 1024)
 
 
+def test_additional_headers_are_split_and_never_raise() -> None:
+    """RFC 7143 11.2.2: padding between them is not counted."""
+    first, second = Segment(1, b"\0ab"), Segment(2, b"\0\0\0\2\0")
+    text = b"\0\3\1\0ab\0\0" + b"\0\5\2\0\0\0\2\0"
+    assert parse_segments(text) == (first, second)
+    assert parse_segments(b"") == ()
+    assert parse_segments(b"\0\0\1") is None
+
+
 @pytest.mark.parametrize("ahs", [b"\0\6\1\0abcd", b"\xff\xff\1\0"])
 def test_additional_header_that_ends_outside_is_rejected(ahs: bytes) -> None:
     """RFC 7143 11.2.2.1: AHSLength."""
@@ -359,6 +369,18 @@ def test_data_for_a_tag_that_was_not_given_ends_the_command() -> None:
     r2t = bench.answer()
     bench.feed(data_out(1, bytes(1024), ttt=r2t.ttt + 1))
     bench.take(events.DataRefused)
+    assert sense_of(bench.answer()) == WRONG_AMOUNT
+
+
+def test_data_for_a_wrong_tag_that_goes_on_waits_for_the_end() -> None:
+    """Only the F bit of what was asked for, or of the wrong sequence, ends the command."""
+    bench = Bench().login(InitialR2T="Yes", ImmediateData="No")
+    bench.feed(command(1, write=1024))
+    bench.take(Command)
+    r2t = bench.answer()
+    bench.feed(data_out(1, bytes(512), ttt=r2t.ttt + 1, final=False))
+    assert bench.sent() == []
+    bench.feed(data_out(1, bytes(1024), ttt=r2t.ttt))
     assert sense_of(bench.answer()) == WRONG_AMOUNT
 
 
@@ -649,3 +671,41 @@ def test_session_for_discovery_takes_no_commands() -> None:
         (REJECT, 4),
         (0x20, 0),
     ]
+
+
+def test_command_that_waits_for_its_turn_gathers_its_data() -> None:
+    """Data-Out belongs to its command by the tag, whatever the order of CmdSN."""
+    bench = Bench().login(FirstBurstLength="1024")
+    bench.feed(command(2, cmd_sn=FIRST_CMD_SN + 1, write=1024, final=False))
+    bench.feed(data_out(2, b"e" * 1024))
+    assert bench.events == []
+    bench.feed(command(1))
+    assert [(one.itt, one.complete) for one in bench.connection.commands] == [
+        (2, True),
+        (1, True),
+    ]
+    assert tags(bench.events) == [1, 2]
+
+
+def test_command_that_is_wrong_and_waits_for_its_turn_is_answered_then() -> None:
+    """Its answer is not sent before those of commands before it were possible."""
+    bench = Bench().login(FirstBurstLength="1024")
+    bench.feed(command(2, cmd_sn=FIRST_CMD_SN + 1, write=1024, data=bytes(512), final=False))
+    bench.feed(data_out(2, bytes(512), data_sn=5, offset=512, final=False))
+    bench.feed(command(1))
+    assert tags(bench.events) == [1]
+    assert bench.sent() == []
+    bench.feed(data_out(2, b"", data_sn=6, offset=1024))
+    assert sense_of(bench.answer()) == LOST_DATA
+
+
+def test_command_that_is_answered_twice_is_answered_once() -> None:
+    """The second answer finds the first one waiting for the data."""
+    bench = Bench().login(InitialR2T="Yes", ImmediateData="No")
+    bench.feed(command(1, write=512))
+    found = bench.take(Command)
+    r2t = bench.answer()
+    assert not bench.connection.respond(found, 0x40)
+    assert not bench.connection.respond(found, 0)
+    bench.feed(data_out(1, bytes(512), ttt=r2t.ttt))
+    assert bench.answer().status == 0x40

@@ -8,6 +8,7 @@ import pytest
 
 from flockpr.iscsi import events
 from flockpr.iscsi.login import Admission, LoginStatus
+from flockpr.iscsi.pdu import AsyncEvent
 from flockpr.iscsi.session import Phase, ProtocolConfig, TargetConnection
 from tests.support.iscsi_bench import INITIATOR, NAMES, TARGET, Bench, command, login_pdu
 from tests.support.iscsi_wire import LOGIN, NOP_OUT, Pdu, decode_text, pdu
@@ -466,3 +467,81 @@ def test_limits_of_the_session_hold_after_the_login() -> None:
     assert len(bench.answer().data) == 1024
     bench.feed(pdu(NOP_OUT, immediate=True, itt=9, data=bytes(1025)))
     assert bench.connection.closing
+
+
+def test_login_with_an_alias_of_the_target_hears_it() -> None:
+    """RFC 7143 13.6: TargetAlias, in the first response."""
+    bench = Bench(admission=Admission(3, alias="a disk"))
+    response = _say(bench, NAMES, OPERATIONAL)
+    assert _keys(response)["TargetAlias"] == "a disk"
+    assert _keys(response)["TargetPortalGroupTag"] == "3"
+
+
+def test_login_with_a_very_long_answer_gets_three_parts() -> None:
+    """RFC 7143 11.13: each is asked for with an empty request."""
+    bench = Bench()
+    bench.feed(login_pdu(NAMES, OPERATIONAL))
+    bench.sent()
+    unknown = {f"{'X' * 60}{number:03}": "" for number in range(124)}
+    first = _raw(login_pdu(unknown).data[:8000], OPERATIONAL | CONTINUE)
+    bench.feed(first)
+    assert bench.answer().data == b""
+    bench.feed(_raw(login_pdu(unknown).data[8000:], OPERATIONAL))
+    parts = [bench.answer()]
+    while parts[-1].flags & CONTINUE:
+        parts.append(_say(bench, {}, OPERATIONAL))
+    text = b"".join(part.data for part in parts)
+    assert dict(decode_text(text)) == dict.fromkeys(unknown, "NotUnderstood")
+
+
+def test_login_that_talks_into_a_long_answer_fails() -> None:
+    """RFC 7143 11.13: until the answer ends, requests are empty."""
+    bench = Bench()
+    bench.feed(login_pdu(NAMES, OPERATIONAL))
+    bench.sent()
+    unknown = {f"{'X' * 55}{number:03}": "1" for number in range(125)}
+    assert _say(bench, unknown, OPERATIONAL).flags & CONTINUE
+    assert _refused(bench, {"X": "1"}, OPERATIONAL) is LoginStatus.INITIATOR_ERROR
+
+
+@pytest.mark.parametrize("key", ["AuthMethod", "CHAP_A"])
+def test_login_that_authenticates_in_the_wrong_stage_fails(key: str) -> None:
+    """RFC 7143 6.3.2: those keys belong to the security stage."""
+    assert _refused(Bench(), {**NAMES, key: "None"}) is LoginStatus.INITIATOR_ERROR
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [
+        ([("CHAP_A", "5"), ("CHAP_A", "7")], LoginStatus.INITIATOR_ERROR),
+        ([("CHAP_A", "5")], LoginStatus.AUTHENTICATION_FAILURE),
+        ([("AuthMethod", "CHAP")], LoginStatus.AUTHENTICATION_FAILURE),
+    ],
+)
+def test_login_that_authenticates_without_being_asked_to_fails(
+    keys: list[tuple[str, str]], status: LoginStatus
+) -> None:
+    """An initiator that insists on CHAP is not told that it succeeded."""
+    bench = Bench()
+    bench.feed(login_pdu([*NAMES.items(), *keys], SECURITY))
+    assert _status(bench.answer()) is status
+
+
+def test_login_that_chooses_its_method_twice_fails() -> None:
+    """RFC 7143 6.3: no renegotiation."""
+    bench = Bench(admission=WITH_CHAP)
+    _say(bench, {**NAMES, "AuthMethod": "CHAP"}, SECURITY)
+    assert _refused(bench, {"AuthMethod": "None"}, SECURITY) is LoginStatus.INITIATOR_ERROR
+
+
+def test_connection_before_the_full_feature_phase_takes_no_answers() -> None:
+    """The door may be late or early; nothing is sent and nothing breaks."""
+    bench = Bench()
+    request = events.TargetsRequested(None, 1)
+    bench.connection.send_targets(request, [])
+    bench.connection.nop_in()
+    bench.connection.async_message(AsyncEvent.LOGOUT)
+    assert bench.connection.commands == ()
+    assert bench.connection.abandon() == []
+    bench.connection.logout_response(events.LogoutRequested(0, 0, 1))
+    assert bench.sent() == []

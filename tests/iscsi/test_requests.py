@@ -228,6 +228,15 @@ def test_text_that_is_wrong_is_rejected(request_pdu: Pdu, reason: int) -> None:
     assert (answer.opcode, answer.byte_2) == (REJECT, reason)
 
 
+def test_text_into_a_long_answer_is_rejected() -> None:
+    """RFC 7143 11.10.4: what asks for the rest is empty."""
+    bench = _discovery(MaxRecvDataSegmentLength="512")
+    bench.feed(_text({"SendTargets": "All"}))
+    bench.connection.send_targets(bench.take(events.TargetsRequested), [(TARGET, [PORTAL] * 99)])
+    bench.feed(_text({"X": "1"}, ttt=bench.answer().ttt))
+    assert bench.answer().byte_2 == 4
+
+
 def test_text_without_end_is_rejected() -> None:
     """Nothing is kept without a limit; a new exchange can begin."""
     bench = _discovery()
