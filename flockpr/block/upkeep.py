@@ -126,8 +126,8 @@ def clone_lun(
             files.close_quietly(sys_, source)
 
 
-def delete_lun(root: str, name: str, *, force: bool = False, image: bool = False) -> str | None:
-    """Delete a LUN, and its image only if that is asked for.
+def delete_with_image(root: str, name: str, *, force: bool = False) -> None:
+    """Delete a LUN and its image.
 
     The LUN goes first: a crash in between leaves an image that is nobody's, which
     `create_lun` takes over or refuses, and never a LUN without its image.
@@ -136,10 +136,6 @@ def delete_lun(root: str, name: str, *, force: bool = False, image: bool = False
         root: The root directory.
         name: Of the LUN.
         force: Although somebody is registered, holds a reservation, or uses the image.
-        image: Delete the image, too.
-
-    Returns:
-        Path of the image that is still there, relative to the root; None if there is none.
 
     Raises:
         LunNotFound: There is no such LUN.
@@ -147,15 +143,13 @@ def delete_lun(root: str, name: str, *, force: bool = False, image: bool = False
         StoreError: It is in use, or could not be deleted.
     """
     identity = provision.read_identity(root, name)
-    if identity.image is None or not image:
-        removal.delete_lun(root, name, force=force)
-        kept = identity.image
-        return kept if kept is not None and os.path.lexists(os.path.join(root, kept)) else None
-    path = os.path.join(root, identity.image)
+    path = None if identity.image is None else os.path.join(root, identity.image)
     with contextlib.ExitStack() as stack:
-        if not force and os.path.lexists(path):
+        if path is not None and not force and os.path.lexists(path):
             stack.enter_context(_unused(root, identity))
         removal.delete_lun(root, name, force=force)
+        if path is None:
+            return
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -164,7 +158,6 @@ def delete_lun(root: str, name: str, *, force: bool = False, image: bool = False
             raise files.unavailable(
                 error, f"the LUN {name} is deleted, its image is not", path
             ) from error
-    return None
 
 
 @contextlib.contextmanager

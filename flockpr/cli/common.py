@@ -58,6 +58,20 @@ def find_root(args: argparse.Namespace) -> str:
     return load_settings({"config": args.config}).root
 
 
+def may_be_configured(config: str | None) -> bool:
+    """Whether a configuration file was named or is in one of its places; cheap, unlike the loader.
+
+    Args:
+        config: The value of --config.
+    """
+    if config or os.environ.get("FLOCKPR_CONFIG"):
+        return True
+    own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return any(
+        os.path.lexists(path) for path in ("/etc/flockpr.toml", os.path.join(own, "flockpr.toml"))
+    )
+
+
 def emit_json(document: Mapping[str, object]) -> None:
     """Print a document with its format number, keys in the order given."""
     json.dump({"format": FORMAT, **document}, sys.stdout, indent=2)

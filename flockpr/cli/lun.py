@@ -205,15 +205,20 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _delete(args: argparse.Namespace) -> int:
-    from flockpr.block.upkeep import delete_lun
+    from flockpr.store.provision import read_identity
+    from flockpr.store.removal import delete_lun
 
-    kept = delete_lun(find_root(args), args.name, force=args.force, image=args.image)
-    emit(
-        [
-            f"deleted {args.name}",
-            *([f"its image is still there: {printable(kept)}"] if kept else []),
-        ]
-    )
+    root = find_root(args)
+    image = read_identity(root, args.name).image
+    if args.image:
+        from flockpr.block.upkeep import delete_with_image
+
+        delete_with_image(root, args.name, force=args.force)
+    else:
+        delete_lun(root, args.name, force=args.force)
+    emit([f"deleted {args.name}"])
+    if image is not None and os.path.lexists(os.path.join(root, image)):
+        emit([f"its image is still there: {printable(image)}"])
     return ExitCode.GOOD
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flockpr.cli.common import note
+from flockpr.cli.common import may_be_configured, note
 from flockpr.cli.text import printable, size_text
 from flockpr.errors import ConfigError, StoreError
 
@@ -33,6 +33,8 @@ class Viewer:
 
     def _configured(self, config: str | None) -> str | None:
         """The name of the one target of all logical units, if the configuration gives one."""
+        if not may_be_configured(config):
+            return None  # without the price of the loader
         from flockpr.daemon.config import load_settings
 
         try:

@@ -18,7 +18,6 @@ from flockpr.errors import Busy, ConfigError, LunExists, LunNotFound, StoreError
 from flockpr.gate import open_image
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import images
-from flockpr.store.identity import LunIdentity
 from flockpr.store.layout import PERMIT
 from flockpr.store.provision import create_lun, list_luns, read_identity
 from flockpr.store.syscalls import Syscalls
@@ -244,30 +243,29 @@ def test_clone_that_fails_in_the_middle_leaves_nothing(
 # --------------------------------------------------------------------------- deleting
 
 
-def test_delete_keeps_the_image_unless_it_is_asked_for(root: str) -> None:
-    """And says where it is."""
-    identity: LunIdentity = create_lun(root, "gone", size=SIZE)
+def test_delete_takes_the_image_and_no_other(root: str) -> None:
+    """A LUN without one is deleted as ever."""
+    create_lun(root, "other", size=SIZE)
     create_lun(root, "bare")
 
-    assert upkeep.delete_lun(root, "bare") is None
-    assert upkeep.delete_lun(root, "gone") == identity.image
-    assert upkeep.delete_lun(root, "disk", image=True) is None
+    upkeep.delete_with_image(root, "bare")
+    upkeep.delete_with_image(root, "disk")
 
-    assert list_luns(root) == []
-    assert os.listdir(f"{root}/images") == ["gone.img"]
+    assert [listing.name for listing in list_luns(root)] == ["other"]
+    assert os.listdir(f"{root}/images") == ["other.img"]
 
 
 def test_delete_with_an_image_in_use_does_nothing_without_force(root: str) -> None:
     """A guest would go on writing to a file that has no name."""
     with permit(root), pytest.raises(Busy):
-        upkeep.delete_lun(root, "disk", image=True)
+        upkeep.delete_with_image(root, "disk")
     with qemu(root), pytest.raises(Busy):
-        upkeep.delete_lun(root, "disk", image=True)
+        upkeep.delete_with_image(root, "disk")
     assert os.path.exists(image(root))
     assert [listing.name for listing in list_luns(root)] == ["disk"]
 
     with permit(root):
-        assert upkeep.delete_lun(root, "disk", image=True, force=True) is None
+        upkeep.delete_with_image(root, "disk", force=True)
     assert not os.path.exists(image(root))
 
 
@@ -276,16 +274,12 @@ def test_delete_refused_by_a_registration_leaves_the_image(root: str) -> None:
     with LogicalUnit.open(f"{root}/disk") as unit:
         unit.execute(A, out_cdb(REGISTER), basic_list(0, 1))
     with pytest.raises(StoreError, match="1 registered"):
-        upkeep.delete_lun(root, "disk", image=True)
+        upkeep.delete_with_image(root, "disk")
     assert os.path.exists(image(root))
 
 
 def test_delete_with_an_image_that_is_gone_succeeds(root: str) -> None:
-    """There is nothing to be kept and nothing to be deleted."""
-    create_lun(root, "other", size=SIZE)
+    """There is nothing to be deleted but the LUN."""
     os.unlink(image(root))
-    os.unlink(image(root, "other"))
-
-    assert upkeep.delete_lun(root, "disk", image=True) is None
-    assert upkeep.delete_lun(root, "other") is None
+    upkeep.delete_with_image(root, "disk")
     assert list_luns(root) == []
