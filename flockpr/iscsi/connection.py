@@ -16,6 +16,7 @@ from flockpr.iscsi.execution import Execution
 from flockpr.iscsi.housekeeper import Timer
 from flockpr.iscsi.login import Admission, LoginStatus
 from flockpr.iscsi.management import Management
+from flockpr.iscsi.pdu import AsyncEvent
 from flockpr.iscsi.session import Phase, TargetConnection
 from flockpr.iscsi.sessions import Request, Session
 from flockpr.iscsi.wire import Wire
@@ -23,6 +24,8 @@ from flockpr.spc.transport_id import InitiatorPort
 
 log = logging.getLogger(__name__)
 
+_TIME_TO_WAIT = 2
+"""Seconds before an initiator should log in again to a target that ends or was reset."""
 _LINGER = 1.0
 """Seconds in which a client may take our last words before the socket is closed."""
 
@@ -49,6 +52,7 @@ class Connection:
         self._management = Management(door, self._wire, self._execution, number)
         self._session: Session | None = None
         self._initiator = ""
+        self._cid = 0
         self._heard = time.monotonic()
         self._pinged = False
         self._timer: Timer | None = None
@@ -115,6 +119,7 @@ class Connection:
 
     def _login_started(self, event: events.LoginStarted) -> None:
         asked = event.identification
+        self._cid = asked.cid
         try:
             self._initiator = InitiatorPort(asked.initiator_name).name
         except ValueError as error:
@@ -214,7 +219,12 @@ class Connection:
     # ------------------------------------------------------------------ the end
 
     def superseded(self) -> None:
-        """Its session is another connection's now, or was reset: break it."""
+        """Its session is another connection's now: break it."""
+        self._wire.abandon()
+
+    def dropped(self) -> None:
+        """The target was reset: say so and break it."""
+        self._announce_end(AsyncEvent.DROP_SESSION)
         self._wire.abandon()
 
     def abandon(self) -> None:
@@ -229,10 +239,15 @@ class Connection:
     def end_input(self) -> None:
         """Let the connection end when it has answered what came so far; never blocks."""
         self._stopping = True
+        self._announce_end(AsyncEvent.DROP_CONNECTION)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
         with self._wire.lock:
             self._wire.changed.notify_all()
+
+    def _announce_end(self, event: AsyncEvent) -> None:
+        """RFC 7143 11.9: the connection is about to be closed; log in again after a while."""
+        self._wire.say(self._wire.protocol.async_message, event, self._cid, _TIME_TO_WAIT, 0)
 
     def _end(self) -> None:
         """The thread that reads is about to end: nothing may be left of the connection."""

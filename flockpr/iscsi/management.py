@@ -182,4 +182,4 @@ class Management:
         for other in self._door.registry.all:
             if other.target.name == session.target.name and mine & set(other.attachments):
                 log.info("%s ends: target cold reset", other)
-                other.carrier.superseded()
+                other.carrier.dropped()

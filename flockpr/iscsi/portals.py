@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 """Connections that may wait for accept; the kernel cuts it to net.core.somaxconn."""
 RESERVED_DESCRIPTORS = 64
-DESCRIPTORS_EACH = 1
 DESCRIPTORS_PER_LUN = 16
 """A disk's image, lock directory and locks; what a commit opens for a moment."""
 
@@ -168,10 +167,15 @@ def _listening(portal: Portal) -> socket.socket:
     return sock
 
 
-def affordable_connections(luns: int) -> int:
-    """How many connections a process with so many LUNs has descriptors for."""
+def affordable_connections(luns: int, doors: int = 1) -> int:
+    """How many connections a process has descriptors for.
+
+    Args:
+        luns: How many LUNs it serves.
+        doors: How many doors share the limit on open files.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 16
-    room = (soft - RESERVED_DESCRIPTORS - luns * DESCRIPTORS_PER_LUN) // DESCRIPTORS_EACH
+    room = (soft - RESERVED_DESCRIPTORS - luns * DESCRIPTORS_PER_LUN) // doors
     return max(16, min(4096, room))

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from flockpr.block import Disk, Pool
-from flockpr.errors import ConfigError, FlockprError, StoreError
+from flockpr.errors import ConfigError, FlockprError
 from flockpr.iscsi.connection import Connection
 from flockpr.iscsi.door import Door
 from flockpr.iscsi.housekeeper import Housekeeper
@@ -37,6 +37,9 @@ from flockpr.units import Units
 log = logging.getLogger(__name__)
 
 DOOR = "iscsi"
+
+_LEAST = 0.5
+"""Seconds that the end of what was abandoned, and of a disk, gets however late it is."""
 
 OpenDisk = Callable[[LunIdentity, LunSettings], Disk]
 
@@ -105,6 +108,7 @@ class TargetServer:
         )
         self._listeners: tuple[PortalListener, ...] = ()
         self._lock = threading.Lock()
+        self._scanning = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._most = self._limits.connections or 0
         self._accepted = 0
@@ -188,11 +192,12 @@ class TargetServer:
         try:
             self.bind()
             self._units = self._shared_units or Units(self.root)
-            for identity in self._wanted():
-                self._add(identity)
+            self._add_missing()
             if not self._targets.luns:
                 log.warning("%s: there is no LUN with an image to serve", self.root)
-            self._most = self._limits.connections or affordable_connections(len(self._targets.luns))
+            self._most = self._limits.connections or affordable_connections(
+                len(self._targets.luns), doors=1 if self._shared_units is None else 2
+            )
             self._housekeeper.start()
             for listener in self._listeners:
                 listener.start()
@@ -201,6 +206,23 @@ class TargetServer:
             self.stop(0.0)
             raise
         return self.addresses
+
+    def rescan(self) -> None:
+        """Serve LUNs that were added to the root; sessions that there are do not see them.
+
+        Raises:
+            StoreError: The root, or a LUN that was named, cannot be read.
+            ConfigError: See `start`.
+        """
+        with self._scanning:
+            if self._started and not self._stopping:
+                self._add_missing()
+
+    def _add_missing(self) -> None:
+        served = {lun.identity.name for lun in self._targets.luns}
+        for identity in self._wanted():
+            if identity.name not in served:
+                self._add(identity)
 
     def _wanted(self) -> list[LunIdentity]:
         """The LUNs to be served.
@@ -333,27 +355,33 @@ class TargetServer:
         late = [connection for connection, thread in threads if thread.is_alive()]
         for connection in late:
             connection.abandon()
+        end = time.monotonic() + _LEAST
         for _, thread in threads:
-            thread.join(1.0)
+            thread.join(max(0.0, end - time.monotonic()))
         if late:
             log.warning("%d connections had commands in execution after %g s", len(late), timeout)
-            self._in_time = False
-        return self._close_disks() and self._in_time
+        closed = self._close_disks(deadline)
+        self._in_time = self._in_time and closed and not late
+        return self._in_time
 
-    def _close_disks(self) -> bool:
+    def _close_disks(self, deadline: float) -> bool:
         if self._stopped:
             return True
         self._stopped = True
-        for lun in self._targets.luns:
-            lun.tasks.close()
-            try:
-                lun.disk.close()
-            except (StoreError, OSError) as error:
-                log.error("%s: %s", lun.identity.name, error)
+        # In threads of their own: to close a file of a server that hangs may hang.
+        threads = [
+            threading.Thread(target=_close, args=(lun,), name="iscsi-close", daemon=True)
+            for lun in self._targets.luns
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(_LEAST, deadline - time.monotonic()))
+        closed = not any(thread.is_alive() for thread in threads)
         self._housekeeper.close()
         if self._units is not None and self._shared_units is None:
-            return self._units.close()
-        return True
+            closed = self._units.close(max(_LEAST, deadline - time.monotonic())) and closed
+        return closed
 
     def __enter__(self) -> Self:
         self.start()
@@ -366,3 +394,11 @@ class TargetServer:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _close(lun: Lun) -> None:
+    lun.tasks.close()
+    try:
+        lun.disk.close()
+    except Exception:
+        log.exception("%s: cannot be closed", lun.identity.name)

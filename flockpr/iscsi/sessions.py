@@ -35,6 +35,9 @@ class Carrier(Protocol):
     def superseded(self) -> None:
         """Its session is another connection's now: break it. Does not block."""
 
+    def dropped(self) -> None:
+        """The target was reset: say so and break it. Does not block."""
+
 
 @attrs.frozen
 class Request:

@@ -49,6 +49,9 @@ class Client:
     def superseded(self) -> None:
         self.broken.set()
 
+    def dropped(self) -> None:
+        self.broken.set()
+
     def execute(self, task: Task) -> None:
         assert self.go.wait(PATIENCE)
 

@@ -18,7 +18,7 @@ from flockpr.store.identity import target_name
 from flockpr.store.provision import create_lun, read_identity
 from tests.support import iscsi_wire, sbc_cdbs
 from tests.support.in_process import Rig, descriptors, iscsi_threads
-from tests.support.iscsi_client import Initiator, LoginRefused
+from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused
 from tests.support.target_rig import (
     CONFLICT,
     GOOD,
@@ -517,6 +517,24 @@ def test_stop_with_idle_sessions_is_quick_and_can_be_repeated(rig: Rig) -> None:
     for address in addresses:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address.host, address.port))
+
+
+def test_stop_says_so_to_initiators(rig: Rig) -> None:
+    """RFC 7143 11.9: an asynchronous message says that the connection will be dropped."""
+    session = rig.session("a")
+    assert rig.server.stop(60.0)
+    with pytest.raises(ConnectionLost):
+        session.initiator.poll(60.0)
+    assert [pdu.header[36] for pdu in session.initiator.asynchronous] == [2]
+
+
+def test_rescan_serves_luns_that_were_added(rig: Rig, root: pathlib.Path) -> None:
+    """A LUN that was made later is served after a rescan, and sessions go on."""
+    session = rig.session("a")
+    create_lun(str(root), "third", size=1 << 20, target_ports=[3])
+    rig.server.rescan()
+    assert read_of(rig.session("a", "third", portal=1)) == bytes(512)
+    assert session.ready().good
 
 
 def test_start_with_a_lun_that_is_not_there_raises(root: pathlib.Path) -> None:
