@@ -61,11 +61,11 @@ class Command:
     write_length: int
     immediate: bool
     cmd_sn: int
-    view: memoryview | None = None
+    view: memoryview | None = attrs.field(default=None, repr=False)
     complete: bool = True
-    state: Any = None
-    gathering: Gathering | None = None
-    pending: bytearray | None = None
+    state: Any = attrs.field(default=None, repr=False)
+    gathering: Gathering | None = attrs.field(default=None, repr=False)
+    pending: bytearray | None = attrs.field(default=None, repr=False)
     delivered: bool = False
     announced: bool = False
     gone: bool = False

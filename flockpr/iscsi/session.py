@@ -127,7 +127,6 @@ class TargetConnection:
         self._allocate = allocate
         self._events: list[Event] = []
         self._login = Login(config.offer(), random, config.chap_algorithms)
-        self._window: CommandWindow | None = None
         self._sender = Sender(config.initial_stat_sn, CommandWindow(0, config.window))
         self._stream = PduStream(self, LOGIN_BUFFER, LOGIN_DATA)
         self._full: FullFeature | None = None
@@ -193,7 +192,7 @@ class TargetConnection:
             return None
         if not self._request:
             first = int.from_bytes(bhs[24:28], "big")
-            self._window = self._sender.window = CommandWindow(first, self._config.window)
+            self._sender.window = CommandWindow(first, self._config.window)
         self._request = bhs
         self._text = bytearray(length)
         return memoryview(self._text)

@@ -117,7 +117,7 @@ def test_send_targets_in_a_normal_session_is_about_its_own_target(value: str) ->
     assert bench.take(events.TargetsRequested).which == TARGET
 
 
-@pytest.mark.parametrize("value", ["Alle", "A", "all", "iqn.2026-01.org.example:other"])
+@pytest.mark.parametrize("value", ["Allx", "A", "all", "iqn.2026-01.org.example:other"])
 def test_send_targets_for_anything_else_is_rejected(value: str) -> None:
     """RFC 7143 6.2: Reject is the answer, in a response that is complete."""
     bench = Bench().login()
