@@ -332,6 +332,72 @@ def test_target_of_a_read_only_logical_unit_refuses_writes(place: Place) -> None
         assert target.stop() == 0
 
 
+# --------------------------------------------------------------------------- day to day
+
+
+def flockpr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One verb of the command line."""
+    return run([sys.executable, "-m", "flockpr", *arguments])
+
+
+def test_grow_of_a_disk_in_use_reaches_its_initiators(place: Place) -> None:
+    """CAPACITY DATA HAS CHANGED (2A/09) once, then the new size; what was there stays."""
+    capacity = bytes.fromhex("25000000000000000000")
+    write = bytes.fromhex("2a000000000000000100")
+    with place.target() as target, target.log_in("alice") as alice:
+        assert alice.command(write, b"x" * 512).status == GOOD
+        assert alice.command(capacity, read=8).data == bytes.fromhex("00003fff00000200")
+
+        done = flockpr("lun", "grow", "disk", "--size", "16M", "--root", str(place.root))
+
+        assert done.stdout == "disk: 16 MiB, was 8 MiB\n"
+        eventually(lambda: (6, 0x2A, 9) in alice.settle(), "the unit attention")
+        assert alice.command(capacity, read=8).data == bytes.fromhex("00007fff00000200")
+        assert (
+            alice.command(bytes.fromhex("280000000000000001") + b"\0", read=512).data == b"x" * 512
+        )
+        beyond = bytes.fromhex("2a000000500000000100")
+        assert alice.command(beyond, bytes(512)).status == GOOD
+        assert target.stop() == 0
+
+
+def test_clone_and_delete_of_a_disk_in_use_are_refused(place: Place) -> None:
+    """Until the initiator has logged out."""
+    root = ("--root", str(place.root))
+    with place.target() as target:
+        alice = target.log_in("alice")
+        for arguments in (("clone", "disk", "copy"), ("delete", "disk", "--image")):
+            done = flockpr("lun", *arguments, *root)
+            assert done.returncode == 11, done.stderr
+            assert "initiators are logged in" in done.stderr
+        alice.logout()
+
+        def cloned() -> bool:
+            return flockpr("lun", "clone", "disk", "copy", *root).returncode == 0
+
+        eventually(cloned, "the clone")
+        assert target.stop() == 0
+    assert flockpr("lun", "delete", "disk", "--image", *root).returncode == 0
+    assert os.listdir(place.root / "images") == ["copy.img"]
+
+
+def test_status_shows_who_came_through_the_target(place: Place) -> None:
+    """Door, port and liveness; gone when the session is over."""
+
+    def row() -> list[str]:
+        lines = flockpr("status", "disk", "--root", str(place.root)).stdout.splitlines()
+        return next(line.split() for line in lines if "alice" in line)
+
+    with place.target() as target:
+        alice = target.log_in("alice")
+        alice.must(OutAction.REGISTER, 0, 0xA11CE)
+        assert row()[:4] == [initiator_name("alice"), "2", f"0x{0xA11CE:016x}", "alive"]
+        assert "iscsi" in row()
+        alice.logout()
+        eventually(lambda: "gone" in row(), "the end of the nexus")
+        assert target.stop() == 0
+
+
 # --------------------------------------------------------------------------- both doors
 
 
