@@ -22,6 +22,10 @@ MAX_REMEMBERED = 4096
 """Nexuses whose attention epoch one daemon remembers; the longest silent is forgotten."""
 
 
+_unproven: set[str] = set()
+"""Incarnations of the logical units that are unproven; for all doors of the process."""
+
+
 class NeedsGate(Exception):
     """What would be committed takes access away: only with the gate held. Nothing was done."""
 
@@ -37,14 +41,11 @@ class Decisions:
     Attributes:
         config: The limits of the logical unit.
         standing: The byte ranges of those who are connected.
-        unproven: A change that took access away was committed, or may have been, and it is
-            not known that nobody went on by the state before.
     """
 
     def __init__(self, store: LockDirectory, door: str, *, gated: bool) -> None:
         self.config = UnitConfig(target_ports=store.identity.target_ports)
         self.standing = Standing(store)
-        self.unproven = False
         self._store = store
         self._door = door
         self._gated = gated
@@ -146,6 +147,17 @@ class Decisions:
     def forget(self, nexus: Nexus) -> None:
         """It logged out."""
         self._epochs.pop(nexus, None)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether a change that took access away was committed by this process, or may have
+        been, and it is not known that nobody went on by the state before.
+        """
+        return self._store.identity.incarnation in _unproven
+
+    @unproven.setter
+    def unproven(self, unproven: bool) -> None:
+        (_unproven.add if unproven else _unproven.discard)(self._store.identity.incarnation)
 
     # ------------------------------------------------------------------ steps
 

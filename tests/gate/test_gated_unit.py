@@ -293,6 +293,10 @@ def test_good_does_not_leave_before_the_permit_is_proven(
 
     with caplog.at_level(logging.CRITICAL):
         assert again() == Result.check(OUTCOME_UNKNOWN)
+        with LogicalUnit.open(f"{root}/disk") as door:  # another one of this process
+            monkeypatch.setattr(door, "_gate", unit._gate)
+            asked = door.execute(B, reserve, basic_list(KEYS[B], 0), timeout=1.0)
+        assert asked == Result.check(OUTCOME_UNKNOWN)
     assert unit.execute(B, READ_KEYS).status is GOOD
 
     server.errors.clear()
