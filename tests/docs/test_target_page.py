@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from flockpr import create_lun
 from flockpr.store.identity import target_name
 from tests.support.daemon_process import PATIENCE
-from tests.support.docs import read, section
+from tests.support.docs import ROOT, block_after, read, section
 from tests.support.peers import find
 from tests.support.target_rig import Target, Url
 
@@ -112,6 +113,26 @@ def arguments(page: str, url: Url) -> list[str]:
     words = [word for word in shlex.split(line) if word != "..."]
     still = ["-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-m", "64", "-qmp", "stdio"]
     return [words[0], *still, *words[1:]]
+
+
+@pytest.mark.peer("iscsi-inq")
+def test_commands_for_ci_run_as_they_are(tmp_path: pathlib.Path) -> None:
+    """From nothing to a disk and back."""
+    text = section(read("docs/target.md"), "## In tests and CI")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block_after(text, "<!-- command: ci -->")],
+        env={
+            "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FLOCKPR" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_readme_screen_is_one_screen() -> None:
