@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 
-from flockpr.daemon.schema import check_lun_name, check_socket_path, type_names
+from flockpr.daemon.documents import (
+    check_document,
+    check_value,
+    read_document,
+    run_check,
+    unknown,
+    wrong_type,
+)
+from flockpr.daemon.schema import check_socket_path
 from flockpr.daemon.settings import ARRAYS, TABLES, Serve, ServedSocket, Settings, Socket
 from flockpr.daemon.target_settings import DEFAULT_PORTAL, Lun, Portal, Target
 from flockpr.errors import ConfigError
 
 SYSTEM_FILE = "/etc/flockpr.toml"
 USER_FILE = "flockpr.toml"
-MAX_FILE = 1 << 20
-"""A configuration is never this large; a file that is, is the wrong file."""
 
 ENVIRONMENT = {f"FLOCKPR_{field.name.upper()}": field.name for field in attrs.fields(Serve)}
 """Environment variable to the key of [serve] that it sets."""
@@ -92,10 +98,10 @@ def load_settings(
     merged: dict[str, Any] = {}
     read: list[str] = []
     for path, required in files:
-        document = _read(path, required=required)
+        document = read_document(path, required=required)
         if document is not None:
             read.append(path)
-            _merge(merged, _check_document(document, path))
+            _merge(merged, check_document(document, path))
     forced = _from_environment(environ) | _from_flags(given)
     from_files = dict(merged.get("serve", {}))
     _merge(merged, {"serve": forced})
@@ -131,144 +137,6 @@ def known_keys() -> list[str]:
     return [*names, "initiators.NAME"]
 
 
-# Reading one source.
-
-
-def _read(path: str, *, required: bool) -> dict[str, Any] | None:
-    """The document at `path`; None when it is absent and nobody asked for it by name."""
-    import tomllib
-
-    try:
-        # Non-blocking: a FIFO in the place of the file must not stop the daemon for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if required else os.O_NONBLOCK))
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(MAX_FILE + 1) or b""
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if required:
-            raise ConfigError(f"{path}: no such configuration file") from error
-        return None
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read the configuration file: {error.strerror}"
-        ) from error
-    if len(data) > MAX_FILE:
-        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: not a configuration file")
-    try:
-        return tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-
-
-def _check_document(document: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Check one file by itself; its values converted, in the same shape."""
-    checked: dict[str, Any] = {}
-    for table, content in document.items():
-        if table == "initiators":
-            checked[table] = _check_initiators(_table(content, source, table), source)
-        elif table not in TABLES:
-            raise _unknown(source, table, "table", [*TABLES, "initiators"])
-        elif table in ARRAYS:
-            checked[table] = _check_array(table, content, source)
-        elif table == "lun":
-            checked[table] = _check_luns(_table(content, source, table), source)
-        else:
-            checked[table] = _check_table(
-                TABLES[table], _table(content, source, table), source, table
-            )
-    return checked
-
-
-def _check_array(table: str, content: Any, source: str) -> list[dict[str, Any]]:
-    if not isinstance(content, list):
-        raise ConfigError(f"{source}: {table}: must be written [[{table}]], once per {table}")
-    entries: list[dict[str, Any]] = []
-    for number, entry in enumerate(content, 1):
-        where = f"{table}[{number}]"
-        values = _check_table(TABLES[table], _table(entry, source, where), source, where)
-        keys = ("portal" if table == "portal" else "path", "name")
-        if not values.keys() & set(keys):
-            raise ConfigError(
-                f"{source}: {where}: needs a {keys[0]}, or the name under which systemd passes it"
-            )
-        for key in keys:
-            if key == "portal" and str(values.get(key)).endswith(":0"):
-                continue  # any free port is another one each time
-            if key in values and any(values[key] == other.get(key) for other in entries):
-                raise ConfigError(f"{source}: {where}.{key}: {values[key]!r} is there twice")
-        entries.append(values)
-    return entries
-
-
-def _check_luns(content: Mapping[str, Any], source: str) -> dict[str, Any]:
-    checked = {}
-    for name, entry in content.items():
-        where = f"lun.{name}"
-        _run(check_lun_name, name, source, where)
-        checked[name] = _check_table(Lun, _table(entry, source, where), source, where)
-    return checked
-
-
-def _check_initiators(content: Mapping[str, Any], source: str) -> dict[str, str]:
-    from flockpr.prhelper.identity import rules_from
-
-    checked = {}
-    for name, value in content.items():
-        where = f"initiators.{name}"
-        if not isinstance(value, str):
-            raise _wrong_type(source, where, str, value)
-        _run(lambda given: rules_from({name: given}), value, source, where)  # noqa: B023
-        checked[name] = value
-    return checked
-
-
-def _check_table(
-    schema: type, content: Mapping[str, Any], source: str, where: str
-) -> dict[str, Any]:
-    fields = {field.name: field for field in attrs.fields(schema)}
-    checked = {}
-    for name, value in content.items():
-        if name not in fields:
-            raise _unknown(source, f"{where}.{name}", "key", fields)
-        checked[name] = _check_value(fields[name], value, source, f"{where}.{name}")
-    return checked
-
-
-def _check_value(field: Any, value: Any, source: str, where: str) -> Any:
-    kind: type = field.metadata["kind"]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    right = number if kind is float else type(value) is kind
-    if not right:
-        raise _wrong_type(source, where, kind, value)
-    _run(lambda given: field.validator(None, field, given), value, source, where)
-    convert = field.metadata["convert"] or (float if kind is float else None)
-    return convert(value) if convert else value
-
-
-def _run(check: Any, value: Any, source: str, where: str) -> None:
-    try:
-        check(value)
-    except (ValueError, TypeError, ConfigError) as error:
-        raise ConfigError(f"{source}: {where}: {error}") from error
-
-
-def _table(content: Any, source: str, where: str) -> Mapping[str, Any]:
-    if not isinstance(content, dict):
-        raise ConfigError(f"{source}: {where}: must be a table")
-    return content
-
-
-def _wrong_type(source: str, where: str, kind: type, value: Any) -> ConfigError:
-    return ConfigError(f"{source}: {where}: must be {type_names[kind]}, not {value!r}")
-
-
-def _unknown(source: str, where: str, what: str, known: Iterable[str]) -> ConfigError:
-    import difflib
-
-    name = where.rpartition(".")[2]
-    nearest = difflib.get_close_matches(name, list(known), 1, cutoff=0.0)[0]
-    return ConfigError(f"{source}: {where}: unknown {what}; the nearest known one is {nearest!r}")
-
-
 # The environment and the command line.
 
 
@@ -299,7 +167,7 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, Any]:
     for name, value in flags.items():
         option = "--" + name.replace("_", "-")
         if name not in names:
-            raise _unknown("the command line", option, "option", names)
+            raise unknown("the command line", option, "option", names)
         values[name] = _from_text(name, value, "the command line", option)
     return values
 
@@ -313,7 +181,7 @@ def _from_target_flags(flags: Mapping[str, object]) -> dict[str, Any]:
     tables: dict[str, Any] = {"target": given}
     if portals:
         tables["portal"] = [_portal(text) for text in portals]  # type: ignore[attr-defined]
-    return _check_document(tables, "the command line")
+    return check_document(tables, "the command line")
 
 
 def _portal(text: str) -> dict[str, Any]:
@@ -335,14 +203,14 @@ def _from_text(name: str, value: object, source: str, where: str) -> Any:
     elif isinstance(value, str) and kind is bool:
         lowered = value.lower()
         if lowered not in _TRUE + _FALSE:
-            raise _wrong_type(source, where, kind, value)
+            raise wrong_type(source, where, kind, value)
         value = lowered in _TRUE
     elif isinstance(value, str) and kind is float:
         try:
             value = float(value)
         except ValueError as error:
-            raise _wrong_type(source, where, kind, value) from error
-    return _check_value(field, value, source, where)
+            raise wrong_type(source, where, kind, value) from error
+    return check_value(field, value, source, where)
 
 
 # Merging.
@@ -376,7 +244,7 @@ def _settle(
     sockets = [_inherit(entry, from_files, forced) for entry in tables]
     if not sockets:
         path = default_socket(environ, uid)
-        _run(check_socket_path, path, "the default socket", "give another with --socket")
+        run_check(check_socket_path, path, "the default socket", "give another with --socket")
         sockets = [attrs.evolve(_inherit(Socket(path=path), from_files, forced), is_default=True)]
     return Settings(
         root=serve.root or default_root(environ, uid),

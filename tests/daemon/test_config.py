@@ -12,12 +12,12 @@ import pytest
 
 from flockpr.daemon.config import (
     ENVIRONMENT,
-    MAX_FILE,
     default_root,
     default_socket,
     known_keys,
     load_settings,
 )
+from flockpr.daemon.documents import MAX_FILE
 from flockpr.daemon.settings import Serve, Settings
 from flockpr.daemon.target_settings import Target
 from flockpr.errors import ConfigError
