@@ -35,6 +35,7 @@ from flockpr.block.inquiry import Face, inquiry
 from flockpr.block.medium import Cancelled, Medium, PermitLike
 from flockpr.block.nexus import DiskNexus
 from flockpr.block.pool import MAX_BUFFER, Pool
+from flockpr.block.quiet import QuietLog
 from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer, good
 from flockpr.block.served import Refresher, Served, UnitsLike
 from flockpr.block.table import Route, Row, find, transfer_of
@@ -110,6 +111,7 @@ class Disk:
         self._units = units
         self._door = door
         self._timeout = timeout
+        self._log = QuietLog(log)
         self._pool = pool or Pool()
         exponent = (physical_block_size // BLOCK).bit_length() - 1
         self._face = Face(identity, removable, exponent)
@@ -252,7 +254,7 @@ class Disk:
                 return self._on_medium(row, task)
             return self._elsewhere(row, task)
         except StoreError as error:
-            log.error("%s: %s", self.identity.name, error)
+            self._log.error(str(error), "%s: %s", self.identity.name, error)
             return self._result(failure(error))
         except Exception:
             log.exception("%s: internal error", self.identity.name)
@@ -311,7 +313,10 @@ class Disk:
         if self._closed:
             return self._device.check(LUN_NOT_SUPPORTED)
         fault = self._permit.fault
-        return BUSY if fault is None else self._result(failure(fault))
+        if fault is None:
+            return BUSY
+        self._log.error(str(fault), "%s: %s", self.identity.name, fault)
+        return self._result(failure(fault))
 
     # ------------------------------------------------------------------ the shared state
 

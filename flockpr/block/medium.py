@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from flockpr.block import senses
 from flockpr.block.calls import ImageCalls
 from flockpr.block.image import claim_from_qemu
 from flockpr.block.pool import Buffer, Pool
+from flockpr.block.quiet import QuietLog
 from flockpr.block.ranges import Contended, Ranges, alone_among_processes
 from flockpr.errors import StoreError, StoreUnavailable
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, OUTCOME_UNKNOWN, Sense
@@ -108,7 +110,8 @@ class Medium:
         self._end = 0
         self._punches = True
         self._zero = memoryview(bytes(BLOCK))
-        self._told: set[int] = set()
+        self._log = QuietLog(log)
+        self._looking = threading.Lock()
 
     # ------------------------------------------------------------------ the file
 
@@ -144,23 +147,28 @@ class Medium:
 
     def look(self, size: int) -> None:
         """Take note of the file's size."""
-        if size == self._end:
+        if size == self._end and size // BLOCK <= self.blocks:
             return
-        before, self._end = self._end, size
-        if size < self.blocks * BLOCK:
-            if size < before:
-                log.error(
-                    "%s: was shrunk to %d bytes while it is served: what was behind is lost",
-                    self.path,
-                    size,
-                )
-            return
-        if size % BLOCK:
-            log.warning("%s: its last %d bytes are no whole block", self.path, size % BLOCK)
-        known, self.blocks = self.blocks, size // BLOCK
-        if known and known != self.blocks:
-            log.warning("%s: has grown from %d to %d blocks", self.path, known, self.blocks)
-            self._on_size()
+        with self._looking:
+            before, self._end = self._end, size
+            blocks = size // BLOCK
+            if blocks < self.blocks:
+                if size < before:
+                    log.error(
+                        "%s: was shrunk to %d bytes while it is served: what was behind is lost",
+                        self.path,
+                        size,
+                    )
+                return
+            if blocks == self.blocks:
+                return
+            if size % BLOCK:
+                log.warning("%s: its last %d bytes are no block", self.path, size % BLOCK)
+            if self.blocks:
+                log.warning("%s: has grown from %d to %d blocks", self.path, self.blocks, blocks)
+                # Before anybody can use the new blocks: the attention is not to be overtaken.
+                self._on_size()
+            self.blocks = blocks
 
     def look_again(self) -> None:
         """Ask for the file's size by its name; no permit needed.
@@ -370,7 +378,7 @@ class Medium:
         """
         if isinstance(error, Contended) or error.errno in _PASSING:
             return None
-        self._tell(error)
+        self._log.error(error.errno, "%s: input or output failed: %s", self.path, error)
         if not isinstance(error, ShortImage) and error.errno in _LOST and self.permit.lost():
             # What was on its way may have been written or not.
             return OUTCOME_UNKNOWN if writing else None
@@ -381,13 +389,6 @@ class Medium:
         if error.errno == errno.EINVAL:
             return INTERNAL_TARGET_FAILURE
         return senses.WRITE_ERROR if writing else senses.READ_ERROR
-
-    def _tell(self, error: OSError) -> None:
-        """Log each kind of failure once at once, and then no more than the initiator needs."""
-        number = error.errno or 0
-        level = logging.DEBUG if number in self._told else logging.ERROR
-        self._told.add(number)
-        log.log(level, "%s: input or output failed: %s", self.path, error)
 
 
 def pieces(length: int) -> Iterator[tuple[int, int]]:

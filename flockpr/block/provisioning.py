@@ -27,6 +27,8 @@ _DESCRIPTOR: Final = 16
 MAX_STATUS: Final = 256
 """LBA status descriptors in one answer; each may cost two system calls."""
 
+_LONGEST: Final = 0xFFFF_FFFF
+
 BLOCK_ERASE, EXIT_FAILURE_MODE = 0x02, 0x1F
 
 
@@ -135,21 +137,23 @@ def get_lba_status(device: Device, task: Task) -> Answer:
 
 
 def _block_runs(device: Device, lba: int, most: int) -> list[tuple[int, int, bool]]:
-    """Runs of blocks from `lba` on; a block with any data in it counts as mapped."""
+    """Runs of blocks from `lba` on: first, the one after the last, whether mapped.
+
+    A block counts as mapped when any part of it may hold data, because what is told to be
+    deallocated is not copied by a backup. A run has at most 32 bits of blocks.
+    """
     runs: list[tuple[int, int, bool]] = []
-    for start, end, data in device.medium.extents(lba * BLOCK, 2 * most):
+    for _, end, data in device.medium.extents(lba * BLOCK, 2 * most):
         first = runs[-1][1] if runs else lba
         last = -(-end // BLOCK) if data else end // BLOCK
-        last = min(last, first + 0xFFFF_FFFF)
         if last <= first:
-            continue
+            continue  # less than a block
         if runs and runs[-1][2] == data:
-            runs[-1] = (runs[-1][0], last, data)
+            first = runs.pop()[0]
         elif len(runs) == most:
             break
-        else:
-            runs.append((first, last, data))
-        if last * BLOCK < end and start < end:
+        runs.append((first, min(last, first + _LONGEST), data))
+        if last - first > _LONGEST:
             break
     return runs
 

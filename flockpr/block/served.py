@@ -7,6 +7,7 @@ with the permit the copy (`drop`). So its age only bounds how long a *unit atten
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 MAX_AGE: Final = 1.0
 """Seconds after which a copy is no longer believed."""
 REFRESH: Final = 0.4
-"""Seconds between two looks while a session is attached."""
+"""Seconds between two readings while a session is attached."""
+LOOK_EVERY: Final = 2
+"""Readings for each look at what else may have changed."""
 
 
 class UnitsLike(Protocol):
@@ -132,7 +135,7 @@ class Refresher:
 
     Args:
         served: The copy.
-        look: Called each time, for what else has to be looked at; its OSErrors are ignored.
+        look: Called now and then, for what else has to be looked at; its OSErrors are ignored.
         name: Of the LUN.
     """
 
@@ -166,7 +169,9 @@ class Refresher:
 
     def _run(self, stop: threading.Event) -> None:
         failed = False
+        ticks = 0
         while not stop.wait(REFRESH):
+            ticks += 1
             try:
                 self._served.read(time.monotonic() + MAX_AGE)
                 failed = False
@@ -177,7 +182,6 @@ class Refresher:
                 failed = True
             except Exception:
                 log.exception("%s: internal error", self._name)
-            try:
-                self._look()
-            except OSError:
-                continue
+            if ticks % LOOK_EVERY == 0:
+                with contextlib.suppress(OSError):
+                    self._look()

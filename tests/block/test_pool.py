@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 import time
 
 import pytest
 
 from flockpr.block.pool import MAX_BUFFER, MIN_BUFFER, Pool
+from flockpr.block.quiet import MAX_REMEMBERED, QuietLog
 from flockpr.block.ranges import Contended, Ranges
 
 
@@ -122,3 +124,14 @@ def test_exclusive_one_is_not_starved_by_writers() -> None:
     for thread in threads:
         thread.join(60)
     assert order == ["compare", "write"]
+
+
+def test_quiet_log_says_the_same_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What a client can provoke as often as it likes does not fill the log."""
+    quiet = QuietLog(logging.getLogger("quiet"))
+    for number in range(1000):
+        quiet.error("same", "complaint %d", number)
+        quiet.error(number, "other %d", number)
+    assert sum("complaint" in record.message for record in caplog.records) <= 5
+    assert sum("other" in record.message for record in caplog.records) == 1000
+    assert len(quiet._said) <= MAX_REMEMBERED

@@ -345,7 +345,7 @@ class Answer:
 
     status: Status
     sense: bytes = b""
-    data: bytes = b""
+    data: bytes = attrs.field(default=b"", repr=lambda data: repr(data[:64]))
 
     @property
     def code(self) -> tuple[int, int, int]:
@@ -376,4 +376,3 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
-

@@ -1,0 +1,134 @@
+"""The copy of the state: young, dropped when it must be, never replaced by an older one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+
+import attrs
+import pytest
+
+from flockpr.block.served import Refresher, Served
+from flockpr.core.model import LogicalUnitState
+from flockpr.errors import Busy, StoreUnavailable
+from flockpr.logical_unit import ServedState
+from tests.support.disks import MemoryUnits, wait_until
+
+
+class SlowUnits(MemoryUnits):
+    """The state comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.futures: list[Future[ServedState]] = []
+
+    def state(self, lun: str, door: str = "api") -> Future[ServedState]:
+        """A future of the test."""
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+def later() -> float:
+    """A deadline that is never reached."""
+    return time.monotonic() + 60
+
+
+def reading(served: Served) -> threading.Thread:
+    """A read that has begun."""
+    thread = threading.Thread(target=lambda: served.read(later()))
+    thread.start()
+    return thread
+
+
+def test_copy_that_was_dropped_while_it_was_read_is_not_served() -> None:
+    """What was read before a narrowing command shows what that command has ended."""
+    units = SlowUnits()
+    served = Served(units, "disk", "test")
+    thread = reading(served)
+    wait_until(lambda: len(units.futures) == 1)
+    served.drop()
+    units.futures[0].set_result(ServedState(LogicalUnitState(), 1))
+    thread.join(60)
+    assert served.current() is None
+
+
+def test_older_copy_never_replaces_a_newer_one() -> None:
+    """Two reads may end in the other order than they began."""
+    units = SlowUnits()
+    served = Served(units, "disk", "test")
+    old, new = LogicalUnitState(), LogicalUnitState(generation=1)
+    first = reading(served)
+    wait_until(lambda: len(units.futures) == 1)
+    time.sleep(0.002)
+    second = reading(served)
+    wait_until(lambda: len(units.futures) == 2)
+    units.futures[1].set_result(ServedState(new, 2))
+    second.join(60)
+    units.futures[0].set_result(ServedState(old, 1))
+    first.join(60)
+    assert served.current() is new
+
+
+def test_age_counts_from_when_reading_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that took long to read is as old as its beginning."""
+    monkeypatch.setattr("flockpr.block.served.MAX_AGE", 0.05)
+    units = SlowUnits()
+    served = Served(units, "disk", "test")
+    thread = reading(served)
+    wait_until(lambda: len(units.futures) == 1)
+    time.sleep(0.06)
+    units.futures[0].set_result(ServedState(LogicalUnitState(), 1))
+    thread.join(60)
+    assert served.current() is None
+
+
+def test_state_that_does_not_come_in_time_is_busy() -> None:
+    """The wait for a hung file server is bounded."""
+    with pytest.raises(Busy):
+        Served(SlowUnits(), "disk", "test").read(time.monotonic() + 0.01)
+
+
+def test_refresher_runs_only_while_somebody_is_attached() -> None:
+    """One thread for any number of sessions, none for none."""
+    units = MemoryUnits()
+    served = Served(units, "disk", "test")
+    looks: list[int] = []
+    refresher = Refresher(served, lambda: looks.append(1), "disk")
+
+    def threads() -> int:
+        return sum(thread.name == "refresh-disk" for thread in threading.enumerate())
+
+    refresher.attend()
+    refresher.attend()
+    wait_until(lambda: served.current() is not None and bool(looks))
+    assert threads() == 1
+    refresher.rest()
+    assert threads() == 1
+    refresher.rest()
+    wait_until(lambda: threads() == 0)
+    refresher.attend()
+    units.now = attrs.evolve(units.now, generation=5)
+    wait_until(lambda: served.current() is units.now)
+    refresher.rest()
+    wait_until(lambda: threads() == 0)
+
+
+def test_refresher_survives_failures_and_says_each_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A file server that is away for a while must not end the service for good."""
+    units = MemoryUnits()
+    units.fault = StoreUnavailable("is away")
+    served = Served(units, "disk", "test")
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        raise OSError("no image either")
+
+    refresher = Refresher(served, look, "disk")
+    refresher.attend()
+    wait_until(lambda: len(looks) >= 3)
+    assert caplog.text.count("is away") == 1
+    units.fault = None
+    wait_until(lambda: served.current() is not None)
+    refresher.rest()
