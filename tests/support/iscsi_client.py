@@ -198,6 +198,8 @@ class Initiator:
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN)
         try:
             self.socket.connect(address)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -256,7 +258,7 @@ class Initiator:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while not self._arrived:
             left = deadline - time.monotonic()
-            if not select.select([self.socket], [], [], max(0.0, left))[0]:
+            if not self._poll.poll(max(0.0, left) * 1000):
                 raise TimeoutError("the target does not answer")
             try:
                 data = self.socket.recv(1 << 18)
