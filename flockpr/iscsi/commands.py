@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import deque
 
 import attrs
@@ -11,7 +13,7 @@ from flockpr.iscsi.command import Command
 from flockpr.iscsi.memory import Grant, Share
 from flockpr.iscsi.sessions import Attachment
 from flockpr.iscsi.targets import Lun
-from flockpr.iscsi.tasks import Line, Task
+from flockpr.iscsi.tasks import Line, Phase, Task
 from flockpr.spc.codes import Opcode
 
 NO_DATA = memoryview(bytearray(0))
@@ -30,6 +32,7 @@ class Channel:
         line: Its part of the LUN's task set.
         reserved: Bytes of Data-In that are being read or wait to be taken.
         held: Reads that wait until less is reserved.
+        lock: Of these two.
     """
 
     attachment: Attachment
@@ -37,6 +40,7 @@ class Channel:
     line: Line = attrs.field(factory=Line)
     reserved: int = 0
     held: deque[CommandTask] = attrs.field(factory=deque)
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     @property
     def lun(self) -> Lun:
@@ -44,26 +48,39 @@ class Channel:
         return self.attachment.lun
 
     def reserve(self, task: CommandTask, most: int) -> bool:
-        """Count what a read will bring, or hold it back; one alone always may."""
+        """Count what a read will bring, or hold it back; one alone always may.
+
+        Returns:
+            Whether it may go on. False also if it is over.
+        """
         wanted = task.wanted
-        if wanted and self.reserved and self.reserved + wanted > most:
-            self.held.append(task)
-            return False
-        self.reserved += wanted
-        task.reserved = wanted
-        return True
+        with self.lock:
+            if task.phase is Phase.OVER:
+                return False  # what is counted now would never be given back
+            if self.reserved and self.reserved + wanted > most:
+                self.held.append(task)
+                return False
+            self.reserved += wanted
+            task.reserved = wanted
+            return True
 
     def returned(self, task: CommandTask, most: int) -> list[CommandTask]:
         """What a read brought has been taken: the reads that may go on, counted already."""
-        self.reserved -= task.reserved
-        task.reserved = 0
         going: list[CommandTask] = []
-        while self.held and (not self.reserved or self.reserved + self.held[0].wanted <= most):
-            following = self.held.popleft()
-            following.reserved = following.wanted
-            self.reserved += following.reserved
-            going.append(following)
+        with self.lock:
+            self.reserved -= task.reserved
+            task.reserved = 0
+            while self.held and (not self.reserved or self.reserved + self.held[0].wanted <= most):
+                following = self.held.popleft()
+                following.reserved = following.wanted
+                self.reserved += following.reserved
+                going.append(following)
         return going
+
+    def hold_no_more(self, task: CommandTask) -> None:
+        """A task is over: forget that it is held back, if it is."""
+        with self.lock, contextlib.suppress(ValueError):
+            self.held.remove(task)
 
 
 @attrs.define(eq=False, kw_only=True)

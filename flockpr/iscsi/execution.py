@@ -8,7 +8,6 @@ other LUN of the connection and no other connection.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -54,7 +53,8 @@ class Execution:
 
     Attributes:
         channels: The LUNs of the session, by number.
-        tasks: What is in the task sets, in order of arrival; changed under the wire's lock.
+        tasks: What is in the task sets, in order of arrival. Changed without a lock, so to be
+            copied before it is gone through.
     """
 
     def __init__(self, door: Door, going_on: Callable[[Sequence[events.Event]], None]) -> None:
@@ -65,6 +65,8 @@ class Execution:
         self.tasks: dict[CommandTask, None] = {}
         self._without_memory: dict[CommandTask, None] = {}
         self._granted: dict[CommandTask, None] = {}
+        self._crowd = max(1, door.limits.window // 2)
+        self._draining = False
         self._widening = False
         self._watching = False
 
@@ -137,11 +139,9 @@ class Execution:
         self._going_on(found)
 
     def _release_grant(self, task: CommandTask) -> None:
-        with self.wire.lock:
-            grant, task.grant = task.grant, None
+        if task.grant is not None:
             self._granted.pop(task, None)
-        if grant is not None:
-            grant.release()
+            task.grant.release()
 
     # ------------------------------------------------------------------ arrival
 
@@ -155,10 +155,8 @@ class Execution:
         elif not task.channel.lun.tasks.enter(task):
             self._too_many(task)
         else:
-            with self.wire.lock:
-                self.tasks[task] = None
-                crowded = len(self.tasks) >= self._door.limits.window // 2
-            if crowded and not self._widening:
+            self.tasks[task] = None
+            if len(self.tasks) >= self._crowd and not self._widening:
                 self._widening = True
                 self._door.housekeeper.later(_SLOW, self._widen)
             if command.complete:
@@ -198,13 +196,8 @@ class Execution:
 
     def _proceed(self, task: CommandTask) -> None:
         """All of its data is there: let it be executed, unless too much waits to be taken."""
-        if task.wanted:
-            with self.wire.lock:
-                if task.phase is Phase.OVER:
-                    return  # its reservation would never be given back
-                if not task.channel.reserve(task, self._door.limits.output):
-                    return
-        self._queue(task)
+        if not task.wanted or task.channel.reserve(task, self._door.limits.output):
+            self._queue(task)
 
     def _queue(self, task: CommandTask) -> None:
         if not task.channel.lun.tasks.ready(task):
@@ -290,19 +283,15 @@ class Execution:
     def _taken(self, task: CommandTask | None, reply: ScsiReply) -> None:
         """An answer has been sent, or never will be."""
         reply.release()
-        if task is None or not task.reserved:
-            return
-        with self.wire.lock:
-            going = task.channel.returned(task, self._door.limits.output)
-        for other in going:
-            self._queue(other)
+        if task is not None and task.reserved:
+            for other in task.channel.returned(task, self._door.limits.output):
+                self._queue(other)
 
     def ended(self, task: CommandTask, ending: Ending) -> None:
         """A task of this connection was ended before it was executed."""
         done: Sequence[Release] = ()
+        task.channel.hold_no_more(task)
         with self.wire.lock:
-            with contextlib.suppress(ValueError):
-                task.channel.held.remove(task)
             self._without_memory.pop(task, None)
             free = True
             if not self.wire.closed:
@@ -320,9 +309,10 @@ class Execution:
         self._over(task)
 
     def _over(self, task: CommandTask) -> None:
-        with self.wire.lock:
-            self.tasks.pop(task, None)
-            self.wire.changed.notify_all()
+        self.tasks.pop(task, None)
+        if self._draining and not self.tasks:
+            with self.wire.lock:
+                self.wire.changed.notify_all()
 
     # ------------------------------------------------------------------ the window
 
@@ -340,9 +330,9 @@ class Execution:
                 return
             slow = sum(
                 now - task.since > _SLOW and task.phase is not Phase.GATHERING
-                for task in self.tasks
+                for task in list(self.tasks)
             )
-            again = len(self.tasks) >= limits.window // 2
+            again = len(self.tasks) >= self._crowd
             self._widening = again
             window = limits.window + min(slow, limits.queue_each)
             wider = window > self.wire.protocol.window
@@ -364,7 +354,7 @@ class Execution:
                 return
             waiting = [
                 task
-                for task in self.tasks
+                for task in list(self.tasks)
                 if task.phase is Phase.GATHERING and not task.command.complete
             ]
             progress = False
@@ -386,7 +376,11 @@ class Execution:
     # ------------------------------------------------------------------ the end
 
     def drop_incomplete(self) -> None:
-        """Nothing is read any more: what still waits for Data-Out never gets it."""
+        """Nothing is read any more: what still waits for Data-Out never gets it.
+
+        From here on the wire's `changed` is notified when no task is left.
+        """
+        self._draining = True
         for channel in self.channels.values():
             channel.lun.tasks.abort(
                 lambda task: (
@@ -397,7 +391,7 @@ class Execution:
     def close(self) -> None:
         """The connection is closed: memory that nothing executes with is free."""
         with self.wire.lock:
-            unused = [task for task in self._granted if task.phase is not Phase.RUNNING]
+            unused = [task for task in list(self._granted) if task.phase is not Phase.RUNNING]
             self._without_memory.clear()
         for task in unused:
             self._release_grant(task)

@@ -16,7 +16,7 @@ from flockpr.block import Buffer, Pool
 
 
 class Grant:
-    """Memory for the Data-Out of one command; `release` once, in any thread."""
+    """Memory for the Data-Out of one command: `view`."""
 
     __slots__ = ("_buffer", "_memory", "_size", "share", "view")
 
@@ -28,10 +28,10 @@ class Grant:
         self.view = buffer.view
 
     def release(self) -> None:
-        """Give it back. Idempotent, but not from two threads at once."""
-        buffer, self._buffer = self._buffer, None
+        """Give it back; more than once is no error. `view` must not be used after."""
+        with self._memory.lock:
+            buffer, self._buffer = self._buffer, None
         if buffer is not None:
-            del self.view
             buffer.release()
             self._memory.give_back(self.share, self._size)
 
@@ -78,7 +78,7 @@ class Memory:
         self._most = most
         self._most_per_connection = most_per_connection
         self._later = later
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._all = Usage(most)
         self._waiting: dict[Callable[[], None], None] = {}
 
@@ -98,7 +98,7 @@ class Memory:
             size: Bytes, at least one.
             waiting: Called later, once, if there was none: some has come free.
         """
-        with self._lock:
+        with self.lock:
             usages = (self._all, share.lun, share.own)
             parts = 2 if share.own.used else 1
             if not all(usage.fits(size, usage.most // parts) for usage in usages[:2]) or (
@@ -116,7 +116,7 @@ class Memory:
 
     def give_back(self, share: Share, size: int) -> None:
         """Count memory as free again, and tell who waits."""
-        with self._lock:
+        with self.lock:
             for usage in (self._all, share.lun, share.own):
                 usage.used -= size
             waiting, self._waiting = self._waiting, {}
