@@ -7,12 +7,16 @@ where there is no disk.
 
 from __future__ import annotations
 
-from flockpr.block.absent import answer_without_unit, encode_lun, report_luns
-from flockpr.block.disk import Disk
-from flockpr.block.nexus import DiskNexus
-from flockpr.block.pool import MAX_BUFFER, Buffer, Pool
-from flockpr.block.reply import Direction, ScsiReply, Transfer
-from flockpr.block.table import MAX_TRANSFER, transfer_of
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flockpr.block.absent import answer_without_unit, encode_lun, report_luns
+    from flockpr.block.disk import Disk
+    from flockpr.block.nexus import DiskNexus
+    from flockpr.block.pool import MAX_BUFFER, Buffer, Pool
+    from flockpr.block.reply import Direction, ScsiReply, Transfer
+    from flockpr.block.table import MAX_TRANSFER, transfer_of
 
 __all__ = [
     "MAX_BUFFER",
@@ -29,3 +33,24 @@ __all__ = [
     "report_luns",
     "transfer_of",
 ]
+
+# The command line needs `flockpr.block.image` and none of these: they load when asked for.
+_HOMES = {
+    "absent": ("answer_without_unit", "encode_lun", "report_luns"),
+    "disk": ("Disk",),
+    "nexus": ("DiskNexus",),
+    "pool": ("MAX_BUFFER", "Buffer", "Pool"),
+    "reply": ("Direction", "ScsiReply", "Transfer"),
+    "table": ("MAX_TRANSFER", "transfer_of"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from where it lives (PEP 562)."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"flockpr.block.{home}"), name)
+    globals()[name] = value
+    return value

@@ -61,6 +61,9 @@ def _pages(modes: Modes, fixed: bool = True) -> dict[int, bytes]:
     control[2] = _SWP if modes.software_write_protect else 0
     exceptions = bytearray(10)
     if fixed:
+        # TST 001b: a task set for each nexus, so that one nexus's ordered command holds up
+        # nobody else's.
+        control[0] |= 0x20
         # QUEUE ALGORITHM MODIFIER 1h: simple commands are reordered at will.
         control[1] = 0x10
         # TAS: commands that another nexus aborts end with TASK ABORTED.

@@ -17,7 +17,7 @@ BLOCKS = 2048
 
 RECOVERY = bytes.fromhex("010a") + bytes(10)
 CACHING = bytes.fromhex("081204") + bytes(17)
-CONTROL = bytes.fromhex("0a0a001000400000ffff0000")
+CONTROL = bytes.fromhex("0a0a201000400000ffff0000")
 EXCEPTIONS = bytes.fromhex("1c0a08") + bytes(9)
 ALL = RECOVERY + CACHING + CONTROL + EXCEPTIONS
 
