@@ -41,7 +41,6 @@ _GROUPS = {
 }
 """Each runs against a target of its own, so that they can run side by side."""
 
-_RESERVATIONS = ("persistent", "reserve")
 _TWO_PATHS = ("multipath",)
 _SETTINGS = {
     "removable": "removable = true",
@@ -132,8 +131,10 @@ def test_libiscsi_group_passes(folder: pathlib.Path, group: str) -> None:
     _check(_run(folder, group, setting, 2 if group in _TWO_PATHS else 1), group)
 
 
-@pytest.mark.parametrize("group", _RESERVATIONS)
-@pytest.mark.parametrize("nexus", ["name", "name+isid"])
+@pytest.mark.parametrize(
+    ("group", "nexus"),
+    [("persistent", "name"), ("persistent", "name+isid"), ("reserve", "name+isid")],
+)
 def test_libiscsi_reservations_over_two_portals_pass(
     folder: pathlib.Path, group: str, nexus: str
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import define, field
 
+from tests.support.peers import unavailable
 from tests.support.targets import Url
 from tests.vm.contest import Contender
 from tests.vm.guests import MODULES, WRITE_EXCLUSIVE
@@ -21,7 +22,8 @@ WAIT_FOR_DISK = "for i in $(seq 600); do test -b /dev/sda && exit; sleep 0.1; do
 _PROGRAMS = ("sg_persist", "sg_turs", "mkfs.ext4", "e2fsck")
 _MODULES = (*MODULES, "crc32c_generic", "ext4")
 
-Form = Callable[[Url, str], list[str]]
+_DRIVERS = Path("/usr/lib")
+"""Debian keeps QEMU's drivers below, that for iSCSI in a package of its own."""
 
 
 def drive(url: Url, initiator: str) -> list[str]:
@@ -52,6 +54,10 @@ class Qemu:
 
     folder: Path
     _kernel: Kernel = field(factory=kernel, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not any(_DRIVERS.glob("*/qemu/block-iscsi.so")):
+            unavailable("QEMU has no iSCSI driver: not installed: qemu-block-extra")
 
     def boot(self, name: str, disk: Sequence[str]) -> Machine:
         """A guest that was started and is not waited for; it may be one that was killed.
