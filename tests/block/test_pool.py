@@ -9,9 +9,12 @@ import time
 
 import pytest
 
+from flockpr.block.image import QEMU_PERMISSIONS, QEMU_UNSHARED, QEMU_USED
 from flockpr.block.pool import MAX_BUFFER, MIN_BUFFER, Pool
 from flockpr.block.quiet import MAX_REMEMBERED, QuietLog
-from flockpr.block.ranges import Contended, Ranges
+from flockpr.block.ranges import COMPARE_BASE, Contended, Ranges
+from flockpr.store import layout
+from tests.support import docs
 
 
 def test_buffers_are_aligned_and_exactly_as_long() -> None:
@@ -135,3 +138,13 @@ def test_quiet_log_says_the_same_once(caplog: pytest.LogCaptureFixture) -> None:
     assert sum("complaint" in record.message for record in caplog.records) <= 5
     assert sum("other" in record.message for record in caplog.records) == 1000
     assert len(quiet._said) <= MAX_REMEMBERED
+
+
+def test_bytes_of_the_image_are_those_of_the_page() -> None:
+    """docs/format.md names what else is locked on an image, and nothing overlaps the permit."""
+    words = " ".join(docs.read("docs/format.md").split())
+    assert f"holds `{COMPARE_BASE:#x}` + *n* to *m*" in words
+    last = QEMU_PERMISSIONS - 1
+    assert f"bytes {QEMU_UNSHARED} to {QEMU_UNSHARED + last} shared" in words
+    assert f"bytes {QEMU_USED} to {QEMU_USED + last} is held" in words
+    assert layout.PERMIT < COMPARE_BASE < (1 << 63)
