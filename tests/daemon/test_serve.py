@@ -214,7 +214,7 @@ HANGING = """
         print("hanging", file=sys.stderr, flush=True)
         threading.Event().wait()
 
-    LogicalUnit.execute = hang
+    LogicalUnit.attempt = hang
     from flockpr.cli import main
     sys.exit(main(sys.argv[1:]))
 """
