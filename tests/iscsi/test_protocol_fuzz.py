@@ -181,10 +181,24 @@ def _session(traffic: Traffic, cuts: list[int]) -> tuple[list[object], bytes, st
     return _summary(bench.events, bench), sent, bench.connection.violation
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_traffic(), st.lists(st.integers(1, 700), max_size=30))
+_CUTS = st.lists(st.integers(1, 700), max_size=30)
+_FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_MANY = settings(_FEW, max_examples=10_000)
+
+
+@_FEW
+@given(_traffic(), _CUTS)
 def test_traffic_of_any_kind_is_the_same_in_any_pieces(traffic: Traffic, cuts: list[int]) -> None:
     """The events, the answers and the end do not depend on how TCP cuts the stream."""
+    assert _session(traffic, cuts) == _session(traffic, [])
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(3600)
+@_MANY
+@given(_traffic(), _CUTS)
+def test_much_traffic_is_the_same_in_any_pieces(traffic: Traffic, cuts: list[int]) -> None:
+    """As above, for as long as nobody waits for it."""
     assert _session(traffic, cuts) == _session(traffic, [])
 
 
@@ -237,10 +251,23 @@ class _Door:
             connection.nop_in()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_traffic(), st.lists(st.integers(1, 700), max_size=30), st.integers(0, 1 << 30))
+@_FEW
+@given(_traffic(), _CUTS, st.integers(0, 1 << 30))
 def test_door_may_do_anything_at_any_time(traffic: Traffic, cuts: list[int], seed: int) -> None:
     """Answers in any order, late memory, aborts between two pieces of a segment."""
+    _anything(traffic, cuts, seed)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(3600)
+@_MANY
+@given(_traffic(), _CUTS, st.integers(0, 1 << 30))
+def test_door_may_do_anything_for_long(traffic: Traffic, cuts: list[int], seed: int) -> None:
+    """As above, for as long as nobody waits for it."""
+    _anything(traffic, cuts, seed)
+
+
+def _anything(traffic: Traffic, cuts: list[int], seed: int) -> None:
     door = _Door(seed)
     bench = Bench(_CONFIG, allocate=door.allocate).login(**traffic.keys)
     rest = traffic.stream
@@ -254,14 +281,14 @@ def test_door_may_do_anything_at_any_time(traffic: Traffic, cuts: list[int], see
     bench.connection.abandon()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400), st.lists(st.integers(1, 60), max_size=10))
 def test_bytes_of_any_kind_before_the_login_never_raise(data: bytes, cuts: list[int]) -> None:
     """Total: the connection closes, waits, or answers with a login status."""
     Bench().feed_bytes(data, cuts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(
