@@ -55,6 +55,10 @@ log = logging.getLogger(__name__)
 
 TRIES: Final = 8
 """How often a command that others overtake is begun again before it is BUSY."""
+BUFFER_PATIENCE: Final = 1.0
+"""Seconds that a READ waits for memory that others hold, before it is BUSY: a worker that waits
+longer is one fewer for those who need none.
+"""
 
 
 def never() -> bool:
@@ -173,6 +177,9 @@ class Disk:
         face = attrs.evolve(self._face, target_name=target_name, target_port=nexus.target_port)
         session = DiskNexus(nexus, face)
         with self._lock:
+            if self._closed:
+                session.attached = False
+                return session
             self._sessions[session] = None
             count = self._counts[nexus] = self._counts.get(nexus, 0) + 1
             if count == 1:
@@ -288,7 +295,7 @@ class Disk:
         size = row.amount(task.cdb)
         if not 0 < size <= MAX_BUFFER:
             return True
-        task.buffer = self._pool.acquire(size) or self._pool.acquire(size, left(task.deadline) / 2)
+        task.buffer = self._pool.acquire(size) or self._pool.acquire(size, BUFFER_PATIENCE)
         return task.buffer is not None
 
     def _perform(self, row: Row, task: Task) -> ScsiReply:

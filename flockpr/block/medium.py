@@ -109,6 +109,7 @@ class Medium:
         self._scratch = Pool(SCRATCH_LIMIT)
         self._end = 0
         self._punches = True
+        self._durable_writes = True
         self._zero = memoryview(bytes(BLOCK))
         self._log = QuietLog(log)
         self._looking = threading.Lock()
@@ -213,35 +214,34 @@ class Medium:
     def write_alone(self, view: memoryview, offset: int, *, durable: bool = False) -> None:
         """As `write`, by whoever has the range already."""
         try:
-            done = self._calls.pwritev(self.permit.fd, (view,), offset, durable=durable)
+            self._put(view, offset, durable)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             # Direct I/O wants aligned memory; this came in a network buffer.
-            self._write_copied(view, offset, durable)
-            return
+            with self.scratch() as buffer:
+                for start, size in pieces(len(view)):
+                    aligned = buffer.view[:size]
+                    aligned[:] = view[start : start + size]
+                    self._put(aligned, offset + start, durable)
+        if durable and not self._durable_writes:
+            self.sync()
+
+    def _put(self, view: memoryview, offset: int, durable: bool) -> None:
+        write, fd = self._calls.pwritev, self.permit.fd
+        durable = durable and self._durable_writes
+        done = 0
         while done < len(view):
-            some = self._calls.pwritev(
-                self.permit.fd, (view[done:],), offset + done, durable=durable
-            )
+            try:
+                some = write(fd, (view[done:] if done else view,), offset + done, durable=durable)
+            except OSError as error:
+                if not durable or error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._durable_writes = durable = False  # no RWF_DSYNC here: `sync` after it
+                continue
             if not some:
                 raise OSError(errno.EIO, "nothing was written")
             done += some
-
-    def _write_copied(self, view: memoryview, offset: int, durable: bool) -> None:
-        with self.scratch() as buffer:
-            for start in range(0, len(view), CHUNK):
-                part = view[start : start + CHUNK]
-                aligned = buffer.view[: len(part)]
-                aligned[:] = part
-                done = 0
-                while done < len(aligned):
-                    some = self._calls.pwritev(
-                        self.permit.fd, (aligned[done:],), offset + start + done, durable=durable
-                    )
-                    if not some:
-                        raise OSError(errno.EIO, "nothing was written")
-                    done += some
 
     def sync(self) -> None:
         """Return when everything that was written is on stable storage."""

@@ -145,32 +145,36 @@ class Refresher:
         self._name = name
         self._lock = threading.Lock()
         self._attached = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._running = False
 
     def attend(self) -> None:
         """One session more."""
         with self._lock:
             self._attached += 1
-            if self._attached == 1:
-                self._stop = threading.Event()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._stop,), name=f"refresh-{self._name}", daemon=True
-                )
-                self._thread.start()
+            # At most one thread, also when one hangs in a system call while sessions come
+            # and go.
+            if not self._running:
+                self._running = True
+                name = f"refresh-{self._name}"
+                threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def rest(self) -> None:
-        """One session fewer; the thread of the last one ends by itself."""
+        """One session fewer; without any the thread ends by itself."""
         with self._lock:
             self._attached -= 1
-            if self._attached == 0:
-                self._stop.set()
-                self._thread = None
 
-    def _run(self, stop: threading.Event) -> None:
+    def _over(self) -> bool:
+        with self._lock:
+            self._running = self._attached > 0
+            return not self._running
+
+    def _run(self) -> None:
         failed = False
         ticks = 0
-        while not stop.wait(REFRESH):
+        while True:
+            time.sleep(REFRESH)
+            if self._over():
+                return
             ticks += 1
             try:
                 self._served.read(time.monotonic() + MAX_AGE)

@@ -16,6 +16,7 @@ from flockpr.spc.codes import Status
 from flockpr.store.syscalls import Syscalls
 from tests.support import sbc_cdbs as cdbs
 from tests.support.disks import BLOCK, MemoryUnits, Rig, hold, identity, rigs, wait_until
+from tests.support.scsi import A
 
 READ_ERROR, WRITE_ERROR = (3, 0x11, 0), (3, 0x0C, 0)
 NO_SPACE = (7, 0x27, 7)
@@ -262,3 +263,23 @@ def test_buffers_of_every_refusal_are_given_back(rig: Rig) -> None:
     rig.disk._served.drop()
     rig.run(cdbs.read(0, 1))
     assert rig.disk._pool.lent == 0
+
+
+def test_file_system_without_durable_writes_gets_a_flush_after_each(rig: Rig) -> None:
+    """FUA keeps its promise where RWF_DSYNC is not to be had."""
+    rig.calls.errors["pwritev+dsync"] = OSError(errno.EOPNOTSUPP, "no")
+    for _ in range(2):
+        rig.good(cdbs.write(0, 1, fua=True), DATA)
+        assert rig.calls.names()[-2:] == ["pwritev", "fdatasync"]
+    rig.good(cdbs.write(0, 1), DATA)
+    assert rig.calls.names() == ["pwritev"]
+    assert rig.content(0, 1) == DATA
+
+
+def test_session_that_comes_after_the_end_is_refused(rig: Rig) -> None:
+    """A login that races with the end of the service leaves nothing behind."""
+    rig.disk.close()
+    late = rig.disk.attach(A)
+    assert rig.code(cdbs.read(0, 1), of=late) == (5, 0x25, 0)
+    rig.disk.detach(late)
+    assert rig.permit.attended == 0

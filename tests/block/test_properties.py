@@ -125,7 +125,7 @@ def _command(step: tuple[Any, ...]) -> tuple[bytes, bytes]:
     return cdbs.verify(lba, count, flags=2), _blocks(rest[0], count)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     steps=st.lists(_step, max_size=30),
     holes=st.booleans(),
@@ -150,7 +150,7 @@ def test_any_sequence_of_commands_leaves_what_the_model_holds(
             rig.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=st.lists(_step, max_size=25), seed=st.integers(0, 1 << 32))
 def test_power_cut_loses_nothing_that_was_promised(steps: list[tuple[Any, ...]], seed: int) -> None:
     """SBC-3 4.14: GOOD to FUA or SYNCHRONIZE CACHE means stable; later writes may be lost,
@@ -192,7 +192,7 @@ def _touched(step: tuple[Any, ...]) -> range:
     return range(0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cdb=st.binary(max_size=20), data=st.binary(max_size=64))
 def test_any_bytes_are_answered(cdb: bytes, data: bytes) -> None:
     """Parsers are total: every CDB is answered, its transfer is known, nothing is held."""
