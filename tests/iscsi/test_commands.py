@@ -547,6 +547,24 @@ def test_memory_that_comes_in_the_middle_of_a_segment_gets_all_of_it() -> None:
     assert bytes(buffer) == b"m" * 1024
 
 
+def test_memory_that_comes_before_the_command_is_whole_gets_all_of_it() -> None:
+    """The same, while the immediate data of the command itself is being received."""
+    asked: list[Command] = []
+
+    def allocate(one: Command) -> memoryview | None:
+        asked.append(one)
+        return None
+
+    bench = Bench(allocate=allocate).login()
+    whole = command(1, write=1024, data=b"m" * 1024).encode()
+    bench.feed_bytes(whole[:400])
+    buffer = bytearray(1024)
+    assert bench.connection.supply(asked[0], memoryview(buffer)) == []
+    bench.feed_bytes(whole[400:])
+    assert bench.take(Command).complete
+    assert bytes(buffer) == b"m" * 1024
+
+
 def test_memory_that_is_late_is_not_replaced_without_limit() -> None:
     """What waits is bounded; what is over the bound is answered TASK SET FULL."""
     bench = _late(FirstBurstLength="262144")
