@@ -171,7 +171,8 @@ def _spoil(pdus: list[bytearray], rng: random.Random) -> None:
     """Do one thing to one PDU; its header more often than its data."""
     at = rng.randrange(len(pdus))
     one = pdus[at]
-    kind = rng.randrange(9)
+    # Of what was inserted before, which may be short, only bits and bytes are changed.
+    kind = rng.randrange(9 if len(one) >= 48 else 2)
     reach = 48 if rng.random() < 0.8 or len(one) <= 48 else len(one)
     place = rng.randrange(min(reach, len(one)))
     if kind == 0:

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -33,6 +34,7 @@ from tests.support.target_rig import (
 
 READ_ERROR, WRITE_ERROR = (3, 0x11, 0), (3, 0x0C, 0)
 OUT_OF_RANGE, NO_SPACE = (5, 0x21, 0), (7, 0x27, 7)
+STATE_LOST = (7, 0x44, 1)
 ONES, TWOS = b"\x11" * BLOCK, b"\x22" * BLOCK
 IMAGE_CALLS = ("pwrite64", "pwritev", "pwritev2", "fdatasync", "fsync", "fallocate")
 READ_CALLS = ("pread64", "preadv", "preadv2")
@@ -211,6 +213,29 @@ def test_sync_error_is_told(target: Target, tmp_path: pathlib.Path, errors: str)
         with failing(target, tmp_path, ("fdatasync", "fsync"), errors):
             assert a.command(sbc.SYNCHRONIZE_CACHE).status == CHECK_CONDITION
         assert eventually(lambda: a.command(sbc.SYNCHRONIZE_CACHE).good, "a sync that succeeds")
+
+
+def test_state_that_cannot_be_read_stops_everybody(target: Target) -> None:
+    """Nobody reads or writes by guess, and all goes on when it is mended [SPC-4 07/44/01]"""
+    commits = target.root / "disk" / "commits"
+    with target.log_in("a") as a, target.log_in("c") as c, target.log_in("b", "quiet") as b:
+        a.must(REGISTER, 0, KEY_A)
+        a.must(RESERVE, KEY_A, type_=EA)
+        assert a.command(sbc.write(0, 1), ONES).good
+        newest = max(int(one.stem) for one in commits.iterdir())
+        broken = commits / f"{newest + 1:016}.json"
+        broken.write_bytes(b"no document")
+        time.sleep(1.1)
+        for session in (a, c):
+            for cdb, data in ((sbc.write(0, 1), TWOS), (sbc.SYNCHRONIZE_CACHE, b"")):
+                reply = session.command(cdb, data)
+                assert (reply.status, reply.code) == (CHECK_CONDITION, STATE_LOST)
+            assert session.command(sbc.read(0, 1), read=BLOCK).code == STATE_LOST
+            assert session.command(sbc.inquiry(), read=255).good
+        assert b.command(sbc.write(0, 1), TWOS).good
+        broken.unlink()
+        assert eventually(lambda: a.command(sbc.write(0, 1), ONES).good, "a write")
+        assert c.command(sbc.read(0, 1), read=BLOCK).status == CONFLICT
 
 
 # Stable storage before the answer.
