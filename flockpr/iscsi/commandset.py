@@ -86,7 +86,7 @@ class CommandSet:
     # ------------------------------------------------------------------ commands
 
     def begin(self, bhs: bytes, ahs: bytes, length: int) -> Place:
-        """A SCSI Command (see `place.Handler`)."""
+        """The header of a SCSI Command was read: where its immediate data goes."""
         byte0, flags, lun_field, itt, edtl, cmd_sn, cdb = _COMMAND.unpack(bhs)
         immediate = bool(byte0 & IMMEDIATE)
         if immediate:
@@ -208,7 +208,7 @@ class CommandSet:
     # ------------------------------------------------------------------ Data-Out
 
     def begin_data(self, bhs: bytes, length: int) -> Place:
-        """A Data-Out (see `place.Handler`)."""
+        """The header of a Data-Out was read: where its data goes."""
         flags, itt, tag, data_sn, offset = _DATA_OUT.unpack(bhs)
         command = self.commands.get(itt)
         if command is None:
