@@ -92,16 +92,16 @@ class Service:
         serve = settings.serve
         self._units = Units(settings.root, timeout=serve.timeout, host=serve.host)
         # All doors draw on one limit: a crowd at one must not keep others from being accepted.
-        self._limits = Limits(
-            connections=affordable_connections(max(1, len(doors))), command=serve.timeout + GRACE
-        )
+        each = affordable_connections(len(doors) + (target is not None))
+        self._limits = Limits(connections=each, command=serve.timeout + GRACE)
         self._luns = [door.served.lun for door in doors if door.served.lun is not None]
         self._servers = [self._server(door) for door in doors]
         self._target: TargetDoor | None = None
         if target is not None:
             from flockpr.daemon.target_door import TargetDoor
 
-            self._target = TargetDoor(settings, target, self._units)
+            most = each if doors else None  # alone it can reckon with its images
+            self._target = TargetDoor(settings, target, self._units, most=most)
 
     def start(self) -> bool:
         """Accept on every door, and say that the daemon is ready.

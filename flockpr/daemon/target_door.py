@@ -78,9 +78,17 @@ class TargetDoor:
         settings: With a target.
         prepared: Portals and secrets.
         units: The logical units, shared with the other door.
+        most: Connections that the limit of open files affords; None: the server finds out.
     """
 
-    def __init__(self, settings: Settings, prepared: PreparedTarget, units: Units) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prepared: PreparedTarget,
+        units: Units,
+        *,
+        most: int | None = None,
+    ) -> None:
         from flockpr.iscsi.server import TargetServer
         from flockpr.iscsi.settings import Limits, Portal
 
@@ -97,7 +105,10 @@ class TargetDoor:
             target_name=target.name,
             chap=prepared.secrets.initiators,
             mutual=prepared.secrets.target,
-            limits=Limits(connections=target.connections, keepalive=target.keepalive),
+            limits=Limits(
+                connections=most if target.connections is None else target.connections,
+                keepalive=target.keepalive,
+            ),
             units=units,
         )
         self._fault: BaseException | None = None

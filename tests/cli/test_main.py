@@ -183,6 +183,38 @@ def test_main_before_the_verb_runs_loads_little(argv: list[str]) -> None:
     assert not loaded & (heavy | rooms)
 
 
+@pytest.mark.parametrize(
+    ("argv", "rooms"),
+    [
+        (["lun", "create", "disk", "--size", "1M"], ("gate", "block", "iscsi", "daemon")),
+        (["lun", "show", "none"], ("gate", "block", "iscsi", "daemon")),
+        (["lun", "grow", "none", "--size", "1M"], ("block.disk", "iscsi", "daemon", "units")),
+        (["target", "--portal", "here"], ("gate", "block", "iscsi", "units", "store.provision")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_main_verb_loads_no_room_that_it_does_not_use(
+    argv: list[str], rooms: tuple[str, ...], tmp_path: pathlib.Path
+) -> None:
+    """Cluster scripts call the command line often: a verb starts as fast as it can."""
+    code = (
+        "import json, sys; from flockpr.cli import main; main(json.loads(sys.argv[1]));"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    command = [*argv, "--root", str(tmp_path / "root")]
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(command)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path), "HOME": "/nonexistent"},
+    )
+
+    loaded = set(json.loads(ran.stderr.splitlines()[-1]))
+    assert not loaded & {f"flockpr.{room}" for room in rooms}
+
+
 def test_module_is_the_program() -> None:
     """`python -m flockpr` is `flockpr`."""
     ran = subprocess.run(
