@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from flockpr.block.nexus import DiskNexus
     from flockpr.block.pool import MAX_BUFFER, Buffer, Pool
     from flockpr.block.reply import Direction, ScsiReply, Transfer
-    from flockpr.block.table import MAX_TRANSFER, transfer_of
+    from flockpr.block.rows import MAX_TRANSFER
+    from flockpr.block.table import transfer_of
 
 __all__ = [
     "MAX_BUFFER",
@@ -41,7 +42,8 @@ _HOMES = {
     "nexus": ("DiskNexus",),
     "pool": ("MAX_BUFFER", "Buffer", "Pool"),
     "reply": ("Direction", "ScsiReply", "Transfer"),
-    "table": ("MAX_TRANSFER", "transfer_of"),
+    "rows": ("MAX_TRANSFER",),
+    "table": ("transfer_of",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

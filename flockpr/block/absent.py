@@ -7,7 +7,8 @@ from typing import Final
 
 from flockpr.block.inquiry import NO_UNIT, standard
 from flockpr.block.reply import ScsiReply, good
-from flockpr.block.table import Route, Row, find
+from flockpr.block.rows import Route, Row
+from flockpr.block.table import find
 from flockpr.spc.codes import Status
 from flockpr.spc.sense import LUN_NOT_SUPPORTED, Sense, cdb_field
 

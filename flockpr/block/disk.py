@@ -29,6 +29,7 @@ import attrs
 from flockpr.block import senses
 from flockpr.block.absent import report_luns
 from flockpr.block.administration import no_medium
+from flockpr.block.attached import Attached
 from flockpr.block.calls import ImageCalls
 from flockpr.block.device import Device, Task, left
 from flockpr.block.inquiry import Face, inquiry
@@ -37,8 +38,9 @@ from flockpr.block.nexus import DiskNexus
 from flockpr.block.pool import MAX_BUFFER, Pool
 from flockpr.block.quiet import QuietLog
 from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer, good
+from flockpr.block.rows import Route, Row
 from flockpr.block.served import Refresher, Served, UnitsLike
-from flockpr.block.table import Route, Row, find, transfer_of
+from flockpr.block.table import find, transfer_of
 from flockpr.core.access import AccessClass
 from flockpr.core.machine import step
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
@@ -123,12 +125,11 @@ class Disk:
         path = os.path.join(root, identity.image)
         self._medium = Medium(path, calls, self._grown)
         self._device = Device(self._face, self._medium, read_only=read_only)
-        self._device.on_change = self._tell_others
         self._served = Served(units, identity.name, door)
         self._refresher = Refresher(self._served, self._medium.look_again, identity.name)
         self._lock = threading.Lock()
-        self._sessions: dict[DiskNexus, None] = {}
-        self._counts: dict[Nexus, int] = {}
+        self._attached = Attached(units, identity.name, door)
+        self._device.on_change = self._attached.tell
         self._closed = False
         self._claim: HostClaim | None = None
         make = permit or functools.partial(_permit, root, identity, calls)
@@ -153,8 +154,7 @@ class Disk:
             if self._closed:
                 return
             self._closed = True
-            sessions = list(self._sessions)
-        for session in sessions:
+        for session in self._attached.close():
             self.detach(session)
         self._permit.close()
         if self._claim is not None:
@@ -176,43 +176,20 @@ class Disk:
         """
         face = attrs.evolve(self._face, target_name=target_name, target_port=nexus.target_port)
         session = DiskNexus(nexus, face)
-        with self._lock:
-            if self._closed:
-                session.attached = False
-                return session
-            self._sessions[session] = None
-            count = self._counts[nexus] = self._counts.get(nexus, 0) + 1
-            if count == 1:
-                self._units.attend(self.identity.name, nexus, self._door)
-        self._permit.attend()
-        self._refresher.attend()
+        if self._attached.add(session):
+            self._permit.attend()
+            self._refresher.attend()
         return session
 
     def detach(self, session: DiskNexus) -> None:
         """A session has ended; more than once is no error. The last one of a nexus is its loss."""
-        with self._lock:
-            if not session.attached:
-                return
-            session.attached = False
-            del self._sessions[session]
-            nexus = session.nexus
-            self._counts[nexus] -= 1
-            if not self._counts[nexus]:
-                del self._counts[nexus]
-                self._units.leave(self.identity.name, nexus, self._door)
-        self._device.prevent(session, False)
-        self._refresher.rest()
-        self._permit.rest()
-
-    def _tell_others(self, sense: Sense, but: DiskNexus | None) -> None:
-        with self._lock:
-            sessions = list(self._sessions)
-        for session in sessions:
-            if session is not but:
-                session.tell(sense)
+        if self._attached.remove(session):
+            self._device.prevent(session, False)
+            self._refresher.rest()
+            self._permit.rest()
 
     def _grown(self) -> None:
-        self._tell_others(senses.CAPACITY_CHANGED, None)
+        self._attached.tell(senses.CAPACITY_CHANGED, None)
 
     # ------------------------------------------------------------------ commands
 
@@ -443,10 +420,8 @@ class Disk:
             return False
         self._device.reset()
         sense = senses.LOGICAL_UNIT_RESET if kind == "lun" else senses.BUS_RESET
-        with self._lock:
-            sessions = list(self._sessions)
         told: set[Nexus] = set()
-        for session in sessions:
+        for session in self._attached.all():
             shared = Attention.LOGICAL_UNIT_RESET in state.pending.get(session.nexus, ())
             # The shared one is reported once to a nexus, whichever of its sessions asks first.
             if not shared or session.nexus in told:

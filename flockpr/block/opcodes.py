@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flockpr.block.device import Answer, Device, Task
 from flockpr.block.reply import good
-from flockpr.block.table import BY_OPCODE, ROWS, Row
+from flockpr.block.rows import Row
+from flockpr.block.table import BY_OPCODE, ROWS
 from flockpr.spc.sense import cdb_field
 
 _SERVACTV, _CTDP_ALL = 0x01, 0x02

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flockpr.block.table import BY_OPCODE, ROWS, Route, Row
+from flockpr.block.rows import Route, Row
+from flockpr.block.table import BY_OPCODE, ROWS
 from flockpr.core.access import access_class
 from flockpr.spc.codes import Status
 from tests.support import sbc_cdbs as cdbs
