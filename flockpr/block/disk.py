@@ -21,7 +21,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Final, Literal
 
 import attrs
@@ -31,7 +30,7 @@ from flockpr.block.absent import report_luns
 from flockpr.block.administration import no_medium
 from flockpr.block.attached import Attached
 from flockpr.block.calls import ImageCalls
-from flockpr.block.device import Device, Task, left
+from flockpr.block.device import Device, Task
 from flockpr.block.inquiry import Face, inquiry
 from flockpr.block.medium import Cancelled, Medium, PermitLike
 from flockpr.block.nexus import DiskNexus
@@ -43,7 +42,7 @@ from flockpr.block.served import Refresher, Served, UnitsLike
 from flockpr.block.table import find, transfer_of
 from flockpr.core.access import AccessClass
 from flockpr.core.machine import step
-from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
+from flockpr.core.model import Nexus, UnitConfig
 from flockpr.errors import ConfigError, StoreError
 from flockpr.gate import HostClaim, Permit
 from flockpr.logical_unit import Result, failure
@@ -114,8 +113,6 @@ class Disk:
             raise ConfigError(f"{physical_block_size} is no physical block size: 512 or 4096")
         self.identity = identity
         self.block_size = BLOCK
-        self._units = units
-        self._door = door
         self._timeout = timeout
         self._log = QuietLog(log)
         self._pool = pool or Pool()
@@ -315,7 +312,7 @@ class Disk:
         if local is not None:
             return self._device.check(local)
         before = self._served.current() or self._served.read(task.deadline)
-        result = self._submit(session.nexus, task.cdb, b"", task.deadline)
+        result = self._served.submit(session.nexus, task.cdb, b"", task.deadline)
         if result is None or result.status is not Status.GOOD:
             return BUSY if result is None else self._result(result)
         local = session.take()
@@ -325,13 +322,6 @@ class Disk:
         if after.attention_epoch == before.attention_epoch:
             session.shown(after.attention_epoch)
         return None
-
-    def _submit(self, nexus: Nexus, cdb: bytes, data: bytes, deadline: float) -> Result | None:
-        """The logical unit's answer; None when it did not come in time."""
-        future = self._units.submit(
-            self.identity.name, nexus, cdb, data, door=self._door, report_attentions=True
-        )
-        return _wait(future, deadline + 1.0)
 
     def _result(self, result: Result) -> ScsiReply:
         """A result of the logical unit as a reply."""
@@ -366,7 +356,7 @@ class Disk:
         length = cdb[4]
         local = session.take() if length else None
         if local is None:
-            result = self._submit(session.nexus, cdb, b"", task.deadline)
+            result = self._served.submit(session.nexus, cdb, b"", task.deadline)
             if result is not None and result.status is Status.GOOD and result.data_in:
                 return self._result(result)
             if result is not None and result.status is not Status.GOOD:
@@ -381,7 +371,7 @@ class Disk:
         local = session.take(reset_only=not session.waiting or self._conflicts(task, data))
         if local is not None:
             return self._device.check(local)
-        result = self._submit(session.nexus, task.cdb, data, task.deadline)
+        result = self._served.submit(session.nexus, task.cdb, data, task.deadline)
         if result is None:
             return self._result(Result.check(_UNKNOWN))
         if row.opcode != 0x5E and result.status is Status.GOOD:
@@ -412,11 +402,10 @@ class Disk:
         """
         deadline = time.monotonic() + self._timeout
         try:
-            future = self._units.reset(self.identity.name, self._door)
-            future.result(timeout=left(deadline) + 1.0)
-            state: LogicalUnitState = self._served.read(deadline)
-        except (StoreError, TimeoutError) as error:
-            log.error("%s: reset: %s", self.identity.name, error or "not in time")
+            self._served.reset(deadline)
+            state = self._served.read(deadline)
+        except StoreError as error:
+            log.error("%s: reset: %s", self.identity.name, error)
             return False
         self._device.reset()
         sense = senses.LOGICAL_UNIT_RESET if kind == "lun" else senses.BUS_RESET
@@ -449,10 +438,3 @@ def _permit(
         on_descriptor=on_descriptor,
         syscalls=calls,
     )
-
-
-def _wait(future: Future[Result], deadline: float) -> Result | None:
-    try:
-        return future.result(timeout=left(deadline))
-    except TimeoutError:
-        return None

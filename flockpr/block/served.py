@@ -129,6 +129,39 @@ class Served:
                 self._copy = Copy(found.state, at)
         return found.state
 
+    def submit(self, nexus: Nexus, cdb: bytes, data: bytes, deadline: float) -> Result | None:
+        """Ask the logical unit; it reports attentions.
+
+        Args:
+            nexus: Who asks.
+            cdb: The command.
+            data: Its data-out.
+            deadline: Monotonic time.
+
+        Returns:
+            Its answer; None when there was none in time, which says nothing of the outcome.
+        """
+        future = self._units.submit(
+            self._lun, nexus, cdb, data, door=self._door, report_attentions=True
+        )
+        try:
+            # It answers within its own time; a little more, so that its answer is preferred.
+            return future.result(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
+        except TimeoutError:
+            return None
+
+    def reset(self, deadline: float) -> None:
+        """Commit a logical unit reset.
+
+        Raises:
+            StoreError: It was not done; Busy: not before the deadline.
+        """
+        future = self._units.reset(self._lun, self._door)
+        try:
+            future.result(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
+        except TimeoutError:
+            raise Busy("the reset was not done in time", self._lun) from None
+
 
 class Refresher:
     """A thread that keeps the copy young while sessions are attached.
