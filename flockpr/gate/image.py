@@ -20,6 +20,8 @@ from flockpr.errors import StoreError, StoreUnavailable
 from flockpr.store import files
 from flockpr.store.syscalls import Syscalls
 
+SYSCALLS = Syscalls()
+"""The real ones, shared by all permits and gates of the process."""
 PROBE = 4096
 """Bytes that are read to see whether the server still honours a description; aligned, so that
 it may be O_DIRECT.

@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterator
 from flockpr.errors import Busy, StoreError
 from flockpr.gate import local
 from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.image import ImageFile, open_image
-from flockpr.gate.permit import SYSCALLS
+from flockpr.gate.image import SYSCALLS, ImageFile, open_image
 from flockpr.store.layout import PERMIT
 from flockpr.store.syscalls import Syscalls
 

@@ -1,12 +1,5 @@
 """A target's permit to read and write one image by the state that it has read.
 
-::
-
-    IDLE --enter--> TAKING --locked--> READING --state re-read--> OPEN <--> reads and writes
-     ^                                    |                        |
-     |                                    | somebody narrows       | somebody narrows, or lost
-     +------------- RELEASING <-----------+------ all have left ---+-- DRAINING
-
 The permit is taken by whoever wants to enter first, and given back by whoever leaves last, so
 it has no thread of its own and an idle LUN holds nothing. No system call is made with the lock
 of the object held: one that hangs holds up whoever made it, and nobody who only waits.
@@ -14,7 +7,6 @@ of the object held: one that hangs holds up whoever made it, and nobody who only
 
 from __future__ import annotations
 
-import enum
 import fcntl
 import logging
 import os
@@ -26,26 +18,14 @@ from collections.abc import Callable
 from flockpr.errors import StoreError, StoreUnavailable
 from flockpr.gate import local
 from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.image import ImageFile, open_image
+from flockpr.gate.image import SYSCALLS, ImageFile, open_image
+from flockpr.gate.phase import Phase
 from flockpr.gate.watch import watch_of
 from flockpr.store import files
 from flockpr.store.layout import PERMIT
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
-
-SYSCALLS = Syscalls()
-"""The real ones, shared by all permits of the process."""
-
-
-class _State(enum.Enum):
-    IDLE = "not held; whoever enters takes it"
-    TAKING = "somebody is taking it"
-    READING = "held, and the state is being read again"
-    OPEN = "held, and whoever enters may"
-    DRAINING = "held until all have left, and nobody enters"
-    RELEASING = "being given back"
-    CLOSED = "over"
 
 
 class Permit:
@@ -89,7 +69,7 @@ class Permit:
         self._watch = watch_of(root, self._sys)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._state = _State.IDLE
+        self._phase = Phase.IDLE
         self._image: ImageFile | None = None
         self._inside = 0
         self._turn = 0
@@ -119,7 +99,7 @@ class Permit:
     @property
     def held(self) -> bool:
         """Whether somebody who wants it exclusively has to wait for this one."""
-        return self._state in (_State.READING, _State.OPEN, _State.DRAINING, _State.RELEASING)
+        return self._phase in (Phase.READING, Phase.OPEN, Phase.DRAINING, Phase.RELEASING)
 
     def open(self) -> None:
         """Open the image already now, without the permit.
@@ -128,9 +108,9 @@ class Permit:
             StoreError: It cannot be opened read-write.
         """
         with self._lock:
-            if self._state is not _State.IDLE or self._image is not None:
+            if self._phase is not Phase.IDLE or self._image is not None:
                 return
-            self._state = _State.TAKING
+            self._phase = Phase.TAKING
         try:
             self._open_image()
         except OSError as error:
@@ -151,7 +131,7 @@ class Permit:
             access took too long.
         """
         with self._lock:
-            if self._state is _State.OPEN:
+            if self._phase is Phase.OPEN:
                 self._inside += 1
                 return True
         return self._enter_slowly(deadline)
@@ -179,8 +159,8 @@ class Permit:
         log.error("%s: the permit was lost; it is taken again", self.path)
         with self._lock:
             self._lost = True
-            if self._state is _State.OPEN:
-                self._state = _State.DRAINING
+            if self._phase is Phase.OPEN:
+                self._phase = Phase.DRAINING
         return True
 
     def attend(self) -> None:
@@ -204,12 +184,12 @@ class Permit:
         """Let nobody enter any more, and give back permit and descriptor after the last left."""
         with self._lock:
             self._ending = True
-            if self._state is _State.OPEN:
-                self._state = _State.DRAINING
+            if self._phase is Phase.OPEN:
+                self._phase = Phase.DRAINING
             release = self._begin_release()
-            idle = self._state is _State.IDLE
+            idle = self._phase is Phase.IDLE
             if idle:
-                self._state = _State.RELEASING
+                self._phase = Phase.RELEASING
         if release or idle:
             self._release()
 
@@ -219,8 +199,8 @@ class Permit:
         """Let nobody enter until `admit(who)`; returns at once."""
         with self._lock:
             self._bars.add(who)
-            if self._state is _State.OPEN:
-                self._state = _State.DRAINING
+            if self._phase is Phase.OPEN:
+                self._phase = Phase.DRAINING
 
     def yielded(self, deadline: float) -> bool:
         """Wait until the permit, which is barred, is not held.
@@ -250,8 +230,8 @@ class Permit:
         """The watch heard somebody who wants it exclusively, or nobody (any more)."""
         with self._lock:
             self._knocked = heard
-            if heard and self._state is _State.OPEN:
-                self._state = _State.DRAINING
+            if heard and self._phase is Phase.OPEN:
+                self._phase = Phase.DRAINING
             elif not heard:
                 self._reopen()
             release = self._begin_release()
@@ -266,15 +246,15 @@ class Permit:
                 if self._ending:
                     self.fault = StoreUnavailable("is not served any more", self.path)
                     return False
-                if self._state is _State.OPEN:
+                if self._phase is Phase.OPEN:
                     self._inside += 1
                     return True
-                if self._state is not _State.IDLE or self._bars:
+                if self._phase is not Phase.IDLE or self._bars:
                     if not self._wait(deadline):
                         self.fault = None
                         return False
                     continue
-                self._state = _State.TAKING
+                self._phase = Phase.TAKING
                 self._turn += 1
                 turn = self._turn
             if not self._take(turn, deadline):
@@ -301,8 +281,8 @@ class Permit:
             self._fail(StoreUnavailable(what, self.path), turn)
             return False
         with self._lock:
-            if self._state is _State.READING and self._turn == turn:
-                self._state = _State.OPEN
+            if self._phase is Phase.READING and self._turn == turn:
+                self._phase = Phase.OPEN
                 self.fault = None
                 self._changed.notify_all()
         return True
@@ -320,7 +300,7 @@ class Permit:
                 if not bell.heard(self.number) and self._image.lock(fcntl.F_RDLCK, PERMIT):
                     with self._lock:
                         if not self._bars and not self._ending:
-                            self._state = _State.READING
+                            self._phase = Phase.READING
                             self._knocked = False
                             return True
                     self._image.unlock(PERMIT)
@@ -350,9 +330,9 @@ class Permit:
         """Nobody enters for this reason; the next to try tries anew."""
         self.fault = error
         with self._lock:
-            ours = self._turn == turn and self._state in (_State.TAKING, _State.READING)
+            ours = self._turn == turn and self._phase in (Phase.TAKING, Phase.READING)
             if ours:
-                self._state = _State.RELEASING
+                self._phase = Phase.RELEASING
         if ours:
             self._release()
 
@@ -360,13 +340,13 @@ class Permit:
 
     def _begin_release(self) -> bool:
         """Whether the caller, who holds the lock, has to give it back now."""
-        unwanted = self._state is _State.DRAINING or (self._state is _State.OPEN and self._resting)
+        unwanted = self._phase is Phase.DRAINING or (self._phase is Phase.OPEN and self._resting)
         # While the state is being read again nothing is under way that would have to end.
         barred = self._bars or self._knocked or self._ending
-        unwanted = unwanted or bool(self._state is _State.READING and barred)
+        unwanted = unwanted or bool(self._phase is Phase.READING and barred)
         if self._inside or not unwanted:
             return False
-        self._state = _State.RELEASING
+        self._phase = Phase.RELEASING
         return True
 
     def _release_aside(self) -> None:
@@ -395,7 +375,7 @@ class Permit:
                 if self._ending and self._image is not None:
                     continue  # asked to end just now
                 self._lost = False
-                self._state = _State.CLOSED if self._ending else _State.IDLE
+                self._phase = Phase.CLOSED if self._ending else Phase.IDLE
                 self._changed.notify_all()
                 return
 
@@ -408,8 +388,8 @@ class Permit:
     def _reopen(self) -> None:
         """Whoever wanted it does no more, and it was held all the time: nothing to read again."""
         barred = self._bars or self._knocked or self._lost or self._ending
-        if self._state is _State.DRAINING and not barred:
-            self._state = _State.OPEN
+        if self._phase is Phase.DRAINING and not barred:
+            self._phase = Phase.OPEN
         self._changed.notify_all()
 
     def _wait(self, deadline: float) -> bool:

@@ -16,7 +16,7 @@ from flockpr.core.access import allowed
 from flockpr.core.model import Nexus
 from flockpr.errors import Busy, StoreUnavailable
 from flockpr.gate import Gate, Permit
-from flockpr.gate import permit as permit_module
+from flockpr.gate.image import SYSCALLS
 from flockpr.logical_unit import Narrowing
 from flockpr.logical_unit.results import Result
 from flockpr.spc.sense import NOT_READY_INTERVENTION, OUTCOME_UNKNOWN
@@ -460,4 +460,4 @@ def test_attempt_hands_back_what_would_have_to_wait(unit: LogicalUnit) -> None:
 
 def test_permits_of_a_process_share_their_system_calls() -> None:
     """One watch listens for all of them."""
-    assert Gate("/r", 1, "i").syscalls is permit_module.SYSCALLS
+    assert Gate("/r", 1, "i").syscalls is SYSCALLS
