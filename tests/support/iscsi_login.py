@@ -210,8 +210,8 @@ def _result(asked: Mapping[str, str | None], declared: dict[str, str]) -> dict[s
     for key, value in declared.items():
         if value in ("NotUnderstood", "Reject"):
             raise LoginFailed(f"{key}={value}, which every target knows")
-    for key, value in asked.items():
-        if value is not None and key != "MaxRecvDataSegmentLength" and key not in declared:
+    for key, wish in asked.items():
+        if wish is not None and key != "MaxRecvDataSegmentLength" and key not in declared:
             raise LoginFailed(f"{key} was not answered (RFC 7143 6.2)")
     own = asked.get("MaxRecvDataSegmentLength") or DEFAULTS["MaxRecvDataSegmentLength"]
     return {**DEFAULTS, **declared, "own MaxRecvDataSegmentLength": own}
