@@ -116,7 +116,6 @@ class Execution:
             return NO_DATA
         task.grant = self._door.memory.take(task.channel.share, size, self._memory_came_free)
         if task.grant is None:
-            self._without_memory[task] = None
             return None
         self._granted[task] = None
         return task.grant.view
@@ -128,6 +127,9 @@ class Execution:
             if self.wire.closed:
                 return
             for task in list(self._without_memory):
+                if task.phase is Phase.OVER:
+                    del self._without_memory[task]
+                    continue
                 view = self._grant(task)
                 if view is None:
                     continue  # the next one may be for another LUN
@@ -161,9 +163,18 @@ class Execution:
                 self._door.housekeeper.later(_SLOW, self._widen)
             if command.complete:
                 self._proceed(task)
-            elif not self._watching:
-                self._watching = True
-                self._door.housekeeper.later(self._door.limits.stalled / 4, self._watch)
+            else:
+                self._wait_for_data(task)
+
+    def _wait_for_data(self, task: CommandTask) -> None:
+        if not self._watching:
+            self._watching = True
+            self._door.housekeeper.later(self._door.limits.stalled / 4, self._watch)
+        if task.grant is None and task.solicited:
+            # Only from here on: its data must not be complete before it has arrived. And some
+            # memory may have come free meanwhile.
+            self._without_memory[task] = None
+            self._memory_came_free()
 
     def _too_many(self, task: CommandTask) -> None:
         if self._respond(task.command, ScsiReply(Status.TASK_SET_FULL), task):
