@@ -22,6 +22,8 @@ INTERVAL = 0.02
 """Seconds between two questions; part of how long a PREEMPT takes."""
 RECHECK = 1.0
 """Seconds between two looks whether it is still the same doorbell."""
+RETRY = 0.2
+"""Seconds before another try where the doorbell cannot be asked."""
 LINGER = 5.0
 """Seconds that the thread waits for work before it ends."""
 
@@ -79,6 +81,7 @@ class Watch:
                 if str(error) != self._told:
                     self._told = str(error)
                     log.error("a command that waits for a permit cannot be heard: %s", error)
+                time.sleep(RETRY)
             except Exception:
                 log.exception("%s: internal error", self._root)
         self._drop()

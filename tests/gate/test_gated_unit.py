@@ -19,8 +19,8 @@ from flockpr.gate import Gate, Permit
 from flockpr.gate.image import SYSCALLS
 from flockpr.logical_unit import Narrowing
 from flockpr.logical_unit.results import Result
-from flockpr.spc.sense import NOT_READY_INTERVENTION, OUTCOME_UNKNOWN
-from flockpr.units import Units
+from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, NOT_READY_INTERVENTION, OUTCOME_UNKNOWN
+from flockpr.units import Units, worker
 from tests.support.gates import LONG, Aside, Failing, eventually, soon, usable
 from tests.support.luns import out
 from tests.support.scsi import (
@@ -382,6 +382,48 @@ def test_command_whose_nexus_leaves_while_it_waits_is_never_done(
     done = units.submit("disk", B, READ_10, report_attentions=False).result(LONG)
     assert done.status is GOOD
     assert units.close(LONG)
+
+
+def test_internal_error_while_a_command_waits_is_answered_and_survived(
+    units: Units,
+    unit: LogicalUnit,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """04/44/00 for that command; those behind it go on."""
+    cdb, data = out_cdb(OutAction.PREEMPT, type_=TYPE), basic_list(KEYS[B], KEYS[A])
+
+    def broken(*_: object) -> Result:
+        raise RuntimeError("a mistake of ours")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.CRITICAL):
+        patch.setattr(LogicalUnit, "_narrow", broken)
+        answer = units.submit("disk", B, cdb, data, report_attentions=False).result(LONG)
+    assert answer == Result.check(INTERNAL_TARGET_FAILURE)
+
+    again = units.submit("disk", B, cdb, data, report_attentions=False).result(LONG)
+    assert again == Result(GOOD)
+    assert not allowed(unit.snapshot().state, A, WRITE_10)
+
+
+def test_commands_that_wait_count_among_those_that_may(
+    root: str, permit: Permit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More are TASK SET FULL: no client takes all memory by way of a target that hangs."""
+    monkeypatch.setattr(worker, "MAX_QUEUED", 3)
+    units = Units(root, timeout=LONG)
+    cdb, data = out_cdb(OutAction.PREEMPT, type_=TYPE), basic_list(KEYS[B], KEYS[A])
+    answers = [units.submit("disk", B, cdb, data, report_attentions=False) for _ in range(3)]
+    line = units._workers["disk", "api"]._line
+    eventually(lambda: len(line.waiting()) == 3, "they do not wait")
+    full = units.submit("disk", B, READ_KEYS).result(LONG)
+    assert full == Result(Status.TASK_SET_FULL)
+    with pytest.raises(Busy):
+        units.state("disk").result(LONG)
+    permit.leave()
+    with caplog.at_level(logging.CRITICAL):
+        assert [answer.result(LONG).status for answer in answers] == [GOOD, CONFLICT, CONFLICT]
+        assert units.close(LONG)
 
 
 def test_state_of_a_lun_is_the_same_object_while_nothing_is_committed(units: Units) -> None:
