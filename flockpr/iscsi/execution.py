@@ -26,6 +26,7 @@ from flockpr.iscsi.commands import (
     length_for_residuals,
 )
 from flockpr.iscsi.door import Door
+from flockpr.iscsi.housekeeper import Timer
 from flockpr.iscsi.output import Release
 from flockpr.iscsi.sessions import Session
 from flockpr.iscsi.tasks import Drain, Ending, Phase, Task
@@ -69,6 +70,7 @@ class Execution:
         self._draining = False
         self._widening = False
         self._watching = False
+        self._timers: dict[str, Timer] = {}
 
     @property
     def wire(self) -> Wire:
@@ -160,7 +162,7 @@ class Execution:
             self.tasks[task] = None
             if len(self.tasks) >= self._crowd and not self._widening:
                 self._widening = True
-                self._door.housekeeper.later(_SLOW, self._widen)
+                self._later(_SLOW, self._widen)
             if command.complete:
                 self._proceed(task)
             else:
@@ -169,7 +171,7 @@ class Execution:
     def _wait_for_data(self, task: CommandTask) -> None:
         if not self._watching:
             self._watching = True
-            self._door.housekeeper.later(self._door.limits.stalled / 4, self._watch)
+            self._later(self._door.limits.stalled / 4, self._watch)
         if task.grant is None and task.solicited:
             # Only from here on: its data must not be complete before it has arrived. And some
             # memory may have come free meanwhile.
@@ -351,7 +353,7 @@ class Execution:
         if wider:
             self.wire.say(self.wire.protocol.nop_in)  # it carries MaxCmdSN
         if again:
-            self._door.housekeeper.later(_SLOW, self._widen)
+            self._later(_SLOW, self._widen)
 
     def _watch(self) -> None:
         """Drop a client that was asked for data and sends none; called by the housekeeper.
@@ -382,7 +384,10 @@ class Execution:
             log.warning("a client sends nothing of the data that it was asked for; dropped")
             self.wire.abandon()
         elif waiting:
-            self._door.housekeeper.later(stalled / 4, self._watch)
+            self._later(stalled / 4, self._watch)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timers[call.__name__] = self._door.housekeeper.later(seconds, call)
 
     # ------------------------------------------------------------------ the end
 
@@ -404,5 +409,10 @@ class Execution:
         with self.wire.lock:
             unused = [task for task in list(self._granted) if task.phase is not Phase.RUNNING]
             self._without_memory.clear()
+            timers = list(self._timers.values())
         for task in unused:
             self._release_grant(task)
+        for timer in timers:
+            # Until it is due a timer keeps all of the connection in memory, and clients that come
+            # and go can make thousands in that time.
+            self._door.housekeeper.cancel(timer)
