@@ -36,6 +36,14 @@ def test_window_contains_what_it_says(first: int) -> None:
     assert not window.contains(successor(window.maximum))
 
 
+def test_window_of_one_command_has_one_number() -> None:
+    """The smallest window, and one of none."""
+    window = CommandWindow(7, 1)
+    assert [number for number in range(5, 10) if window.contains(number)] == [7]
+    closed = CommandWindow(7, 0)
+    assert not any(closed.contains(number) for number in range(5, 10))
+
+
 def test_window_with_all_commands_outstanding_is_closed() -> None:
     """4.2.2.1: MaxCmdSN is ExpCmdSN - 1 then, and nothing is inside."""
     window = CommandWindow(0xFFFFFFFE, 4)

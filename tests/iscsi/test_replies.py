@@ -181,6 +181,19 @@ def test_digests_cover_header_and_padded_data(size: int) -> None:
     assert sum(len(one.data) for one in bench.sent()) == size
 
 
+def test_reads_that_fit_one_pdu_are_numbered_one_after_the_other() -> None:
+    """RFC 7143 4.2.2.2: Data-In with status spends a StatSN like any response."""
+    bench = Bench().login()
+    for n in range(3):
+        bench.feed(command(n, cmd_sn=100 + n, read=512))
+        bench.connection.respond(bench.take(Command), 0, data=[bytes(512)])
+    assert [(one.opcode, one.stat_sn) for one in bench.sent()] == [
+        (DATA_IN, 2),
+        (DATA_IN, 3),
+        (DATA_IN, 4),
+    ]
+
+
 def test_status_numbers_wrap() -> None:
     """RFC 7143 4.2.2.2: StatSN is 32 bits."""
     bench = Bench(ProtocolConfig(initial_stat_sn=0xFFFFFFFE)).login()

@@ -23,6 +23,7 @@ from tests.support.iscsi_wire import (
     NOP_IN,
     NOP_OUT,
     REJECT,
+    SNACK,
     TASK_REQUEST,
     TASK_RESPONSE,
     TEXT,
@@ -413,6 +414,23 @@ def test_opcode_that_is_no_request_is_rejected(opcode: int) -> None:
     bench.feed(pdu(opcode, data=b"whatever"), command(1))
     assert bench.answer().byte_2 == 0x05
     assert bench.take(Command).itt == 1
+
+
+def test_request_without_a_number_spends_none() -> None:
+    """RFC 7143 11.16: SNACK has no CmdSN; what stands in its place is not taken for one."""
+    bench = Bench().login()
+    bench.feed(pdu(SNACK, itt=NO_TAG, cmd_sn=FIRST_CMD_SN))
+    assert bench.answer().byte_2 == 3
+    assert bench.connection.exp_cmd_sn == FIRST_CMD_SN
+
+
+@pytest.mark.parametrize(("immediate", "spent"), [(False, 1), (True, 0)])
+def test_request_that_is_rejected_spends_its_number(immediate: bool, spent: int) -> None:
+    """Or all that follows would wait for it; an immediate one has none to spend."""
+    bench = Bench().login()
+    bench.feed(pdu(TEXT, immediate=immediate, itt=5, cmd_sn=FIRST_CMD_SN, data=bytes(20000)))
+    assert bench.answer().byte_2 == 0x0A
+    assert bench.connection.exp_cmd_sn == FIRST_CMD_SN + spent
 
 
 def test_login_in_the_full_feature_phase_is_rejected() -> None:
