@@ -525,6 +525,18 @@ def test_connections_broken_in_mid_command_leave_nothing(target: Target) -> None
     gauge.back(megabytes=96)
 
 
+def test_connections_broken_while_data_is_awaited_are_forgotten(target: Target) -> None:
+    """What is left of a broken session is nothing, and at once [leaks; timers]"""
+    gauge = Gauge(target)
+    for _ in range(1000):
+        session = target.log_in("peer", settled=False, keys={"InitialR2T": "Yes"})
+        session.initiator.data_hook = lambda out: []
+        session.initiator.submit(session.lun, sbc.write(0, 512), bytes(512 * BLOCK))
+        session.initiator.poll(0.002)
+        session.close()
+    gauge.back(megabytes=32)
+
+
 def logins(target: Target, count: int) -> None:
     """Log in and out, or break off, again and again."""
     gauge = Gauge(target)
