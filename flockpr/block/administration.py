@@ -72,8 +72,6 @@ def mode_select(device: Device, task: Task) -> Answer:
     new = modes.select(device.modes, data, ten=ten, blocks=blocks, block_size=BLOCK)
     if isinstance(new, Sense):
         return new
-    if device.modes.write_cache and not new.write_cache:
-        device.medium.sync()  # what was written before is as durable as what comes
     device.set_modes(new, task.nexus)
     return GOOD
 

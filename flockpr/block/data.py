@@ -81,7 +81,7 @@ class Write:
         fault = _refusal(device, cdb, lba, blocks, length_at=at, most=LIMITS.transfer)
         if fault is not None:
             return fault
-        durable = not device.modes.write_cache or bool(cdb[1] & _FUA and cdb[0] > 0x1F)
+        durable = bool(cdb[1] & _FUA and cdb[0] > 0x1F)
         view = _whole_blocks(task.data, blocks)
         if view:
             device.medium.write(view, lba * BLOCK, durable=durable)
@@ -191,7 +191,7 @@ class CompareAndWrite:
             if wrong is not None:
                 return Located(senses.MISCOMPARE, wrong)
             found[:] = task.data[size : 2 * size]
-            durable = bool(cdb[1] & _FUA) or not device.modes.write_cache
+            durable = bool(cdb[1] & _FUA)
             medium.write_alone(found, offset, durable=durable)
         return GOOD
 
@@ -212,7 +212,7 @@ class OrWrite:
         if not view:
             return GOOD
         medium, offset = device.medium, lba * BLOCK
-        durable = bool(cdb[1] & _FUA) or not device.modes.write_cache
+        durable = bool(cdb[1] & _FUA)
         with medium.alone(offset, len(view)), medium.scratch() as scratch:
             for start, size in pieces(len(view)):
                 found = scratch.view[:size]

@@ -1,7 +1,9 @@
 """Mode pages: MODE SENSE and MODE SELECT (SPC-4 6.11 to 6.14, 7.5; SBC-3 6.5).
 
 Values are shared by all nexuses of this process and last until a reset or a restart; nothing
-is saved. What can be changed: D_SENSE and SWP of the Control page, WCE of the Caching page.
+is saved. What can be changed: D_SENSE and SWP of the Control page. WCE cannot: an initiator that
+switches the cache off stops flushing for good, and would do so to another target, or to this one
+after a restart, that knows nothing of it.
 """
 
 from __future__ import annotations
@@ -35,16 +37,14 @@ class Modes:
     Attributes:
         descriptor_sense: D_SENSE: sense data in descriptor format.
         software_write_protect: SWP: writes are refused with 07/27/02.
-        write_cache: WCE. False makes every write durable before its GOOD.
     """
 
     descriptor_sense: bool = False
     software_write_protect: bool = False
-    write_cache: bool = True
 
 
 DEFAULT: Final = Modes()
-_CHANGEABLE: Final = Modes(True, True, True)
+_CHANGEABLE: Final = Modes(True, True)
 
 
 def _page(code: int, body: bytes) -> bytes:
@@ -55,12 +55,12 @@ def _pages(modes: Modes, fixed: bool = True) -> dict[int, bytes]:
     """Each page as bytes; with `fixed` False only what `modes` says is set in them."""
     recovery = bytes(10)
     caching = bytearray(18)
-    caching[0] = _WCE if modes.write_cache else 0
     control = bytearray(10)
     control[0] = _D_SENSE if modes.descriptor_sense else 0
     control[2] = _SWP if modes.software_write_protect else 0
     exceptions = bytearray(10)
     if fixed:
+        caching[0] = _WCE  # what the storage caches, a power cut takes
         # TST 001b: a task set for each nexus, so that one nexus's ordered command holds up
         # nobody else's.
         control[0] |= 0x20
@@ -213,6 +213,4 @@ def _select_page(
             descriptor_sense=bool(new[2] & _D_SENSE),
             software_write_protect=bool(new[4] & _SWP),
         )
-    elif code == CACHING:
-        modes = attrs.evolve(modes, write_cache=bool(new[2] & _WCE))
     return modes, offset + len(page)

@@ -52,8 +52,6 @@ def unmap(device: Device, task: Task) -> Answer:
     for lba, blocks in ranges:
         if blocks:
             device.medium.zero(lba * BLOCK, blocks * BLOCK, task.cancelled)
-    if total and not device.modes.write_cache:
-        device.medium.sync()
     return GOOD
 
 
@@ -116,8 +114,6 @@ class WriteSame:
             device.medium.zero(lba * BLOCK, blocks * BLOCK, task.cancelled)
         else:
             device.medium.fill_range(pattern, lba * BLOCK, blocks * BLOCK, task.cancelled)
-        if not device.modes.write_cache:
-            device.medium.sync()
         return GOOD
 
 

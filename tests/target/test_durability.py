@@ -328,6 +328,18 @@ def test_durable_synchronize_cache_covers_all_that_was_answered(
     assert found[-1].durable >= {place for _, _, place in writes}
 
 
+def test_durable_write_cache_stays_on_for_everybody(tmp_path: pathlib.Path) -> None:
+    """WCE=0 is refused: who stopped flushing for it would lose writes elsewhere [SBC-3 6.5.5]"""
+    root = make_root(tmp_path)
+    with Target(root, tmp_path / "log") as target, target.log_in("a") as a:
+        page = a.command(sbc.mode_sense(8), read=255).data[-20:]
+        assert page[:3] == bytes((8, 18, 4))
+        data = bytes(4) + page[:2] + bytes((page[2] & ~4,)) + page[3:]
+        reply = a.command(bytes((0x15, 0x10, 0, 0, len(data), 0)), data)
+        assert reply.code == (5, 0x26, 0)
+        assert a.command(sbc.mode_sense(0x48), read=255).data[-18:] == bytes(18)
+
+
 @pytest.mark.usefixtures("tracing")
 def test_durable_write_and_verify_is_read_back(target: Target, tmp_path: pathlib.Path) -> None:
     """WRITE AND VERIFY: written, and what is on the medium was looked at [SBC-3 5.44]"""
