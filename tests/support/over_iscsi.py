@@ -41,6 +41,7 @@ NOT_OURS = frozenset(
         # The target door reports unit attentions always.
         "test_attention_not_reported_is_neither_told_nor_cleared",
         "test_attention_different_codes_come_in_order",
+        "test_conflict_of_another_type_before_other_attentions",
         "test_other_attention_before_faults",
         "test_other_attention_before_list_faults",
         # Of commands that the disk does not have; tests/target/test_access.py has the others.
