@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from flockpr import delete_lun, device_index
-from flockpr.units import worker as module
 from flockpr.device_index import list_names
 from flockpr.errors import Busy, ConfigError, StoreUnavailable
 from flockpr.logical_unit import LogicalUnit, Result
@@ -25,6 +24,7 @@ from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
+from flockpr.units import worker as module
 from tests.support.lun_tools import LOST, NO_LUN, UNKNOWN, register, sense_of
 from tests.support.scsi import (
     INQUIRY,
