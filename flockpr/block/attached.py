@@ -37,11 +37,12 @@ class Attached:
             session.attached = not self._closed
             if self._closed:
                 return False
-            self._sessions[session] = None
             nexus = session.nexus
-            self._counts[nexus] = self._counts.get(nexus, 0) + 1
-            if self._counts[nexus] == 1:
+            if nexus not in self._counts:
+                # First, because it can fail (no more threads): then nobody has begun.
                 self._units.attend(self._lun, nexus, self._door)
+            self._sessions[session] = None
+            self._counts[nexus] = self._counts.get(nexus, 0) + 1
             return True
 
     def remove(self, session: DiskNexus) -> bool:

@@ -307,6 +307,7 @@ class Disk:
         Returns:
             The reply, or None: nothing stands in its way by now, begin anew.
         """
+        self._refresher.ensure()
         session = task.nexus
         local = session.take(reset_only=True)
         if local is not None:

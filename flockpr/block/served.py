@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from flockpr.block.quiet import QuietLog
 from flockpr.core.model import LogicalUnitState, Nexus
 from flockpr.errors import Busy, StoreError
 from flockpr.logical_unit import Result, ServedState
@@ -179,17 +180,32 @@ class Refresher:
         self._lock = threading.Lock()
         self._attached = 0
         self._running = False
+        self._log = QuietLog(log)
 
     def attend(self) -> None:
         """One session more."""
         with self._lock:
             self._attached += 1
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Have a thread, if there are sessions; one that could not be started is tried again."""
+        if self._running:
+            return
+        with self._lock:
             # At most one thread, also when one hangs in a system call while sessions come
             # and go.
-            if not self._running:
-                self._running = True
-                name = f"refresh-{self._name}"
+            if self._running or not self._attached:
+                return
+            name = f"refresh-{self._name}"
+            try:
                 threading.Thread(target=self._run, name=name, daemon=True).start()
+            except RuntimeError as error:
+                # No session has to fail for that: a copy that nobody keeps young is not
+                # believed, and who finds it too old comes by here.
+                self._log.error("thread", "%s: its state is not kept young: %s", name, error)
+                return
+            self._running = True
 
     def rest(self) -> None:
         """One session fewer; without any the thread ends by itself."""

@@ -12,8 +12,9 @@ import threading
 import time
 from typing import Protocol
 
-from flockpr.errors import StoreError
+from flockpr.errors import StoreError, StoreUnavailable
 from flockpr.gate.doorbell import Doorbell
+from flockpr.store.layout import DOORBELL
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
@@ -60,14 +61,22 @@ class Watch:
         self._told = ""
 
     def add(self, permit: Listener) -> None:
-        """Tell this permit of knocks, for as long as it is held."""
+        """Tell this permit of knocks, for as long as it is held.
+
+        Raises:
+            StoreUnavailable: Nobody would listen, so it must not be held.
+        """
         with self._changed:
             if permit not in self._permits:
                 self._permits.append(permit)
             if not self._running:
-                self._running = True
                 name = f"doorbell-{os.path.basename(self._root)}"
-                threading.Thread(target=self._run, name=name, daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, name=name, daemon=True).start()
+                except RuntimeError as error:
+                    what = f"cannot be listened to: {error}"
+                    raise StoreUnavailable(what, os.path.join(self._root, DOORBELL)) from error
+                self._running = True  # not before: nobody would start another one
             self._changed.notify()
 
     def _run(self) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from flockpr.core.model import Nexus
+from flockpr.errors import Busy
 from flockpr.logical_unit import Narrowing
 from flockpr.units.requests import AnyRequest
 
@@ -30,13 +31,21 @@ class Line:
         self._thread: threading.Thread | None = None
 
     def put(self, request: AnyRequest, narrowing: Narrowing) -> None:
-        """Take the last place."""
+        """Take the last place.
+
+        Raises:
+            Busy: No thread can be started; the request has no place.
+        """
         with self._lock:
-            self._queue.append((request, narrowing))
             if self._thread is None:
                 name = f"gate-{self._name}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                try:
+                    thread.start()  # it waits for the lock
+                except RuntimeError as error:
+                    raise Busy(f"{error}: try again", self._name) from error
+                self._thread = thread  # not before: nobody would start another one
+            self._queue.append((request, narrowing))
 
     def waiting(self) -> list[AnyRequest]:
         """Those that have not ended; the first is being run."""

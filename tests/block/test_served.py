@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 import time
 from concurrent.futures import Future
@@ -13,7 +14,10 @@ from flockpr.block.served import Refresher, Served
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import Busy, StoreUnavailable
 from flockpr.logical_unit import ServedState
-from tests.support.disks import MemoryUnits, wait_until
+from tests.support import sbc_cdbs as cdbs
+from tests.support.disks import MemoryUnits, Rig, wait_until
+from tests.support.scsi import A, B
+from tests.support.starved import starve
 
 
 class SlowUnits(MemoryUnits):
@@ -132,3 +136,38 @@ def test_refresher_survives_failures_and_says_each_once(caplog: pytest.LogCaptur
     units.fault = None
     wait_until(lambda: served.current() is not None)
     refresher.rest()
+
+
+def test_refresher_that_could_not_be_started_is_started_by_whoever_finds_the_copy_too_old(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No thread to be had for a moment: the session begins all the same, and is served."""
+    failed = starve(monkeypatch, "refresh-")
+    rig = Rig(tmp_path)
+    assert failed == ["refresh-disk"]
+    assert "its state is not kept young" in caplog.text
+    rig.good(cdbs.TEST_UNIT_READY)
+
+    assert rig.disk._refresher._running
+    reads = rig.units.reads
+    wait_until(lambda: rig.units.reads > reads)
+    rig.close()
+
+
+def test_session_that_could_not_begin_is_not_attached(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread for the logical unit: nobody is counted who never leaves, and the next may."""
+    rig = Rig(tmp_path)
+
+    def starved(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.units, "attend", starved)
+        with pytest.raises(RuntimeError):
+            rig.disk.attach(B)
+    assert len(rig.disk._attached.all()) == 1
+    rig.disk.detach(rig.disk.attach(B))
+    assert rig.units.present == [A]
+    rig.close()

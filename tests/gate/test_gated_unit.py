@@ -35,6 +35,7 @@ from tests.support.scsi import (
     in_cdb,
     out_cdb,
 )
+from tests.support.starved import starve
 
 GOOD, CONFLICT, BUSY = Status.GOOD, Status.RESERVATION_CONFLICT, Status.BUSY
 READ_KEYS = in_cdb(InAction.READ_KEYS)
@@ -404,6 +405,26 @@ def test_internal_error_while_a_command_waits_is_answered_and_survived(
     again = units.submit("disk", B, cdb, data, report_attentions=False).result(LONG)
     assert again == Result(GOOD)
     assert not allowed(unit.snapshot().state, A, WRITE_10)
+
+
+def test_command_for_which_there_is_no_thread_is_busy_and_the_next_has_one(
+    units: Units,
+    unit: LogicalUnit,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The system starts no thread for a moment: nothing is done, and nothing stays broken."""
+    cdb, data = out_cdb(OutAction.PREEMPT, type_=TYPE), basic_list(KEYS[B], KEYS[A])
+    before = number(unit)
+    failed = starve(monkeypatch, "gate-")
+    with caplog.at_level(logging.CRITICAL):
+        answer = units.submit("disk", B, cdb, data, report_attentions=False).result(LONG)
+    assert failed == ["gate-disk"]
+    assert answer == Result(BUSY)
+    assert number(unit) == before
+
+    again = units.submit("disk", B, cdb, data, report_attentions=False).result(LONG)
+    assert again == Result(GOOD)
 
 
 def test_commands_that_wait_count_among_those_that_may(

@@ -13,7 +13,9 @@ import pytest
 
 from flockpr.errors import StoreUnavailable
 from flockpr.gate import watch
+from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, SIZE, Aside, Failing, Rig, eventually, soon
+from tests.support.starved import starve
 
 
 def test_first_enter_takes_the_permit_and_reads_the_state(rig: Rig) -> None:
@@ -444,3 +446,24 @@ def test_locks_that_fail_keep_everybody_out(rig: Rig) -> None:
     server.errors.clear()
     assert permit.enter(soon())
     permit.leave()
+
+
+@pytest.mark.usefixtures("strangers")
+def test_permit_that_nobody_listens_for_is_not_held(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread to listen at the doorbell: nobody enters; the next to try has one started."""
+    permit = rig.permit(syscalls=Syscalls())
+    permit.attend()
+    failed = starve(monkeypatch, "doorbell-")
+
+    assert not permit.enter(soon())
+    assert len(failed) == 1
+    assert "cannot be listened to: can't start new thread" in str(permit.fault)
+    assert not permit.held
+    assert rig.free()
+
+    assert permit.enter(soon())
+    permit.leave()
+    with rig.gate().narrow(soon()):
+        assert not permit.held
