@@ -87,6 +87,9 @@ def start_stop_unit(device: Device, task: Task) -> Answer:
         return cdb_field(4, 1)
     if not start and not no_flush and device.loaded:
         device.medium.sync()
+        fault = device.unstable(task)
+        if fault is not None:
+            return fault
     if not eject:
         return GOOD
     return device.load(bool(start)) or GOOD

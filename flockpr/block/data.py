@@ -85,7 +85,7 @@ class Write:
         view = _whole_blocks(task.data, blocks)
         if view:
             device.medium.write(view, lba * BLOCK, durable=durable)
-        return GOOD
+        return (device.unstable(task) if durable else None) or GOOD
 
 
 class WriteAndVerify:
@@ -110,6 +110,9 @@ class WriteAndVerify:
         if not view:
             return GOOD
         device.medium.write(view, lba * BLOCK, durable=True)
+        fault = device.unstable(task)
+        if fault is not None:
+            return fault
         return _compare(device, task, lba, len(view) // BLOCK, view if check else None)
 
 
@@ -193,7 +196,7 @@ class CompareAndWrite:
             found[:] = task.data[size : 2 * size]
             durable = bool(cdb[1] & _FUA)
             medium.write_alone(found, offset, durable=durable)
-        return GOOD
+        return (device.unstable(task) if durable else None) or GOOD
 
 
 class OrWrite:
@@ -221,7 +224,7 @@ class OrWrite:
                 bits = int.from_bytes(found, "little") | more
                 found[:] = bits.to_bytes(size, "little")
                 medium.write_alone(found, offset + start, durable=durable)
-        return GOOD
+        return (device.unstable(task) if durable else None) or GOOD
 
 
 class Prefetch:
@@ -251,7 +254,7 @@ class SynchronizeCache:
         if fault is not None:
             return fault
         device.medium.sync()
-        return GOOD
+        return device.unstable(task) or GOOD
 
 
 def _whole_blocks(data: memoryview, blocks: int) -> memoryview:

@@ -112,6 +112,12 @@ class Device:
             return senses.WRITE_PROTECTED
         return senses.SOFTWARE_WRITE_PROTECTED if self.modes.software_write_protect else None
 
+    def unstable(self, task: Task) -> Sense | None:
+        """What a command is told that has made data stable, if other data of this initiator may
+        be lost and it does not know; None: nothing of the kind.
+        """
+        return senses.WRITE_ERROR if self.medium.stability.owed(task.nexus) else None
+
     # ------------------------------------------------------------------ removal
 
     def prevent(self, nexus: DiskNexus, wanted: bool) -> None:

@@ -32,7 +32,7 @@ from flockpr.block.attached import Attached
 from flockpr.block.calls import ImageCalls
 from flockpr.block.device import Device, Task
 from flockpr.block.inquiry import Face, inquiry
-from flockpr.block.medium import Cancelled, Medium, PermitLike
+from flockpr.block.medium import Cancelled, FlushFailed, Medium, PermitLike
 from flockpr.block.nexus import DiskNexus
 from flockpr.block.pool import MAX_BUFFER, Pool
 from flockpr.block.quiet import QuietLog
@@ -174,6 +174,7 @@ class Disk:
         face = attrs.evolve(self._face, target_name=target_name, target_port=nexus.target_port)
         session = DiskNexus(nexus, face)
         if self._attached.add(session):
+            self._medium.stability.begin(session)
             self._permit.attend()
             self._refresher.attend()
         return session
@@ -181,6 +182,7 @@ class Disk:
     def detach(self, session: DiskNexus) -> None:
         """A session has ended; more than once is no error. The last one of a nexus is its loss."""
         if self._attached.remove(session):
+            self._medium.stability.end(session)
             self._device.prevent(session, False)
             self._refresher.rest()
             self._permit.rest()
@@ -286,6 +288,8 @@ class Disk:
         except Cancelled:
             return TASK_ABORTED
         except OSError as error:
+            if isinstance(error, FlushFailed):
+                self._medium.stability.told(task.nexus)
             reading = row.access in (AccessClass.READ, AccessClass.ALWAYS)
             sense = self._medium.failure(error, writing=not reading)
             return BUSY if sense is None else device.check(sense)

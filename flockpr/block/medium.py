@@ -21,6 +21,7 @@ from flockpr.block.image import claim_from_qemu
 from flockpr.block.pool import Buffer, Pool
 from flockpr.block.quiet import QuietLog
 from flockpr.block.ranges import Contended, Ranges, alone_among_processes
+from flockpr.block.stability import Stability
 from flockpr.errors import StoreError, StoreUnavailable
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, OUTCOME_UNKNOWN, Sense
 from flockpr.store import files
@@ -47,6 +48,10 @@ _CANNOT_PUNCH: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, 
 
 class ShortImage(OSError):
     """The file ends before the medium does: somebody has shrunk it."""
+
+
+class FlushFailed(OSError):
+    """What was written before may not be on stable storage."""
 
 
 class Cancelled(Exception):
@@ -104,6 +109,7 @@ class Medium:
         self.path = path
         self.blocks = 0
         self.ranges = Ranges()
+        self.stability = Stability()
         self._calls = calls
         self._on_size = on_size
         self._scratch = Pool(SCRATCH_LIMIT)
@@ -213,8 +219,9 @@ class Medium:
 
     def write_alone(self, view: memoryview, offset: int, *, durable: bool = False) -> None:
         """As `write`, by whoever has the range already."""
+        put = self._put_stably if durable or not self.permit.direct else self._put
         try:
-            self._put(view, offset, durable)
+            put(view, offset, durable)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -223,9 +230,24 @@ class Medium:
                 for start, size in pieces(len(view)):
                     aligned = buffer.view[:size]
                     aligned[:] = view[start : start + size]
-                    self._put(aligned, offset + start, durable)
+                    put(aligned, offset + start, durable)
         if durable and not self._durable_writes:
             self.sync()
+
+    def _put_stably(self, view: memoryview, offset: int, durable: bool) -> None:
+        """As `_put`, where the kernel may tell of what others wrote as well."""
+        with self.stability.attempt(self._unstable):
+            self._put(view, offset, durable)
+
+    def _unstable(self, error: OSError) -> bool:
+        """Whether a write that waits for the disk failed in a way that concerns others."""
+        number = error.errno
+        if number in _PASSING or number in _PROTECTED or number == errno.EINVAL:
+            return False
+        if not self.permit.direct:
+            return True
+        # That of a write alone: there was no room for it, or its permit was taken away.
+        return number not in _NO_ROOM and not (number in _LOST and self.permit.lost())
 
     def _put(self, view: memoryview, offset: int, durable: bool) -> None:
         write, fd = self._calls.pwritev, self.permit.fd
@@ -244,8 +266,22 @@ class Medium:
             done += some
 
     def sync(self) -> None:
-        """Return when everything that was written is on stable storage."""
-        self._calls.fdatasync(self.permit.fd)
+        """Return when everything that was written is on stable storage; see `stability`.
+
+        Raises:
+            FlushFailed: It may not be, and nobody would be told so again.
+        """
+        try:
+            with self.stability.attempt(lambda _: True):
+                self._calls.fdatasync(self.permit.fd)
+        except OSError as error:
+            self._log.error(
+                ("flush", error.errno),
+                "%s: a flush failed, what was written may be lost; every session is told: %s",
+                self.path,
+                error,
+            )
+            raise FlushFailed(error.errno, error.strerror) from error
 
     @contextmanager
     def scratch(self) -> Iterator[Buffer]:
@@ -376,19 +412,22 @@ class Medium:
         Returns:
             The sense, or None for BUSY: nothing was done that a repetition would not mend.
         """
-        if isinstance(error, Contended) or error.errno in _PASSING:
+        flush = isinstance(error, FlushFailed)
+        if isinstance(error, Contended) or (error.errno in _PASSING and not flush):
             return None
         self._log.error(error.errno, "%s: input or output failed: %s", self.path, error)
-        if not isinstance(error, ShortImage) and error.errno in _LOST and self.permit.lost():
+        short = isinstance(error, ShortImage)
+        lost = not short and error.errno in _LOST and self.permit.lost()
+        if lost and not flush:  # repeated, a flush would be GOOD: it is told that it failed
             # What was on its way may have been written or not.
             return OUTCOME_UNKNOWN if writing else None
         if error.errno in _NO_ROOM:
             return senses.SPACE_ALLOCATION_FAILED
         if error.errno in _PROTECTED:
             return senses.WRITE_PROTECTED
-        if error.errno == errno.EINVAL:
+        if error.errno == errno.EINVAL and not flush:
             return INTERNAL_TARGET_FAILURE
-        return senses.WRITE_ERROR if writing else senses.READ_ERROR
+        return senses.WRITE_ERROR if writing or flush else senses.READ_ERROR
 
 
 def pieces(length: int) -> Iterator[tuple[int, int]]:

@@ -173,4 +173,4 @@ def sanitize(device: Device, task: Task) -> Answer:
     if not medium.punch_range(0, medium.blocks * BLOCK, task.cancelled):
         return senses.SANITIZE_FAILED
     medium.sync()
-    return GOOD
+    return device.unstable(task) or GOOD
