@@ -542,6 +542,22 @@ def test_lun_that_is_lost_is_let_go_and_stays_lost(
     assert not descriptors(root)
 
 
+def test_lun_that_a_door_forgot_is_opened_anew(root: str, make: Callable[..., Units]) -> None:
+    """One that was made under the name of one that was deleted is served; other doors stay."""
+    units = make()
+    for door in ("api", "other"):
+        assert units.submit("disk", A, TEST_UNIT_READY, door=door).result(LONG).status == GOOD
+    delete_lun(root, "disk")
+    for door in ("api", "other"):
+        assert sense_of(units.submit("disk", A, READ_KEYS, door=door).result(LONG)) == NO_LUN
+    create_lun(root, "disk")
+    units.forget("disk")
+    units.forget("nobody")
+    assert units.submit("disk", A, READ_KEYS).result(LONG).status == GOOD
+    assert sense_of(units.submit("disk", A, READ_KEYS, door="other").result(LONG)) == NO_LUN
+    assert units.close(LONG)
+
+
 @pytest.mark.parametrize("what", ["disk", "the root"])
 def test_lun_that_is_missing_is_not_ready_and_comes_back(
     root: str, make: Callable[..., Units], caplog: pytest.LogCaptureFixture, what: str

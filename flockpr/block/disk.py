@@ -61,6 +61,9 @@ BUFFER_PATIENCE: Final = 1.0
 longer is one fewer for those who need none.
 """
 
+CLAIM_PATIENCE: Final = 2.0
+"""Seconds that the targets of two hosts that begin at once get to find out which one serves."""
+
 
 def never() -> bool:
     """Say that nobody cancels it."""
@@ -83,6 +86,7 @@ class Disk:
         calls: System calls on the image.
         permit: Makes the permit; a test's may be another one.
         claim: Keep other hosts' targets away from this LUN.
+        patience: Seconds to wait for another host's target that is only looking.
 
     Raises:
         ConfigError: The LUN has no image, or an argument cannot be.
@@ -106,6 +110,7 @@ class Disk:
         permit: Callable[[Callable[[float], None], Callable[[int], None]], PermitLike]
         | None = None,
         claim: bool = True,
+        patience: float = CLAIM_PATIENCE,
     ) -> None:
         if identity.image is None:
             raise ConfigError(f"the LUN {identity.name} has no image to serve")
@@ -131,13 +136,13 @@ class Disk:
         self._claim: HostClaim | None = None
         make = permit or functools.partial(_permit, root, identity, calls)
         self._permit = self._medium.permit = make(self._on_open, self._medium.opened)
-        self._open(os.path.join(root, identity.name) if claim else None)
+        self._open(os.path.join(root, identity.name) if claim else None, patience)
 
-    def _open(self, claimed: str | None) -> None:
+    def _open(self, claimed: str | None, patience: float) -> None:
         try:
             if claimed is not None:
                 self._claim = HostClaim(claimed)
-                self._claim.take()
+                self._claim.take(patience)
             self._permit.open()
             if not self._medium.blocks:
                 raise ConfigError(f"{self._medium.path} has not a single block")
@@ -156,6 +161,10 @@ class Disk:
         self._permit.close()
         if self._claim is not None:
             self._claim.close()
+
+    def deleted(self) -> bool:
+        """Whether the LUN is known to be deleted; one that is merely missing is not."""
+        return self._claim is not None and self._claim.deleted()
 
     @property
     def blocks(self) -> int:

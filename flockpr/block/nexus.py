@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import Final
@@ -123,6 +124,12 @@ class DiskNexus:
             if reset_only or not self._waiting:
                 return None
             return self._waiting.popleft()
+
+    def forget(self, sense: Sense) -> None:
+        """Something else has told what this attention would."""
+        if self._waiting:
+            with self._lock, contextlib.suppress(ValueError):
+                self._waiting.remove(sense)
 
     @property
     def waiting(self) -> bool:

@@ -7,6 +7,7 @@ moment: asking would be answered wrongly by NFSv3 servers and under NFSv4 delega
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -54,6 +55,7 @@ class HostClaim:
         self._sys = syscalls or Syscalls()
         self._number = host_number(host)
         self._fd = -1
+        self._device = 0
 
     def take(self, patience: float = 2.0) -> None:
         """Claim the LUN for this host; another target of this host may have done so too.
@@ -74,6 +76,33 @@ class HostClaim:
                     "stop that one first; `flockpr status` shows hosts",
                 )
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not secrecy
+
+    def deleted(self) -> bool:
+        """Whether the LUN is known to be deleted: its lock file, which is open here, was removed.
+
+        That its path leads nowhere says nothing: a share that is unmounted comes back. A file
+        server that forgot the file (ESTALE) has removed it, or does not serve that file system
+        at the moment. The latter takes the root along.
+        """
+        if self._fd < 0:
+            return False
+        try:
+            return not self._sys.fstat(self._fd).st_nlink
+        except OSError as error:
+            return error.errno == errno.ESTALE and self._device_of_root() == self._device
+
+    def _device_of_root(self) -> int:
+        """The device of the directory that the path is in now; -1 if that cannot be told."""
+        try:
+            fd = self._sys.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return -1
+        try:
+            return self._sys.fstat(fd).st_dev
+        except OSError:
+            return -1
+        finally:
+            files.close_quietly(self._sys, fd)
 
     def close(self) -> None:
         """Serve it no more."""
@@ -98,7 +127,13 @@ class HostClaim:
             files.close_quietly(self._sys, looking)
         if not free:
             self.close()
-        return free
+            return False
+        try:
+            self._device = self._sys.fstat(self._fd).st_dev
+        except OSError as error:
+            self.close()
+            raise self._unavailable(error) from error
+        return True
 
     def _take(self, fd: int, kind: int, start: int, length: int) -> bool:
         if not length:  # would be all up to the end of the file

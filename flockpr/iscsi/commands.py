@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 import attrs
 
-from flockpr.block import Direction, Transfer
+from flockpr.block import Direction, Transfer, report_luns
+from flockpr.block.senses import REPORTED_LUNS_CHANGED
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.memory import Grant, Share
 from flockpr.iscsi.sessions import Attachment
 from flockpr.iscsi.targets import Lun
 from flockpr.iscsi.tasks import Line, Phase, Task
-from flockpr.spc.codes import Opcode
+from flockpr.spc.codes import Opcode, Status
 
 NO_DATA = memoryview(bytearray(0))
 """Given for Data-Out that nobody wants: whatever comes of it is dropped."""
@@ -131,6 +133,13 @@ class CommandTask(Task):
 def is_report_luns(cdb: bytes) -> bool:
     """Whether it asks for all LUNs of the target, which a LUN does not know."""
     return cdb[:1] == _REPORT_LUNS
+
+
+def forget_changes(cdb: bytes, channels: Iterable[Channel]) -> None:
+    """A REPORT LUNS that is carried out tells what 3F/0E says has changed (SPC-4 6.33)."""
+    if report_luns(cdb, ()).status is Status.GOOD:
+        for channel in channels:
+            channel.attachment.disk_nexus.forget(REPORTED_LUNS_CHANGED)
 
 
 def length_for_residuals(transfer: Transfer) -> int | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flockpr.block import ScsiReply, answer_without_unit, report_luns
 from flockpr.block.pool import MAX_BUFFER
@@ -22,13 +22,14 @@ from flockpr.iscsi.commands import (
     NO_DATA,
     Channel,
     CommandTask,
+    forget_changes,
     is_report_luns,
     length_for_residuals,
 )
 from flockpr.iscsi.door import Door
 from flockpr.iscsi.housekeeper import Timer
 from flockpr.iscsi.output import Release
-from flockpr.iscsi.sessions import Session
+from flockpr.iscsi.sessions import Attachment, Session
 from flockpr.iscsi.tasks import Drain, Ending, Phase, Task
 from flockpr.iscsi.wire import Wire
 from flockpr.spc.codes import Status
@@ -53,7 +54,7 @@ class Execution:
         going_on: Carries out events that come of memory that was found.
 
     Attributes:
-        channels: The LUNs of the session, by number.
+        channels: The LUNs of the session, by number; replaced when they change.
         tasks: What is in the task sets, in order of arrival. Changed without a lock, so to be
             copied before it is gone through.
     """
@@ -83,10 +84,19 @@ class Execution:
         self._wire = wire
 
     def begin(self, session: Session) -> None:
-        """The session is open: these are its LUNs."""
-        for number, attachment in session.attachments.items():
-            share = self._door.memory.share(attachment.lun.memory)
-            self.channels[number] = Channel(attachment, share)
+        """The session is open: its LUNs are these, and later perhaps others."""
+        session.observe(self._use)
+
+    def _use(self, attachments: Mapping[int, Attachment]) -> None:
+        """These are the LUNs now. A command whose LUN is gone goes its way all the same."""
+        channels: dict[int, Channel] = {}
+        for number, attachment in attachments.items():
+            channel = self.channels.get(number)
+            if channel is None or channel.attachment is not attachment:
+                share = self._door.memory.share(attachment.lun.memory)
+                channel = Channel(attachment, share)
+            channels[number] = channel
+        self.channels = channels  # in one step, because others go through it
 
     # ------------------------------------------------------------------ Data-Out
 
@@ -153,9 +163,7 @@ class Execution:
         """A command came, in the order that CmdSN gives."""
         task: CommandTask | None = command.state or self._task(command)
         if task is None:
-            numbers = self.channels.keys()
-            answer = report_luns if is_report_luns(command.cdb) else answer_without_unit
-            self._respond(command, answer(command.cdb, numbers))
+            self._respond(command, self._without_task(command.cdb))
         elif not task.channel.lun.tasks.enter(task):
             self._too_many(task)
         else:
@@ -167,6 +175,14 @@ class Execution:
                 self._proceed(task)
             else:
                 self._wait_for_data(task)
+
+    def _without_task(self, cdb: bytes) -> ScsiReply:
+        """Answer REPORT LUNS, or a command to a LUN that there is not."""
+        if not is_report_luns(cdb):
+            return answer_without_unit(cdb, self.channels)
+        # Before the LUNs are looked at: of one that comes in between, the attention must stay.
+        forget_changes(cdb, self.channels.values())
+        return report_luns(cdb, self.channels)
 
     def _wait_for_data(self, task: CommandTask) -> None:
         if not self._watching:

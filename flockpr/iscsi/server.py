@@ -19,10 +19,12 @@ from types import TracebackType
 from typing import Self
 
 from flockpr.block import Disk, Pool
-from flockpr.errors import ConfigError, FlockprError
+from flockpr.block.disk import CLAIM_PATIENCE
+from flockpr.errors import ConfigError
 from flockpr.iscsi.connection import Connection
 from flockpr.iscsi.door import Door
 from flockpr.iscsi.housekeeper import Housekeeper
+from flockpr.iscsi.inventory import DOOR, Inventory, Watch
 from flockpr.iscsi.memory import Memory
 from flockpr.iscsi.portals import PortalListener, affordable_connections
 from flockpr.iscsi.session import ProtocolConfig
@@ -31,12 +33,9 @@ from flockpr.iscsi.settings import Address, ChapAccount, Limits, LunSettings, Po
 from flockpr.iscsi.targets import Lun, Target, TargetMap
 from flockpr.iscsi.tasks import TaskSet
 from flockpr.store.identity import LunIdentity
-from flockpr.store.provision import list_luns, read_identity
 from flockpr.units import Units
 
 log = logging.getLogger(__name__)
-
-DOOR = "iscsi"
 
 _LEAST = 0.5
 """Seconds that the end of what was abandoned, and of a disk, gets however late it is."""
@@ -51,7 +50,8 @@ class TargetServer:
         root: The root directory.
         portals: Where to listen.
         luns: Names of the LUNs to serve, all of which must be there; None: every LUN of the
-            root that has an image, and those that cannot be served are logged.
+            root that has an image, and those that cannot be served are logged. LUNs that are
+            added, or can be served later, are found within a few seconds.
         settings: What differs per LUN, by name.
         target_name: iSCSI name of one target that carries all LUNs; None: each LUN has a
             target of its own (`store.identity.target_name`).
@@ -85,8 +85,6 @@ class TargetServer:
             raise ConfigError("a target needs a portal")
         self.root = root
         self._portals = tuple(portals)
-        self._names = None if luns is None else tuple(luns)
-        self._settings = dict(settings or {})
         self._limits = limits or Limits()
         self._shared_units = units
         self._units: Units | None = None
@@ -107,8 +105,18 @@ class TargetServer:
             portals=self._named_portals,
         )
         self._listeners: tuple[PortalListener, ...] = ()
+        self._inventory = Inventory(
+            root,
+            names=None if luns is None else tuple(luns),
+            tags={portal.tag for portal in self._portals},
+            settings=dict(settings or {}),
+            targets=self._targets,
+            registry=self._registry,
+            make=self._made,
+            patience=self._limits.task_management,
+        )
+        self._watch = Watch(self._limits.rescan, self.rescan)
         self._lock = threading.Lock()
-        self._scanning = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._most = self._limits.connections or 0
         self._accepted = 0
@@ -192,86 +200,48 @@ class TargetServer:
         try:
             self.bind()
             self._units = self._shared_units or Units(self.root)
-            self._add_missing()
+            self._inventory.load()
             if not self._targets.luns:
                 log.warning("%s: there is no LUN with an image to serve", self.root)
-            self._most = self._limits.connections or affordable_connections(
-                len(self._targets.luns), doors=1 if self._shared_units is None else 2
-            )
+            self._most = self._room()
             self._housekeeper.start()
             for listener in self._listeners:
                 listener.start()
             self._started = True
+            self._watch.start()
         except BaseException:
             self.stop(0.0)
             raise
         return self.addresses
 
     def rescan(self) -> None:
-        """Serve LUNs that were added to the root; sessions that there are do not see them.
+        """Serve LUNs that were added to the root and let go of those that were deleted; sessions
+        are told. Called every now and then by itself.
 
         Raises:
-            StoreError: The root, or a LUN that was named, cannot be read.
-            ConfigError: See `start`.
+            StoreError: The root cannot be read.
         """
-        with self._scanning:
-            if self._started and not self._stopping:
-                self._add_missing()
+        if self._started and self._units is not None:
+            self._inventory.rescan(self._units)
+            self._most = self._room()
 
-    def _add_missing(self) -> None:
-        served = {lun.identity.name for lun in self._targets.luns}
-        for identity in self._wanted():
-            if identity.name not in served:
-                self._add(identity)
+    def _room(self) -> int:
+        """How many clients may be connected."""
+        return self._limits.connections or affordable_connections(
+            len(self._targets.luns), doors=1 if self._shared_units is None else 2
+        )
 
-    def _wanted(self) -> list[LunIdentity]:
-        """The LUNs to be served.
-
-        Raises:
-            StoreError: The root or a LUN that was named cannot be read.
-            ConfigError: A LUN that was named has no image.
-        """
-        if self._names is not None:
-            named = [read_identity(self.root, name) for name in self._names]
-            for identity in named:
-                if identity.image is None:
-                    raise ConfigError(f"{identity.name} has no image: there is nothing to serve")
-            return named
-        found: list[LunIdentity] = []
-        for listing in list_luns(self.root):
-            if listing.identity is None:
-                log.error("%s is not served: %s", listing.name, listing.error)
-            elif listing.identity.image is not None:
-                found.append(listing.identity)
-        return found
-
-    def _add(self, identity: LunIdentity) -> None:
-        """Serve one LUN; one that nobody named may be missing."""
-        tags = {portal.tag for portal in self._portals}
-        try:
-            missing = tags - set(identity.target_ports)
-            if missing == tags:
-                raise ConfigError(
-                    f"{identity.name} is offered by none of these portals: "
-                    f"its target ports are {list(identity.target_ports)}, not {sorted(tags)}"
-                )
-            for tag in sorted(missing):
-                log.warning("%s has no target port %d: not offered there", identity.name, tag)
-            settings = self._settings.get(identity.name, LunSettings())
-            disk = self._open_disk(identity, settings)
-        except (FlockprError, OSError) as error:
-            if self._names is not None:
-                raise
-            log.error("%s is not served: %s", identity.name, error)
-            return
+    def _made(self, identity: LunIdentity, settings: LunSettings) -> Lun:
+        """A LUN whose disk is open."""
+        disk = self._open_disk(identity, settings)
         tasks = TaskSet(
             identity.name,
             workers=self._limits.workers,
             most=self._limits.queue,
             most_each=self._limits.queue_each,
+            later=self._housekeeper.later,
         )
-        target = self._targets.add(Lun(identity, settings, disk, tasks, self._door.memory.lun()))
-        log.info("serving %s as LUN %d of %s", identity.name, identity.lun, target.name)
+        return Lun(identity, settings, disk, tasks, self._door.memory.lun())
 
     def _opened(self, identity: LunIdentity, settings: LunSettings) -> Disk:
         assert self._units is not None
@@ -284,6 +254,8 @@ class TargetServer:
             read_only=settings.read_only,
             removable=settings.removable,
             physical_block_size=settings.physical_block_size,
+            # Later the next look is soon enough, and the LUNs behind this one need not wait.
+            patience=0.0 if self._started else CLAIM_PATIENCE,
         )
 
     # ------------------------------------------------------------------ connections
@@ -347,6 +319,7 @@ class TargetServer:
         with self._lock:
             self._stopping = True
             threads = list(self._connections.items())
+        self._inventory.close()
         self.stop_accepting()
         for connection, _ in threads:
             connection.end_input()
@@ -368,6 +341,8 @@ class TargetServer:
         if self._stopped:
             return True
         self._stopped = True
+        # In time unless the root hangs, and then it serves nothing more.
+        self._watch.stop(_LEAST)
         # In threads of their own: to close a file of a server that hangs may hang.
         threads = [
             threading.Thread(target=_close, args=(lun,), name="iscsi-close", daemon=True)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import attrs
 
 from flockpr.block import DiskNexus
+from flockpr.block.senses import REPORTED_LUNS_CHANGED
 from flockpr.core.model import Nexus
 from flockpr.iscsi.login import LoginStatus
 from flockpr.iscsi.settings import Limits
@@ -83,7 +84,15 @@ class Session:
         self.attachments: dict[int, Attachment] = {}
         self.ending = False
         self.over = threading.Event()
-        self.lock = threading.Lock()  # of the attachments, between login and an early end
+        # Of the attachments, between login, an early end and LUNs that come and go.
+        self.lock = threading.Lock()
+        self.on_change: Callable[[Mapping[int, Attachment]], None] = _nothing
+
+    def observe(self, on_change: Callable[[Mapping[int, Attachment]], None]) -> None:
+        """Tell a function of the attachments, now and when they have changed; under the lock."""
+        with self.lock:
+            self.on_change = on_change
+            on_change(self.attachments)
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -96,6 +105,16 @@ class Session:
     def owns(self, task: Task) -> bool:
         """Whether a task is one of this session's."""
         return task.owner is self.owner
+
+
+def _nothing(_attachments: Mapping[int, Attachment]) -> None:
+    pass
+
+
+def _attachment(session: Session, lun: Lun) -> Attachment:
+    isid = session.isid if lun.settings.nexus == "name+isid" else None
+    nexus = Nexus(InitiatorPort(session.initiator, isid), session.tag)
+    return Attachment(lun, nexus, lun.disk.attach(nexus, target_name=session.target.name))
 
 
 class SessionRegistry:
@@ -223,14 +242,30 @@ class SessionRegistry:
         return 0
 
     def _attach(self, session: Session) -> None:
+        """Attach it to the LUNs that it may see and is not attached to; those that are gone it
+        leaves. The others tell of the change (SPC-4 6.33).
+        """
         with session.lock:
             if session.ending:
                 return
-            for number, lun in session.target.visible(session.initiator, session.tag).items():
-                isid = session.isid if lun.settings.nexus == "name+isid" else None
-                nexus = Nexus(InitiatorPort(session.initiator, isid), session.tag)
-                disk_nexus = lun.disk.attach(nexus, target_name=session.target.name)
-                session.attachments[number] = Attachment(lun, nexus, disk_nexus)
+            before = session.attachments
+            # The newest: it may have changed since the session was asked for, or begun.
+            target = self._targets.find(session.target.name)
+            luns = {} if target is None else target.visible(session.initiator, session.tag)
+            kept = {n: each for n, each in before.items() if luns.get(n) is each.lun}
+            if len(kept) == len(before) == len(luns):
+                return
+            added = {n: _attachment(session, lun) for n, lun in luns.items() if n not in kept}
+            session.attachments = {**kept, **added}
+            session.on_change(session.attachments)
+            # After the change: a REPORT LUNS that comes now answers with what is new.
+            for attachment in kept.values():
+                attachment.disk_nexus.tell(REPORTED_LUNS_CHANGED)
+
+    def refresh(self) -> None:
+        """LUNs came or went: let the sessions find them, or not find them any more."""
+        for session in self.all:
+            self._attach(session)
 
     # ------------------------------------------------------------------ end
 

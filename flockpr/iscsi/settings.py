@@ -123,6 +123,7 @@ class Limits:
         data_in: Data-In that all disks may have in hand.
         task_management: A task management function whose commands do not end in this time
             is answered "rejected": the initiator escalates.
+        rescan: Between two looks for LUNs that came or went.
     """
 
     connections: int | None = None
@@ -141,6 +142,7 @@ class Limits:
     data_out_all: int = 256 << 20
     data_in: int = 256 << 20
     task_management: float = 20.0
+    rescan: float = 2.0
 
 
 def is_loopback(host: str) -> bool:

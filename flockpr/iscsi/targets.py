@@ -111,6 +111,16 @@ class TargetMap:
             self._targets = {**self._targets, name: target}
             return target
 
+    def remove(self, lun: Lun) -> None:
+        """Let no target carry this LUN any more; one that has no other is gone."""
+        with self._lock:
+            targets: dict[str, Target] = {}
+            for name, target in self._targets.items():
+                luns = {number: each for number, each in target.luns.items() if each is not lun}
+                if luns:
+                    targets[name] = target if len(luns) == len(target.luns) else Target(name, luns)
+            self._targets = targets
+
     def find(self, name: str) -> Target | None:
         """The target of this iSCSI name, in whatever case."""
         return self._targets.get(name.lower())

@@ -32,6 +32,10 @@ IDLE = 10.0
 """Seconds without work after which a thread ends; an idle LUN costs none."""
 
 
+RETRY = 0.5
+"""Seconds after which a thread that could not be started is tried again."""
+
+
 class Phase(enum.Enum):
     """Where a task is on its way."""
 
@@ -162,9 +166,19 @@ class TaskSet:
         workers: Most threads.
         most: Most tasks that wait for a thread or have one.
         most_each: Most tasks of one session, those included that wait for their data.
+        later: Calls a function in so many seconds; without it, what waits for a thread that could
+            not be started waits for the next command.
     """
 
-    def __init__(self, name: str, *, workers: int, most: int, most_each: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        workers: int,
+        most: int,
+        most_each: int,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
         self.name = name
         self._workers = workers
         self._most = most
@@ -178,6 +192,8 @@ class TaskSet:
         self._idle = 0
         self._started = 0
         self._closed = False
+        self._later = later
+        self._retrying = False
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -255,10 +271,23 @@ class TaskSet:
         try:
             thread.start()
         except RuntimeError:
-            # Memory or the limit on processes: what is queued waits for the other threads.
+            # Memory or the limit on processes: what is queued waits for the other threads, and
+            # where there is none of them for a time when one can be started.
             with self._lock:
                 self._threads -= 1
-            log.error("%s: no thread for a command", self.name)
+                again = not self._retrying
+                self._retrying = self._later is not None
+            if again:
+                log.error("%s: no thread for a command", self.name)
+                if self._later is not None:
+                    self._later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        with self._lock:
+            self._retrying = False
+            spawn = self._wants_thread()
+        if spawn:
+            self._start_thread()
 
     def _work(self) -> None:
         while True:

@@ -38,6 +38,7 @@ class Units:
         self._host = None if host is None else check_label(host, "host")
         self._lock = threading.Lock()
         self._workers: dict[tuple[str, str], Worker] = {}
+        self._retired: list[Worker] = []
         self._index = DeviceIndex(root, timeout)
         self._stop = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
@@ -115,6 +116,18 @@ class Units:
         """A door says that a nexus is gone; returns at once, done in its turn."""
         self._worker(lun, door).leave(nexus)
 
+    def forget(self, lun: str, door: str = "api") -> None:
+        """A door has let go of a LUN that was deleted: one that is made anew under its name is
+        another one. Returns at once.
+        """
+        with self._lock:
+            worker = self._workers.pop((lun, door), None)
+            if worker is None:
+                return
+            self._retired = [each for each in self._retired if each.thread.is_alive()]
+            self._retired.append(worker)
+        worker.close()
+
     def find_by_wwid(self, wwids: Iterable[str]) -> str | None:
         """The LUN that one of these device identifiers, or image paths, belongs to.
 
@@ -130,7 +143,7 @@ class Units:
             Whether every worker ended in time; one that hangs in a system call does not.
         """
         with self._lock:
-            workers = list(self._workers.values())
+            workers = [*self._workers.values(), *self._retired]
         for worker in workers:
             worker.close()
         deadline = time.monotonic() + timeout
@@ -164,6 +177,6 @@ class Units:
         while not self._stop.wait(REAP_INTERVAL):
             now = time.monotonic()
             with self._lock:
-                workers = list(self._workers.values())
+                workers = [*self._workers.values(), *self._retired]
             for worker in workers:
                 worker.reap(now)

@@ -473,13 +473,13 @@ def test_target_on_an_ending_signal_exits_0_with_sessions_open(place: Place, num
 
 HANGING = """
     import sys, threading
-    import flockpr.iscsi.server as server
+    import flockpr.iscsi.inventory as inventory
 
     def hang(*_args, **_options):
         print("hanging", file=sys.stderr, flush=True)
         threading.Event().wait()
 
-    server.list_luns = hang
+    inventory.list_luns = hang
     from flockpr.cli import main
     sys.exit(main(sys.argv[1:]))
 """

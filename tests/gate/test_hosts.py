@@ -14,6 +14,8 @@ from flockpr import LunNotFound, create_lun
 from flockpr.errors import Busy, StoreError
 from flockpr.gate import HostClaim, hosts
 from flockpr.store.layout import HOSTS
+from flockpr.store.removal import delete_lun
+from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, Aside, Failing
 
 
@@ -124,3 +126,52 @@ def test_lock_file_that_cannot_be_used_refuses(lun: str) -> None:
     os.unlink(os.path.join(lun, "locks"))
     with pytest.raises(LunNotFound):
         HostClaim(lun).take()
+
+
+def test_claim_tells_a_lun_that_was_deleted_from_one_that_is_missing(
+    lun: str, tmp_path: Path
+) -> None:
+    """A directory that was moved away comes back; a file without a name does not."""
+    claim = HostClaim(lun)
+    assert not claim.deleted()
+    claim.take()
+    assert not claim.deleted()
+    os.rename(lun, tmp_path / "aside")
+    assert not claim.deleted()
+    os.rename(tmp_path / "aside", lun)
+    delete_lun(str(tmp_path), "disk")
+    assert claim.deleted()
+    claim.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "mounted", "deleted"),
+    [(errno.ESTALE, True, True), (errno.ESTALE, False, False), (errno.EIO, True, False)],
+)
+def test_claim_of_a_file_that_the_server_forgot_is_deleted_while_its_root_is_there(
+    lun: str, tmp_path: Path, *, number: int, mounted: bool, deleted: bool
+) -> None:
+    """ESTALE: removed by another host, or nothing of that share is served at the moment."""
+
+    class Forgetful(Syscalls):
+        held = -1
+
+        def fstat(self, fd: int) -> os.stat_result:
+            if fd == self.held:
+                raise OSError(number, os.strerror(number))
+            return super().fstat(fd)
+
+    server = Forgetful()
+    claim = HostClaim(lun, syscalls=server)
+    claim.take()
+    server.held = next(
+        int(name)
+        for name in os.listdir("/proc/self/fd")
+        if os.path.realpath(f"/proc/self/fd/{name}") == f"{lun}/locks"
+    )
+    if not mounted:
+        os.rename(tmp_path, f"{tmp_path}-aside")
+    assert claim.deleted() is deleted
+    claim.close()
+    if not mounted:
+        os.rename(f"{tmp_path}-aside", tmp_path)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import attrs
+import pytest
 
 from flockpr.iscsi.tasks import Drain, Ending, Line, Order, Phase, Task, TaskSet
 
@@ -232,3 +233,35 @@ def test_closed_task_set_ends_its_threads() -> None:
         thread.join(PATIENCE)
         assert not thread.is_alive()
     assert not tasks.enter(Task(owner=client, line=client.line))
+
+
+def test_task_set_without_any_thread_tries_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that came when no thread could be started does not wait for another command."""
+    due: list[Callable[[], None]] = []
+    tasks = TaskSet(
+        "starved",
+        workers=2,
+        most=16,
+        most_each=16,
+        later=lambda _seconds, call: due.append(call),
+    )
+    client = Client()
+    start = threading.Thread.start
+    failing = True
+
+    def starved(thread: threading.Thread) -> None:
+        if failing and thread.name.startswith("iscsi-starved"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starved)
+    task, second = sent(tasks, client), sent(tasks, client)
+    assert len(due) == 1
+    due.pop()()
+    assert len(due) == 1
+    assert client.began == []
+    failing = False
+    due.pop()()
+    client.wait_for(lambda: {task, second} <= set(client.began))
+    assert due == []
+    tasks.close()
