@@ -13,8 +13,8 @@ import threading
 from collections.abc import Iterable
 
 from flockpr.errors import LunNotFound, StoreError
+from flockpr.store.mounts import COHERENT, filesystem_type
 from flockpr.store.provision import list_luns, read_identity
-from flockpr.store.syscalls import COHERENT, filesystem_type
 
 _log = logging.getLogger("flockpr.daemon")
 

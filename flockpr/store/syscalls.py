@@ -12,13 +12,11 @@ import mmap
 import os
 import struct
 
+from flockpr.store.mounts import COHERENT, filesystem_type
+
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
 _FICLONE = 0x40049409
-
-COHERENT = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "ramfs", "zfs", "bcachefs", "overlay"}
-)
-"""File systems of one host, whose names and attributes are always current."""
+_PUNCH = 0x03  # FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE of linux/falloc.h
 
 
 class Syscalls:
@@ -123,6 +121,20 @@ class Syscalls:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request)
         return int(_FLOCK.unpack(answer)[0])
 
+    def flock(self, fd: int, operation: int) -> None:
+        """The system call flock."""
+        fcntl.flock(fd, operation)
+
+    def punch(self, fd: int, offset: int, length: int) -> None:
+        """The system call fallocate, to make a hole."""
+        import ctypes  # only `flockpr probe` asks here
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        arguments = (ctypes.c_int(fd), ctypes.c_int(_PUNCH))
+        if libc.fallocate(*arguments, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
     def coherent(self, fd: int) -> bool:
         """Whether names and attributes seen through `fd` are always current.
 
@@ -131,17 +143,3 @@ class Syscalls:
         """
         device = os.fstat(fd).st_dev
         return filesystem_type(device) in COHERENT
-
-
-def filesystem_type(device: int) -> str | None:
-    """The file system type of a device number in this process's mount table."""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
-            for line in table:
-                fields = line.split(" ")
-                if fields[2] == wanted:
-                    return fields[fields.index("-") + 1]
-    except (OSError, ValueError, IndexError):
-        return None
-    return None

@@ -17,6 +17,7 @@ VERBS = {
     "lun show": [["lun", "show", "disk"]],
     "status": [["status"], ["status", "disk"]],
     "log": [["log", "disk"], ["log", "disk", "--refused"]],
+    "probe": [["probe"]],
 }
 PINNED = ROOT / "tests" / "cli" / "json_format_1.txt"
 
@@ -47,7 +48,8 @@ def produced(verb: str, root: str, capsys: pytest.CaptureFixture[str]) -> list[o
     broken_lun(root, "wreck")
     documents = []
     for argv in VERBS[verb]:
-        assert main([*argv, "--root", root, "--json"]) in (0, 12)
+        where = [root] if verb == "probe" else ["--root", root]
+        assert main([*argv, *where, "--json"]) in (0, 12)
         documents.append(json.loads(capsys.readouterr().out))
     return documents
 

@@ -30,6 +30,7 @@ VERBS = [
     ["log", "disk"],
     ["upgrade"],
     ["demo"],
+    ["probe", "/d"],
 ]
 READ_VERBS = [["lun", "list"], ["lun", "show", "disk"], ["status"], ["log", "disk"]]
 
@@ -40,7 +41,9 @@ def test_parser_verb_has_something_to_run(argv: list[str]) -> None:
     assert callable(build_parser().parse_args(argv).run)
 
 
-@pytest.mark.parametrize("argv", [verb for verb in VERBS if verb != ["demo"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv", [verb for verb in VERBS if verb[0] not in ("demo", "probe")], ids=" ".join
+)
 def test_parser_verb_takes_root_and_config(argv: list[str]) -> None:
     """The root may be said the same way everywhere."""
     args = build_parser().parse_args([*argv, "--root", "/r", "--config", "/c"])
@@ -178,7 +181,7 @@ def test_main_before_the_verb_runs_loads_little(argv: list[str]) -> None:
 
     loaded = set(json.loads(ran.stderr.splitlines()[-1]))
     heavy = {"attr", "portalocker", "socket", "subprocess", "threading", "logging", "tomllib"}
-    names = ("store", "core", "spc", "daemon", "prhelper", "gate", "block", "iscsi")
+    names = ("store", "core", "spc", "daemon", "prhelper", "gate", "block", "iscsi", "probe")
     rooms = {f"flockpr.{room}" for room in names}
     assert not loaded & (heavy | rooms)
 

@@ -1,0 +1,107 @@
+"""`flockpr probe`: test a directory before it is trusted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from flockpr.cli.common import add_json, emit, emit_json
+from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.text import printable, table
+
+if TYPE_CHECKING:
+    from flockpr.cli.common import Verbs
+    from flockpr.probe.report import Report
+
+_DOORS = {"advisory": "the helper door", "gated": "the target door"}
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser(
+        "probe",
+        help="test a directory before it is trusted, alone or with a second host",
+        description="Tries in a directory of its own below DIR what flockpr relies on, and says "
+        "for each door: yes, only with, or no. Leaves with 1 if a door is refused.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="the root, or what it is to be made in")
+    parser.add_argument(
+        "--peer",
+        action="store_true",
+        help="with a second host: run it on both; the first waits for the second",
+    )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --peer, wait so long for the second host (default: 600)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        metavar="SECONDS",
+        help="give up what has not answered by then (default: 100)",
+    )
+    parser.add_argument(
+        "--tier", choices=tuple(_DOORS), help="leave with 1 only if this one is refused"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probe, and print the verdict."""
+    import signal
+    import threading
+
+    from flockpr.probe.conduct import PATIENCE, WAIT, Probe
+    from flockpr.probe.verdict import Answer
+
+    if threading.current_thread() is threading.main_thread():
+        # Whoever ends the probe has it tidy up.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    probe = Probe(
+        os.path.abspath(args.directory),
+        PATIENCE if args.patience is None else args.patience,
+        say=lambda line: print(f"flockpr probe: {printable(line)}", file=sys.stderr),
+    )
+    report = probe.run(peer=args.peer, wait=WAIT if args.wait is None else args.wait)
+    if args.json:
+        emit_json(report.to_json())
+    else:
+        emit(describe(report))
+    tiers = (args.tier,) if args.tier else tuple(_DOORS)
+    refused = any(report.answers()[tier] is Answer.NO for tier in tiers)
+    return ExitCode.FAILED if refused else ExitCode.GOOD
+
+
+def describe(report: Report) -> list[str]:
+    """Lines for people."""
+    document = report.to_json()
+    lines = [f"{printable(document['directory'])}"]
+    for host in document["hosts"]:
+        options = ",".join(dict.fromkeys(host["options"]))
+        mount = f"{host['type']}, {host['source']} on {host['mount_point']}, {options}"
+        lines.append(printable(f"  {host['name']}: {mount if host['type'] else 'unknown mount'}"))
+    for tier, door in _DOORS.items():
+        verdict = document[tier]
+        lines.append(f"{tier} ({door}): {verdict['verdict']}")
+        lines += [f"  only if: {printable(one)}" for one in verdict["conditions"]]
+        lines += [f"  because: {printable(one)}" for one in verdict["reasons"]]
+        lines += [f"  remedy: {printable(one)}" for one in verdict["remedies"]]
+    rows = [
+        (one["outcome"], one["title"], one["host"], one["what"]) for one in document["findings"]
+    ]
+    lines += table(("FOUND", "STEP", "HOST", "WHAT"), rows)
+    lines += [f"removed, of a probe that crashed: {one}" for one in document["removed"]]
+    lines += [f"could not be removed: {one}" for one in document["left"]]
+    return lines
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3000:  # a probe that takes an hour looks like a crashed one
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3000")
+    return value
