@@ -169,6 +169,9 @@ class Decisions:
         A command that finds done what it asks for depends on the one that did it, as one that
         reads depends on a commit being durable: while that one is unproven, so is this.
 
+        PREEMPT AND ABORT takes the gate also where it leaves everybody their access, when no
+        reservation remains: the commands that it ends may be under way in any target.
+
         Raises:
             NeedsGate: It may not.
         """
@@ -177,7 +180,8 @@ class Decisions:
         asserts = outcome.reply.status is Status.GOOD and isinstance(
             command, PersistentReserveOut | Reserve | Release
         )
-        if (self.unproven and asserts) or narrows(before, outcome.state):
+        aborts = bool(outcome.aborted)
+        if (self.unproven and asserts) or aborts or narrows(before, outcome.state):
             if held is None:
                 raise NeedsGate
             held.committed = True

@@ -87,6 +87,12 @@ def preempt(
     return unit.execute(of, cdb, basic_list(KEYS[of], KEYS[victim]), timeout=timeout)
 
 
+def without_attentions(unit: LogicalUnit, action: OutAction, victim: Nexus) -> Status:
+    """A command of B that preempts, whatever B would be told of first."""
+    cdb, data = out_cdb(action, type_=TYPE), basic_list(KEYS[B], KEYS[victim])
+    return unit.execute(B, cdb, data, report_attentions=False).status
+
+
 def number(unit: LogicalUnit) -> int:
     """Of the newest transaction."""
     return unit.snapshot().number
@@ -126,6 +132,14 @@ Step = Callable[[LogicalUnit], object]
 NARROWING: dict[str, tuple[list[Step], Step]] = {
     "PREEMPT": ([], lambda u: out(u, B, OutAction.PREEMPT, own=KEYS[B], new=KEYS[A], type_=TYPE)),
     "PREEMPT AND ABORT": ([], lambda u: preempt(u).status),
+    "PREEMPT AND ABORT without a reservation": (
+        [lambda u: out(u, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE)],
+        lambda u: without_attentions(u, OutAction.PREEMPT_AND_ABORT, A),
+    ),
+    "PREEMPT AND ABORT of oneself without a reservation": (
+        [lambda u: out(u, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE)],
+        lambda u: without_attentions(u, OutAction.PREEMPT_AND_ABORT, B),
+    ),
     "unregister": ([], lambda u: out(u, B, OutAction.REGISTER, own=KEYS[B])),
     "RESERVE": (
         [lambda u: out(u, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE)],
@@ -163,6 +177,13 @@ def test_command_that_narrows_access_takes_the_gate(
     assert not answer.done
     permit.leave()
     assert answer.result() is GOOD
+
+
+def test_preempt_without_a_reservation_does_not_wait(unit: LogicalUnit, permit: Permit) -> None:
+    """It ends no commands, and takes nothing from anybody."""
+    assert out(unit, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE) is GOOD
+    assert without_attentions(unit, OutAction.PREEMPT, A) is GOOD
+    assert permit.held
 
 
 @pytest.mark.parametrize("name", WIDENING)
