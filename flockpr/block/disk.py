@@ -226,6 +226,8 @@ class Disk:
             cancelled: Asked now and then; True ends the command with TASK ABORTED.
         """
         try:
+            if self._left(session):
+                return TASK_ABORTED
             row = find(cdb)
             if isinstance(row, Sense):
                 return self._device.check(row)
@@ -252,12 +254,19 @@ class Disk:
             log.exception("%s: internal error", self.identity.name)
             return self._device.check(INTERNAL_TARGET_FAILURE)
 
+    def _left(self, session: DiskNexus) -> bool:
+        """Whether a session was detached: another may have begun in its place, and nothing of
+        the old one must land on what that one writes. Who detaches sees to it; this is the last
+        line. A disk that is closed says so itself.
+        """
+        return not (session.attached or self._closed)
+
     def _on_medium(self, row: Row, task: Task) -> ScsiReply:
         if row.buffered and not self._take_buffer(row, task):
             return BUSY
         try:
             for _ in range(TRIES):
-                if task.cancelled():
+                if task.cancelled() or self._left(task.nexus):
                     return TASK_ABORTED
                 if not self._permit.enter(task.deadline):
                     return self._kept_out()

@@ -31,7 +31,6 @@ class Channel:
     Attributes:
         attachment: The LUN, and who this initiator is to it.
         share: Its part of the memory for Data-Out.
-        line: Its part of the LUN's task set.
         reserved: Bytes of Data-In that are being read or wait to be taken.
         held: Reads that wait until less is reserved.
         lock: Of these two.
@@ -39,7 +38,6 @@ class Channel:
 
     attachment: Attachment
     share: Share
-    line: Line = attrs.field(factory=Line)
     reserved: int = 0
     held: deque[CommandTask] = attrs.field(factory=deque)
     lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -48,6 +46,11 @@ class Channel:
     def lun(self) -> Lun:
         """The LUN."""
         return self.attachment.lun
+
+    @property
+    def line(self) -> Line:
+        """Its part of the LUN's task set."""
+        return self.attachment.line
 
     def reserve(self, task: CommandTask, most: int) -> bool:
         """Count what a read will bring, or hold it back; one alone always may.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from flockpr.iscsi.execution import Execution
 from flockpr.iscsi.housekeeper import Timer
 from flockpr.iscsi.login import Admission, LoginStatus
 from flockpr.iscsi.management import Management
-from flockpr.iscsi.pdu import AsyncEvent
+from flockpr.iscsi.pdu import AsyncEvent, LogoutResponse
 from flockpr.iscsi.session import Phase, TargetConnection
 from flockpr.iscsi.sessions import Request, Session
 from flockpr.iscsi.wire import Wire
@@ -87,7 +88,7 @@ class Connection:
         wire, sock = self._wire, self._socket
         protocol, output = wire.protocol, wire.output
         most = self._door.limits.output
-        while not protocol.closing:
+        while not (protocol.closing or output.broken):
             with wire.lock:
                 buffers = protocol.get_buffers()
             try:
@@ -95,7 +96,8 @@ class Connection:
             except OSError as error:
                 log.debug("%s: %s", self._name, error)
                 return
-            if not count or self._stopping:
+            # A socket that was shut down still has what came before.
+            if not count or self._stopping or output.broken:
                 return
             self._heard = time.monotonic()
             self._pinged = False
@@ -105,6 +107,8 @@ class Connection:
 
     def _carry_out(self, found: Iterable[events.Event]) -> None:
         for event in found:
+            if self._wire.output.broken:
+                return  # dropped meanwhile: see `Wire.do`
             self._handlers[type(event)](event)
 
     def _wait_for_room(self, most: int) -> None:
@@ -178,13 +182,15 @@ class Connection:
 
     def _logout(self, event: events.LogoutRequested) -> None:
         session = self._session
+        response = LogoutResponse.CLOSED
         if session is not None:
             # A write that is still in execution must not land after the initiator was told
             # that nothing will any more.
             self._door.registry.end(session)
             if not session.over.wait(self._door.limits.reinstatement):
                 log.warning("%s: %s: commands are still in execution", self._name, session)
-        self._wire.say(self._wire.protocol.logout_response, event)
+                response = LogoutResponse.CLEANUP_FAILED
+        self._wire.say(self._wire.protocol.logout_response, event, response)
 
     def _violation(self, event: events.Violation) -> None:
         log.warning("%s: dropped: %s", self._name, event.reason)
@@ -196,7 +202,8 @@ class Connection:
         self._timer = self._door.housekeeper.later(seconds, self._tick)
 
     def _login_late(self) -> None:
-        if self._wire.protocol.phase is Phase.LOGIN:
+        # Also one that was refused and does not take the answer.
+        if self._wire.protocol.phase is not Phase.FULL_FEATURE:
             log.warning("%s: dropped: not logged in in time", self._name)
             self._wire.abandon()
 
@@ -214,9 +221,19 @@ class Connection:
             self._arm(limits.keepalive + limits.keepalive_answer - silence)
         else:
             log.warning("%s: dropped: %s does not answer", self._name, self._initiator)
-            self._wire.abandon()
+            self.abandon()
 
     # ------------------------------------------------------------------ the end
+
+    def lost(self) -> bool:
+        """Whether it is broken or its initiator has closed it, known or not."""
+        wire = self._wire
+        with wire.lock:  # while it is held the socket is not closed
+            if wire.closed or wire.output.broken:
+                return True
+            poll = select.poll()
+            poll.register(self._socket, select.POLLRDHUP)
+            return bool(poll.poll(0))
 
     def superseded(self) -> None:
         """Its session is another connection's now: break it."""
@@ -230,6 +247,10 @@ class Connection:
     def abandon(self) -> None:
         """Break the connection; what is in execution goes on without an answer."""
         self._wire.abandon()
+        if self._session is not None:
+            # Now, and not when the thread that reads has found out: another login of the
+            # initiator waits for sessions that end.
+            self._door.registry.end(self._session)
 
     def discard(self) -> None:
         """Close a connection that was never served."""
@@ -286,6 +307,9 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
             if wire.protocol.closing:
-                self._socket.settimeout(_LINGER)
-                while self._socket.recv(4096):
-                    pass
+                # One deadline for all of it: a byte now and then must not hold the thread.
+                end = time.monotonic() + _LINGER
+                while (left := end - time.monotonic()) > 0:
+                    self._socket.settimeout(left)
+                    if not self._socket.recv(4096):
+                        return

@@ -164,10 +164,12 @@ class Execution:
         task: CommandTask | None = command.state or self._task(command)
         if task is None:
             self._respond(command, self._without_task(command.cdb))
-        elif not task.channel.lun.tasks.enter(task):
+            return
+        self.tasks[task] = None  # before somebody can end it
+        if not task.channel.lun.tasks.enter(task):
+            self.tasks.pop(task, None)
             self._too_many(task)
         else:
-            self.tasks[task] = None
             if len(self.tasks) >= self._crowd and not self._widening:
                 self._widening = True
                 self._later(_SLOW, self._widen)

@@ -183,3 +183,4 @@ class Management:
             if other.target.name == session.target.name and mine & set(other.attachments):
                 log.info("%s ends: target cold reset", other)
                 other.carrier.dropped()
+                self._door.registry.end(other)

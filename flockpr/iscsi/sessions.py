@@ -22,7 +22,7 @@ from flockpr.core.model import Nexus
 from flockpr.iscsi.login import LoginStatus
 from flockpr.iscsi.settings import Limits
 from flockpr.iscsi.targets import Lun, Target, TargetMap
-from flockpr.iscsi.tasks import Drain, Ending, Owner, Task
+from flockpr.iscsi.tasks import Drain, Ending, Line, Owner, Task
 from flockpr.spc.transport_id import InitiatorPort
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ MAX_TSIH = 0xFFFF
 
 class Carrier(Protocol):
     """The connection of a session."""
+
+    def lost(self) -> bool:
+        """Whether it is broken or its initiator has closed it, known or not. Does not block."""
 
     def superseded(self) -> None:
         """Its session is another connection's now: break it. Does not block."""
@@ -61,11 +64,19 @@ class Request:
 
 @attrs.define(eq=False)
 class Attachment:
-    """One LUN as one session sees it."""
+    """One LUN as one session sees it.
+
+    Attributes:
+        lun: The LUN.
+        nexus: Who the session is to it.
+        disk_nexus: Likewise, as its disk knows it.
+        line: The session's part of its task set.
+    """
 
     lun: Lun
     nexus: Nexus
     disk_nexus: DiskNexus
+    line: Line = attrs.field(factory=Line)
 
 
 class Session:
@@ -115,6 +126,19 @@ def _attachment(session: Session, lun: Lun) -> Attachment:
     isid = session.isid if lun.settings.nexus == "name+isid" else None
     nexus = Nexus(InitiatorPort(session.initiator, isid), session.tag)
     return Attachment(lun, nexus, lun.disk.attach(nexus, target_name=session.target.name))
+
+
+def _attachments(session: Session, luns: Mapping[int, Lun]) -> dict[int, Attachment]:
+    """All of these, or none when one raises."""
+    made: dict[int, Attachment] = {}
+    try:
+        for number, lun in luns.items():
+            made[number] = _attachment(session, lun)
+    except BaseException:
+        for each in made.values():
+            each.lun.disk.detach(each.disk_nexus)
+        raise
+    return made
 
 
 class SessionRegistry:
@@ -179,6 +203,7 @@ class SessionRegistry:
         if isinstance(target, LoginStatus):
             return target
         deadline = time.monotonic() + self._limits.reinstatement
+        self._end_lost(request, target)
         while True:
             with self._lock:
                 in_the_way = self._in_the_way(request, target)
@@ -195,8 +220,28 @@ class SessionRegistry:
                     log.warning("%s: commands are still in execution", session)
                     return LoginStatus.SERVICE_UNAVAILABLE
         if isinstance(made, Session):
-            self._attach(made)
+            try:
+                self._attach(made)
+            except Exception as error:  # noqa: BLE001, it would stay for ever
+                log.error("%s: refused: %s", made, error)
+                self.end(made)
+                return LoginStatus.OUT_OF_RESOURCES
         return made
+
+    def _end_lost(self, request: Request, target: Target) -> None:
+        """End the sessions of an initiator that it has closed, although nobody has read that far.
+
+        What it sent before lies in their sockets. It must not land after what comes now.
+        """
+        for session in self.all:
+            if (
+                session.initiator == request.initiator
+                and session.target.name == target.name
+                and not session.ending
+                and session.carrier.lost()
+            ):
+                session.carrier.superseded()
+                self.end(session)
 
     def _in_the_way(self, request: Request, target: Target) -> list[Session]:
         """The session to be reinstated, and those of the same initiator that are ending.
@@ -255,7 +300,7 @@ class SessionRegistry:
             kept = {n: each for n, each in before.items() if luns.get(n) is each.lun}
             if len(kept) == len(before) == len(luns):
                 return
-            added = {n: _attachment(session, lun) for n, lun in luns.items() if n not in kept}
+            added = _attachments(session, {n: lun for n, lun in luns.items() if n not in kept})
             session.attachments = {**kept, **added}
             session.on_change(session.attachments)
             # After the change: a REPORT LUNS that comes now answers with what is new.
@@ -265,7 +310,13 @@ class SessionRegistry:
     def refresh(self) -> None:
         """LUNs came or went: let the sessions find them, or not find them any more."""
         for session in self.all:
-            self._attach(session)
+            try:
+                self._attach(session)
+            except Exception as error:  # noqa: BLE001, the others must hear of it
+                # When it logs in again it sees them all, if that can be.
+                log.error("%s: dropped: %s", session, error)
+                session.carrier.dropped()
+                self.end(session)
 
     # ------------------------------------------------------------------ end
 
@@ -296,6 +347,8 @@ class SessionRegistry:
             attachments = tuple(session.attachments.values())
         for attachment in attachments:
             attachment.lun.tasks.abort(
-                lambda task: Ending.SILENT if session.owns(task) else None, drain
+                lambda task: Ending.SILENT if session.owns(task) else None,
+                drain,
+                last_of=attachment.line,
             )
         drain.one_ended()

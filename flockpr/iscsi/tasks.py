@@ -84,11 +84,13 @@ class Line:
         count: How many there are.
         ordered: How many of them are ORDERED.
         held: Those that an ORDERED one holds up.
+        ended: The session is over: none comes any more.
     """
 
     count: int = 0
     ordered: int = 0
     held: dict[Task, None] = attrs.field(factory=dict)
+    ended: bool = False
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -201,10 +203,12 @@ class TaskSet:
     # ------------------------------------------------------------------ arrival
 
     def enter(self, task: Task) -> bool:
-        """Take a task into the set; False if its session has too many (TASK SET FULL)."""
+        """Take a task into the set; False if its session has too many (TASK SET FULL), or is over:
+        whoever took its place does not wait for what comes now.
+        """
         with self._lock:
             line = task.line
-            if self._closed or line.count >= self._most_each:
+            if self._closed or line.ended or line.count >= self._most_each:
                 return False
             self._tasks[task] = None
             line.count += 1
@@ -218,7 +222,7 @@ class TaskSet:
             False if too many wait for a thread: it is over, and TASK SET FULL to be answered.
         """
         with self._lock:
-            if task.phase is not Phase.GATHERING:
+            if task.phase is not Phase.GATHERING or task.line.ended:
                 return True
             if self._begun >= self._most:
                 self._remove(task)
@@ -362,6 +366,8 @@ class TaskSet:
         self,
         ending_of: Callable[[Task], Ending | None],
         drain: Drain | None = None,
+        *,
+        last_of: Line | None = None,
     ) -> int:
         """End tasks. Those that were not being executed are over on return.
 
@@ -369,6 +375,9 @@ class TaskSet:
             ending_of: How a task is to end, or None to leave it alone. Called with the
                 set's lock held.
             drain: Gets to wait for those that are being executed.
+            last_of: Of a session that is over. In the same step, because its connection may
+                have read more commands than have come here: one that came between would be
+                neither ended nor waited for.
 
         Returns:
             How many tasks were ended, or are about to.
@@ -376,6 +385,8 @@ class TaskSet:
         over: list[tuple[Task, Ending]] = []
         count = 0
         with self._lock:
+            if last_of is not None:
+                last_of.ended = True
             for task in list(self._tasks):
                 ending = ending_of(task)
                 if ending is None:

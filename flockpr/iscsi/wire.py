@@ -49,9 +49,13 @@ class Wire:
     def do(
         self, call: Callable[..., Iterable[events.Event]], *arguments: object
     ) -> Iterable[events.Event]:
-        """Call the protocol and send what it has to say; what is to be done now."""
+        """Call the protocol and send what it has to say; what is to be done now.
+
+        That is nothing when the connection is broken: what a client sent before it was dropped
+        lies in the socket still, and its session may be another connection's by now.
+        """
         with self.lock:
-            if self.closed:
+            if self.closed or self.output.broken:
                 return ()
             found = call(*arguments)
             done = self.send()

@@ -444,3 +444,11 @@ def test_internal_error_is_an_answer(rig: Rig, caplog: pytest.LogCaptureFixture)
     assert "internal error" in caplog.text
     rig.good(cdbs.read(0, 1))
     assert rig.disk._pool.lent == 0
+
+
+@pytest.mark.parametrize("cdb", [WRITE, cdbs.read(0, 1), in_cdb(0)])
+def test_session_that_was_detached_gets_nothing_done(rig: Rig, cdb: bytes) -> None:
+    """The last line: another session may have begun in its place."""
+    rig.disk.detach(rig.session)
+    assert rig.run(cdb, b"\x55" * BLOCK).status is Status.TASK_ABORTED
+    assert rig.content(0, 1) == DATA

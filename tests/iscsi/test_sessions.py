@@ -29,9 +29,12 @@ class FakeDisk:
 
     def __init__(self) -> None:
         self.attached: list[Nexus] = []
+        self.full = False
 
     def attach(self, nexus: Nexus, *, target_name: str) -> Nexus:
         assert target_name.startswith("iqn.")
+        if self.full:
+            raise RuntimeError("can't start new thread")
         self.attached.append(nexus)
         return nexus
 
@@ -45,6 +48,10 @@ class Client:
     def __init__(self) -> None:
         self.broken = threading.Event()
         self.go = threading.Event()
+        self.gone = False
+
+    def lost(self) -> bool:
+        return self.gone
 
     def superseded(self) -> None:
         self.broken.set()
@@ -229,6 +236,71 @@ def test_end_of_session_spares_the_tasks_of_others() -> None:
     assert [task.ending for task in tasks] == [Ending.SILENT, None]
     assert session.over.is_set()
     assert [nexus.initiator_port.name for nexus in world.attached()] == [BOB]
+
+
+def test_session_that_is_over_lets_no_more_tasks_in() -> None:
+    """What its connection had read by then is not executed, and nobody has to wait for it."""
+    world = World.of(lun())
+    old = Client()
+    session = opened(world.login(old))
+    early = Task(owner=old, line=session.attachments[0].line)
+    late = Task(owner=old, line=session.attachments[0].line)
+    assert world.luns[0].tasks.enter(early)
+    opened(world.login(Client()))
+    assert session.over.is_set()
+    assert early.ending is Ending.SILENT
+    assert not world.luns[0].tasks.enter(late)
+    assert len(world.luns[0].tasks) == 0
+
+
+def test_login_ends_a_session_whose_initiator_has_closed_it() -> None:
+    """Under whatever ISID: what a dead QEMU has sent must not land after what the next sends."""
+    world = World.of(lun())
+    dead, alive, stranger = Client(), Client(), Client()
+    session = opened(world.login(dead))
+    others = [opened(world.login(alive, isid=2)), opened(world.login(stranger, initiator=BOB))]
+    dead.gone = stranger.gone = True
+    opened(world.login(Client(), isid=3))
+    assert session.over.is_set()
+    assert dead.broken.is_set()
+    assert not any(other.ending for other in others)
+
+
+def test_login_that_cannot_be_attached_leaves_nothing_behind() -> None:
+    """RFC 7143 11.13.5: 0302, when no thread can be started, say; then it is as if never asked."""
+    world = World.of(lun("one"), lun("two", 1), name="iqn.2026-01.org.example:all")
+    broken = cast("FakeDisk", world.luns[1].disk)
+    broken.full = True
+    assert world.login(Client()) is LoginStatus.OUT_OF_RESOURCES
+    assert not world.registry.all
+    assert world.attached(0) == world.attached(1) == []
+    broken.full = False
+    assert len(opened(world.login(Client())).attachments) == 2
+
+
+def test_session_that_cannot_be_attached_to_a_new_lun_is_dropped() -> None:
+    """It logs in again and sees it then; the others hear of it now."""
+    world = World.of(lun("one"), name="iqn.2026-01.org.example:all")
+    clients = Client(), Client()
+    sessions = [opened(world.login(clients[0])), opened(world.login(clients[1], isid=2))]
+    new = lun("two", 1)
+    new.disk.attach = _failing_once(new.disk.attach)  # type: ignore[method-assign]
+    world.targets.add(new)
+    world.registry.refresh()
+    assert clients[0].broken.is_set()
+    assert sessions[0].over.is_set()
+    assert len(sessions[1].attachments) == 2
+
+
+def _failing_once(call: Any) -> Any:
+    left = [RuntimeError("can't start new thread")]
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return call(*arguments, **options)
+
+    return failing
 
 
 def test_sessions_of_one_initiator_are_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import socket
 import threading
@@ -12,6 +13,9 @@ import attrs
 import pytest
 
 from flockpr.errors import ConfigError, LunNotFound
+from flockpr.iscsi.command import Command
+from flockpr.iscsi.commands import CommandTask
+from flockpr.iscsi.execution import Execution
 from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
 from flockpr.store.identity import target_name
@@ -266,6 +270,79 @@ def test_login_behind_a_write_that_hangs_is_refused_in_time(root: pathlib.Path) 
         rig.session("a")
 
 
+class LateReader:
+    """Holds up the thread that reads from a connection with the next WRITE in its hands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.armed = False
+        self.waiting, self.go = threading.Event(), threading.Event()
+        self.executed: list[bytes] = []
+        arrived, execute = Execution.arrived, Execution.execute
+
+        def held(execution: Execution, command: Command) -> None:
+            if self.armed and command.cdb[:1] == WRITE[:1]:
+                self.armed = False
+                self.waiting.set()
+                assert self.go.wait(60.0)
+            arrived(execution, command)
+
+        def noted(execution: Execution, task: CommandTask) -> None:
+            if task.command.cdb[:1] == WRITE[:1]:
+                self.executed.append(bytes(task.data_out))
+            execute(execution, task)
+
+        monkeypatch.setattr(Execution, "arrived", held)
+        monkeypatch.setattr(Execution, "execute", noted)
+
+    def send(self, session: Session) -> None:
+        """Send some writes of which only the first is read."""
+        self.armed = True
+        session.initiator.submit(0, WRITE, BLOCK)
+        assert self.waiting.wait(60.0)
+        for _ in range(20):
+            session.initiator.submit(0, WRITE, BLOCK)
+
+
+@pytest.mark.parametrize("how", ["reinstated", "closed", "reset"])
+def test_writes_of_a_session_that_is_over_are_not_executed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """RFC 7143 6.3.5: what was read, or could be, when its successor began lands no more."""
+    late = LateReader(monkeypatch)
+    old = rig.session("a", isid=5)
+    late.send(old)
+    if how == "closed":
+        old.initiator.socket.close()
+        sessions = rig.server._registry.all
+        eventually(lambda: all(session.carrier.lost() for session in sessions), "the loss")
+    elif how == "reset":
+        assert rig.session("b").initiator.task_management(COLD_RESET) == COMPLETE
+        assert old.initiator.closed(60.0)
+    new = rig.session("a", isid=5 if how == "reinstated" else 6)
+    assert new.command(WRITE, bytes(512)).good
+    late.go.set()
+    eventually(lambda: rig.server.connections == 1, "the end of the old connection")
+    (tasks,) = {lun.tasks for lun in rig.server.targets[0].luns.values()}
+    eventually(lambda: not len(tasks), "the end of the commands")
+    assert late.executed == [bytes(512)]
+    assert read_of(new) == bytes(512)
+
+
+def test_logout_while_a_write_hangs_does_not_say_that_all_is_over(root: pathlib.Path) -> None:
+    """RFC 7143 11.15.1: response 3, cleanup failed; the write may land yet."""
+    with Rig(root, limits=Limits(reinstatement=0.1)) as rig:
+        session = rig.session("a")
+        rig.calls["disk"].hang()
+        session.initiator.submit(0, WRITE, BLOCK)
+        rig.calls["disk"].until_waiting(1)
+        assert session.initiator.logout() == 3
+        rig.calls["disk"].go_on()
+        eventually(lambda: not rig.server.sessions, "the end of the session")
+        other = rig.session("a")
+        assert read_of(other) == BLOCK
+        assert other.initiator.logout() == 0
+
+
 # ---------------------------------------------------------------------- task management
 
 
@@ -419,6 +496,35 @@ def test_client_that_sends_nothing_is_dropped_at_the_login_deadline(root: pathli
             sock.settimeout(60.0)
             assert sock.recv(1) == b""
         eventually(lambda: not rig.server.connections, "the end of the connection")
+
+
+def test_client_that_was_refused_and_goes_on_sending_is_closed(root: pathlib.Path) -> None:
+    """A byte now and then does not keep the connection from others."""
+    with Rig(root) as rig:
+        url = rig.url()
+        with socket.create_connection((url.host, url.port)) as sock:
+            eventually(lambda: rig.server.connections, "the connection")
+            sock.sendall(bytes(48))
+
+            def ended() -> bool:
+                with contextlib.suppress(OSError):
+                    sock.send(b"x")
+                return not rig.server.connections
+
+            eventually(ended, "the end of the connection")
+
+
+def test_client_that_was_refused_is_dropped_at_the_login_deadline(
+    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the connection waits for then."""
+    monkeypatch.setattr("flockpr.iscsi.connection._LINGER", 1000.0)
+    with Rig(root, limits=Limits(login=0.5)) as rig:
+        url = rig.url()
+        with socket.create_connection((url.host, url.port)) as sock:
+            eventually(lambda: rig.server.connections, "the connection")
+            sock.sendall(bytes(48))
+            eventually(lambda: not rig.server.connections, "the end of the connection")
 
 
 def test_silent_session_is_asked_and_dropped_when_it_does_not_answer(root: pathlib.Path) -> None:
