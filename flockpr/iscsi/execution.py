@@ -42,8 +42,9 @@ _PATIENCE = 10
 _SLOW = 1.0
 """Seconds after which a command no longer counts in its session's window."""
 _PREEMPTED = 5.0
-"""Seconds that PREEMPT AND ABORT waits for the commands that it ends. The gate has let nothing
-through by then that could still write; what is waited for are their answers."""
+"""Seconds that PREEMPT AND ABORT waits for the commands that it ends. It took the gate, so reads
+and writes that were let in before it was committed have ended by then; what is waited for are
+answers, and what the new state has let in since."""
 
 
 class Execution:
@@ -286,7 +287,9 @@ class Execution:
 
         by.channel.lun.tasks.abort(ending_of, drain)
         drain.one_ended()
-        ended.wait(_PREEMPTED)
+        if not ended.wait(_PREEMPTED):
+            name = by.channel.lun.identity.name
+            log.warning("%s: commands that PREEMPT AND ABORT ended are still under way", name)
 
     def _respond(self, command: Command, reply: ScsiReply, task: CommandTask | None = None) -> bool:
         """Answer a command, and take its data back when that has been sent.
