@@ -15,7 +15,7 @@ import attrs
 from flockpr.daemon.activation import PassedSocket
 from flockpr.daemon.target_settings import Portal
 from flockpr.errors import ConfigError
-from flockpr.iscsi.settings import Address, is_loopback
+from flockpr.iscsi.settings import Address
 
 _log = logging.getLogger("flockpr.daemon")
 
@@ -65,32 +65,6 @@ def close_portals(portals: Sequence[BoundPortal]) -> None:
     """Stop listening."""
     for portal in portals:
         portal.socket.close()
-
-
-def check_open_to_others(
-    portals: Sequence[BoundPortal], *, authenticated: bool, allowed: bool
-) -> None:
-    """Refuse to let anybody on the network write to the images, unless that was asked for.
-
-    Args:
-        portals: Where the target listens.
-        authenticated: Initiators prove who they are.
-        allowed: The operator wants it all the same.
-
-    Raises:
-        ConfigError: Other hosts can connect, and need not prove anything.
-    """
-    if authenticated or allowed:
-        return
-    for portal in portals:
-        if not is_loopback(portal.address.host):
-            raise ConfigError(
-                f"portal {portal.address.text}: other hosts can connect to it, and anybody there"
-                " could read and write every image and claim to be any initiator",
-                "give the file with the secrets of CHAP (--chap FILE, or chap in [target]),"
-                " listen on 127.0.0.1, or say --allow-unauthenticated if that network is"
-                " trusted; iSCSI does not encrypt, so others must not reach it in any case",
-            )
 
 
 def _bound(portals: Sequence[Portal]) -> Iterator[BoundPortal]:

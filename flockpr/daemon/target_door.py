@@ -14,12 +14,12 @@ from flockpr.daemon.activation import PassedSocket
 from flockpr.daemon.chap_file import Secrets, read_secrets
 from flockpr.daemon.portals import (
     BoundPortal,
-    check_open_to_others,
     close_portals,
     open_portals,
 )
 from flockpr.daemon.settings import Settings
 from flockpr.daemon.target_settings import Lun
+from flockpr.iscsi.settings import check_open_to_others
 
 if TYPE_CHECKING:
     from flockpr.iscsi.server import TargetServer
@@ -61,7 +61,7 @@ def prepare_target(settings: Settings, passed: Sequence[PassedSocket] = ()) -> P
     portals = open_portals(settings.portals, passed)
     try:
         check_open_to_others(
-            portals,
+            [portal.address for portal in portals],
             authenticated=bool(secrets.initiators),
             allowed=target.allow_unauthenticated,
         )
@@ -105,6 +105,7 @@ class TargetDoor:
             target_name=target.name,
             chap=prepared.secrets.initiators,
             mutual=prepared.secrets.target,
+            allow_unauthenticated=target.allow_unauthenticated,
             limits=Limits(
                 connections=most if target.connections is None else target.connections,
                 keepalive=target.keepalive,

@@ -138,6 +138,21 @@ class PortalListener:
         return True
 
 
+def bound_to(portal: Portal) -> Address:
+    """Where a portal is to listen, or its inherited socket does.
+
+    Raises:
+        ConfigError: That is no TCP socket.
+    """
+    if portal.socket is None:
+        return Address(portal.host, portal.port, portal.tag)
+    if portal.socket.family not in (socket.AF_INET, socket.AF_INET6):
+        number = portal.socket.fileno()
+        raise ConfigError(f"inherited descriptor {number} is no listening TCP socket")
+    host, port = portal.socket.getsockname()[:2]
+    return Address(host, port, portal.tag)
+
+
 def _listening(portal: Portal) -> socket.socket:
     if portal.socket is not None:
         sock = portal.socket

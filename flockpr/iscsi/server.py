@@ -26,10 +26,17 @@ from flockpr.iscsi.door import Door
 from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.inventory import DOOR, Inventory, Watch
 from flockpr.iscsi.memory import Memory
-from flockpr.iscsi.portals import PortalListener, affordable_connections
+from flockpr.iscsi.portals import PortalListener, affordable_connections, bound_to
 from flockpr.iscsi.session import ProtocolConfig
 from flockpr.iscsi.sessions import SessionRegistry
-from flockpr.iscsi.settings import Address, ChapAccount, Limits, LunSettings, Portal
+from flockpr.iscsi.settings import (
+    Address,
+    ChapAccount,
+    Limits,
+    LunSettings,
+    Portal,
+    check_open_to_others,
+)
 from flockpr.iscsi.targets import Lun, Target, TargetMap
 from flockpr.iscsi.tasks import TaskSet
 from flockpr.store.identity import LunIdentity
@@ -57,12 +64,14 @@ class TargetServer:
             target of its own (`store.identity.target_name`).
         chap: Accounts of which an initiator must prove one; none: it need not.
         mutual: What the target proves, to initiators that ask it to.
+        allow_unauthenticated: Serve without CHAP where other hosts can connect.
         limits: Bounds of what peers may cost.
         units: The root's logical units, if another door shares them; not closed here.
         open_disk: Opens a disk; for tests that put something else there.
 
     Raises:
-        ConfigError: A name cannot be.
+        ConfigError: A name cannot be; or other hosts can connect, need not prove anything, and
+            that was not asked for.
 
     Use as a context manager, or call `start` and `stop`.
     """
@@ -77,12 +86,16 @@ class TargetServer:
         target_name: str | None = None,
         chap: Sequence[ChapAccount] = (),
         mutual: ChapAccount | None = None,
+        allow_unauthenticated: bool = False,
         limits: Limits | None = None,
         units: Units | None = None,
         open_disk: OpenDisk | None = None,
     ) -> None:
         if not portals:
             raise ConfigError("a target needs a portal")
+        check_open_to_others(
+            map(bound_to, portals), authenticated=bool(chap), allowed=allow_unauthenticated
+        )
         self.root = root
         self._portals = tuple(portals)
         self._limits = limits or Limits()

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from flockpr.errors import ConfigError
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store.identity import TARGET_PORT
 
@@ -161,3 +162,29 @@ def is_loopback(host: str) -> bool:
     return bool(found) and all(
         ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found
     )
+
+
+def check_open_to_others(
+    addresses: Iterable[Address], *, authenticated: bool, allowed: bool
+) -> None:
+    """Refuse to let anybody on the network write to the images, unless that was asked for.
+
+    Args:
+        addresses: Where the target listens.
+        authenticated: Initiators prove who they are.
+        allowed: The operator wants it all the same.
+
+    Raises:
+        ConfigError: Other hosts can connect, and need not prove anything.
+    """
+    if authenticated or allowed:
+        return
+    for address in addresses:
+        if not is_loopback(address.host):
+            raise ConfigError(
+                f"portal {address.text}: other hosts can connect to it, and anybody there"
+                " could read and write every image and claim to be any initiator",
+                "give the file with the secrets of CHAP (--chap FILE, or chap in [target]),"
+                " listen on 127.0.0.1, or say --allow-unauthenticated if that network is"
+                " trusted; iSCSI does not encrypt, so others must not reach it in any case",
+            )

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -706,9 +707,22 @@ def test_portal_on_ipv6_is_named_with_brackets(root: pathlib.Path) -> None:
         assert set(map(tuple, listed.values())) == {(f"[::1]:{address.port},2",)}
 
 
+def test_portal_that_others_reach_is_refused_without_chap(root: pathlib.Path) -> None:
+    """Whoever serves from Python must say so too; a socket that listens already tells where."""
+    account = [ChapAccount("anybody", b"secret of anybody")]
+    word: dict[str, Any]
+    with socket.create_server(("0.0.0.0", 0)) as sock:
+        for portal in (Portal("0.0.0.0", 0), Portal(socket=sock)):
+            with pytest.raises(ConfigError, match="other hosts can connect"):
+                TargetServer(str(root), portals=[Portal(port=0), portal])
+            for word in ({"chap": account}, {"allow_unauthenticated": True}):
+                assert TargetServer(str(root), portals=[portal], **word).stop(0.0)
+
+
 def test_portal_on_every_address_is_named_as_the_client_found_it(root: pathlib.Path) -> None:
     """RFC 7143 13.8: an initiator is never told to connect to 0.0.0.0."""
-    with TargetServer(str(root), portals=[Portal("0.0.0.0", 0)]) as server:
+    everywhere = [Portal("0.0.0.0", 0)]
+    with TargetServer(str(root), portals=everywhere, allow_unauthenticated=True) as server:
         port = server.addresses[0].port
         found = Initiator(("127.0.0.2", port), target=None, name=initiator_name("a"))
         with found:
