@@ -61,6 +61,11 @@ class Pool:
         """Bytes that are lent now."""
         return self._lent
 
+    @property
+    def crowded(self) -> bool:
+        """More than half is lent: the rest is for those who lend for a moment."""
+        return self._lent * 2 > self._limit
+
     def acquire(self, size: int, timeout: float = 0.0) -> Buffer | None:
         """Lend a buffer.
 

@@ -48,7 +48,14 @@ class Connection:
         self._name = f"connection {number}"
         self._execution = Execution(door, self._carry_out)
         protocol = TargetConnection(door.protocol, allocate=self._execution.allocate)
-        self._wire = Wire(sock, protocol, door.housekeeper, stalled=door.limits.stalled)
+        self._wire = Wire(
+            sock,
+            protocol,
+            door.housekeeper,
+            stalled=door.limits.stalled,
+            backlog=door.backlog,
+        )
+        self._wire.output.who = self._name
         self._execution.attach_wire(self._wire)
         self._management = Management(door, self._wire, self._execution, number)
         self._session: Session | None = None
@@ -130,6 +137,7 @@ class Connection:
             log.warning("%s: refused: %s", self._name, error)
             self._wire.say(self._wire.protocol.refuse, LoginStatus.INITIATOR_ERROR)
             return
+        self._wire.output.who = f"{self._name}: {self._initiator}"
         if not asked.discovery:
             verdict = self._door.registry.check(self._request(asked))
             if isinstance(verdict, LoginStatus):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.memory import Memory
 from flockpr.iscsi.session import ProtocolConfig
@@ -27,6 +28,7 @@ class Door:
         housekeeper: For what is due later.
         limits: Bounds of what peers may cost.
         memory: For Data-Out.
+        backlog: What clients have not taken.
         protocol: What is negotiated.
         chap: Accounts of which initiators must prove one; none: they need not.
         mutual: What the target proves.
@@ -38,6 +40,7 @@ class Door:
     housekeeper: Housekeeper
     limits: Limits
     memory: Memory
+    backlog: Backlog
     protocol: ProtocolConfig
     chap: tuple[ChapAccount, ...]
     mutual: ChapAccount | None

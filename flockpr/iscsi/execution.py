@@ -28,7 +28,7 @@ from flockpr.iscsi.commands import (
 )
 from flockpr.iscsi.door import Door
 from flockpr.iscsi.housekeeper import Timer
-from flockpr.iscsi.output import Release
+from flockpr.iscsi.output import Loan, Release
 from flockpr.iscsi.sessions import Attachment, Session
 from flockpr.iscsi.tasks import Drain, Ending, Phase, Task
 from flockpr.iscsi.wire import Wire
@@ -299,9 +299,10 @@ class Execution:
         """
 
         def taken() -> None:
-            self._taken(task, reply)
+            self._returned(task)
 
-        done: Sequence[Release] = (taken,)
+        memory: Release = Loan(reply.release) if reply.data else reply.release
+        done: Sequence[Release] = (memory, taken)
         free = True
         with self.wire.lock:
             if not self.wire.closed:
@@ -309,14 +310,18 @@ class Execution:
                 free = self.wire.protocol.respond(
                     command, int(reply.status), reply.sense, reply.data, length=length
                 )
-                done = self.wire.send(taken)
+                done = self.wire.send(memory, taken)
         for release in done:
             release()
         return free
 
     def _taken(self, task: CommandTask | None, reply: ScsiReply) -> None:
-        """An answer has been sent, or never will be."""
+        """An answer never will be sent."""
         reply.release()
+        self._returned(task)
+
+    def _returned(self, task: CommandTask | None) -> None:
+        """What a command read has been taken. Not before: what is copied takes memory, too."""
         if task is not None and task.reserved:
             for other in task.channel.returned(task, self._door.limits.output):
                 self._queue(other)
@@ -402,7 +407,8 @@ class Execution:
             patience = _PATIENCE * stalled if progress else stalled
             self._watching = bool(waiting)
         if now - oldest >= patience:
-            log.warning("a client sends nothing of the data that it was asked for; dropped")
+            who = self.wire.output.who
+            log.warning("%s: dropped: sends nothing of the data that it was asked for", who)
             self.wire.abandon()
         elif waiting:
             self._later(stalled / 4, self._watch)

@@ -1,7 +1,9 @@
 """What one connection sends: at once as far as the socket takes it, the rest later.
 
 Whoever executed a command sends its answer, in a thread that other clients need too, so
-nothing here blocks. What a slow client leaves is queued and sent by the housekeeper.
+nothing here blocks. What a slow client leaves is queued and sent by the housekeeper. It is sent
+from the buffers of the disks, which are everybody's: what lies longer than a moment is copied,
+and how much lies there is counted (`backlog`).
 """
 
 from __future__ import annotations
@@ -15,15 +17,35 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeAlias
 
-from flockpr.iscsi.housekeeper import Housekeeper
+from flockpr.iscsi.backlog import Backlog
+from flockpr.iscsi.housekeeper import Housekeeper, Timer
 
 Chunk: TypeAlias = bytes | memoryview
 Release: TypeAlias = Callable[[], None]
+
+
+class Loan:
+    """A release that gives back the memory of what is to be sent: due when that was copied, too."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(self, give_back: Release) -> None:
+        self._give_back = give_back
+
+    def __call__(self) -> None:
+        """Give it back."""
+        self._give_back()
+
 
 log = logging.getLogger(__name__)
 
 _LOOK = 1.0
 """Seconds between two looks at what waits to be taken."""
+_SOON = 0.01
+"""Seconds until somebody who was to make room has done so."""
+_PIECE = 1 << 18
+"""Copies of less than that are put together: an initiator may ask for PDUs so small that the
+objects would take more memory than what is in them."""
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_CHUNKS = 512
 """Buffers of one sendmsg, below the system's IOV_MAX of 1024."""
@@ -41,9 +63,13 @@ class Output:
         flush: Called by the housekeeper when there is; calls `flush` here.
         look: Called by the housekeeper while something waits; calls `look` here.
         stalled: Seconds in which a client has to take something.
+        backlog: Where what waits is counted.
+        clock: For tests.
 
     Attributes:
         pending: Bytes that wait for room.
+        since: When the client last took a whole answer, or something began to wait.
+        who: The client, for the log.
         broken: Nothing can be sent any more.
     """
 
@@ -55,52 +81,69 @@ class Output:
         flush: Callable[[], None],
         look: Callable[[], None],
         stalled: float,
+        backlog: Backlog,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._socket = sock
         self._housekeeper = housekeeper
         self._flush = flush
         self._look = look
         self._stalled = stalled
+        self._backlog = backlog
+        self._clock = clock
         self._queue: deque[Chunk | Release] = deque()
         self.pending = 0
+        self._kept = 0
         self._progress = 0.0
-        self._looking = False
+        self._timer: Timer | None = None
+        self._giving_way = False
+        self.since = 0.0
+        self.who = "a client"
         self.broken = False
 
-    def send(self, chunks: Sequence[Chunk], release: Release | None = None) -> list[Release]:
+    def send(self, chunks: Sequence[Chunk], *releases: Release) -> list[Release]:
         """Send these, behind what is queued.
 
         Args:
-            chunks: Not to be changed until `release` is called.
-            release: Called when all of it has been sent, or never will be.
+            chunks: Not to be changed until the `Loan` among the releases is called; without
+                one, never.
+            releases: Called, once each, when all of it has been sent, or never will be.
         """
         if self.broken:
-            return [release] if release is not None else []
+            return list(releases)
         if self._queue or len(chunks) > _MOST_CHUNKS:
-            return self._queued(chunks, release)
+            return self._queued(chunks, releases)
         try:
             sent = self._socket.sendmsg(chunks, (), _FLAGS) if chunks else 0
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            return [*self.abandon(), *([release] if release is not None else [])]
+            return [*self.abandon(), *releases]
         left = sum(map(len, chunks)) - sent
         if not left:
-            return [release] if release is not None else []
-        return self._queued(_after(chunks, sent), release)
+            return list(releases)
+        return self._queued(_after(chunks, sent), releases)
 
-    def _queued(self, chunks: Sequence[Chunk], release: Release | None) -> list[Release]:
+    def _queued(self, chunks: Sequence[Chunk], releases: Sequence[Release]) -> list[Release]:
         if not self._queue:
-            self._progress = time.monotonic()
-            if not self._looking:
-                self._looking = True
-                self._housekeeper.later(_LOOK, self._look)
+            self._progress = self.since = self._clock()
+            if self._timer is None:
+                self._look_in(_LOOK)
+        size = sum(map(len, chunks))
         self._queue.extend(chunks)
-        self.pending += sum(map(len, chunks))
-        if release is not None:
-            self._queue.append(release)
+        self._queue.extend(releases)
+        self.pending += size
         self._housekeeper.when_writable(self._socket.fileno(), self._flush)
+        if not any(isinstance(release, Loan) for release in releases):
+            self._kept += size
+            self._backlog.keep(self, self._kept, there=True)
+        elif self._backlog.crowded():
+            return self._copy()
         return []
+
+    def _look_in(self, seconds: float) -> None:
+        self._housekeeper.cancel(self._timer)
+        self._timer = self._housekeeper.later(seconds, self._look)
 
     def flush(self) -> list[Release]:
         """Send what the socket takes of what is queued."""
@@ -114,9 +157,14 @@ class Output:
                 break
             except OSError:
                 return [*done, *self.abandon()]
-            self._progress = time.monotonic()
+            self._progress = self._clock()
             self.pending -= sent
             self._drop(sent, done)
+        if self._kept > self.pending or not self._queue:
+            self._kept = self.pending
+            self._backlog.keep(self, self._kept)
+        if not self._queue:
+            self._giving_way = False
         return done
 
     def _drop(self, sent: int, done: list[Release]) -> None:
@@ -126,6 +174,7 @@ class Output:
             head = queue[0]
             if callable(head):
                 done.append(head)
+                self.since = self._progress
             elif len(head) <= sent:
                 sent -= len(head)
             else:
@@ -135,28 +184,64 @@ class Output:
             queue.popleft()
 
     def look(self) -> list[Release]:
-        """Something has waited for a while: a slow client, or one that reads no more.
-
-        What it leaves lying is copied, because the buffers of the disks are everybody's.
-        """
-        self._looking = bool(self._queue) and not self.broken
-        if not self._looking:
+        """Something has waited for a while: a slow client, or one that reads no more."""
+        self._housekeeper.cancel(self._timer)
+        self._timer = None
+        if not self._queue or self.broken:
+            self._giving_way = False
+            self._backlog.keep(self, 0)
             return []
-        if time.monotonic() - self._progress >= self._stalled:
-            log.warning("a client takes nothing of what it asked for; dropped")
+        if self._giving_way:
+            log.warning("%s: dropped: too much waits for clients that do not take it", self.who)
             return self.abandon()
-        self._housekeeper.later(_LOOK, self._look)
-        done = [item for item in self._queue if callable(item)]
-        if done:
-            self._queue = deque(bytes(item) for item in self._queue if not callable(item))
+        if self._clock() - self._progress >= self._stalled:
+            log.warning("%s: dropped: takes nothing of what it asked for", self.who)
+            return self.abandon()
+        self._look_in(_LOOK)
+        return self._copy()
+
+    def _copy(self) -> list[Release]:
+        """Give back the buffers of the disks, once there is room for what is in them."""
+        borrowed = any(isinstance(item, Loan) for item in self._queue)
+        if not self._backlog.keep(self, self.pending, there=not borrowed) and borrowed:
+            self._look_in(_SOON)
+            return []
+        self._kept = self.pending
+        if not borrowed:
+            return []
+        done: list[Release] = []
+        own: deque[Chunk | Release] = deque()
+        part: list[Chunk] = []
+        size = 0
+        for item in self._queue:
+            if not callable(item):
+                part.append(item)
+                size += len(item)
+            if part and (callable(item) or size >= _PIECE):
+                own.append(b"".join(part) if len(part) > 1 else bytes(part[0]))
+                part, size = [], 0
+            if isinstance(item, Loan):
+                done.append(item)
+            elif callable(item):
+                own.append(item)
+        own.extend(map(bytes, part))
+        self._queue = own
         return done
+
+    def give_way(self) -> None:
+        """Drop the client soon, unless it takes everything first."""
+        self._giving_way = True
+        self._housekeeper.soon(self._look)
 
     def abandon(self) -> list[Release]:
         """Send nothing any more, and let the thread that reads find the connection broken."""
         self.broken = True
         done = [item for item in self._queue if callable(item)]
         self._queue.clear()
-        self.pending = 0
+        self.pending = self._kept = 0
+        self._backlog.keep(self, 0)
+        self._housekeeper.cancel(self._timer)
+        self._timer = None
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         return done

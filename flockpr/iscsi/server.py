@@ -21,6 +21,7 @@ from typing import Self
 from flockpr.block import Disk, Pool
 from flockpr.block.disk import CLAIM_PATIENCE
 from flockpr.errors import ConfigError
+from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.connection import Connection
 from flockpr.iscsi.door import Door
 from flockpr.iscsi.housekeeper import Housekeeper
@@ -112,6 +113,7 @@ class TargetServer:
             housekeeper=self._housekeeper,
             limits=self._limits,
             memory=Memory(self._limits.data_out_all, self._limits.data_out, self._housekeeper.soon),
+            backlog=Backlog(self._limits.output_all, lambda: self._pool.crowded),
             protocol=ProtocolConfig(window=self._limits.window),
             chap=tuple(chap),
             mutual=mutual,

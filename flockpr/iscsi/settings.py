@@ -118,10 +118,14 @@ class Limits:
         queue_each: The same for one session, those included whose data has not come.
         workers: Threads per LUN; started when there is work for them.
         window: Commands that one session may have under way (MaxCmdSN).
-        output: Data-In of one connection that its initiator has not taken yet.
+        output: Data-In of one connection, per LUN, that its initiator has not taken yet; one
+            READ alone may bring more.
+        output_all: What all initiators together have not taken and is not in the disks' hands
+            any more. Where it is more, those that take nothing for longest are dropped.
         data_out: Data-Out that one connection may have gathered or asked for, per LUN.
         data_out_all: The same, all connections together; a quarter of it at most per LUN.
-        data_in: Data-In that all disks may have in hand.
+        data_in: Data-In that all disks may have in hand; at most half of it is for what waits to
+            be taken.
         task_management: A task management function whose commands do not end in this time
             is answered "rejected": the initiator escalates.
         rescan: Between two looks for LUNs that came or went.
@@ -139,6 +143,7 @@ class Limits:
     workers: int = 8
     window: int = 64
     output: int = 8 << 20
+    output_all: int = 256 << 20
     data_out: int = 16 << 20
     data_out_all: int = 256 << 20
     data_in: int = 256 << 20

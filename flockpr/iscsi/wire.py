@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from flockpr.iscsi import events
+from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.output import Chunk, Output, Release
 from flockpr.iscsi.session import TargetConnection
@@ -25,6 +26,7 @@ class Wire:
         protocol: Its protocol object.
         housekeeper: Sends what the client does not take at once.
         stalled: Seconds after which a client that takes nothing is dropped.
+        backlog: Where what the client does not take is counted.
 
     Attributes:
         lock: See above.
@@ -39,11 +41,19 @@ class Wire:
         housekeeper: Housekeeper,
         *,
         stalled: float,
+        backlog: Backlog,
     ) -> None:
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.protocol = protocol
-        self.output = Output(sock, housekeeper, flush=self.flush, look=self.look, stalled=stalled)
+        self.output = Output(
+            sock,
+            housekeeper,
+            flush=self.flush,
+            look=self.look,
+            stalled=stalled,
+            backlog=backlog,
+        )
         self.closed = False
 
     def do(
@@ -73,18 +83,18 @@ class Wire:
         for release in done:
             release()
 
-    def send(self, release: Release | None = None) -> Sequence[Release]:
+    def send(self, *releases: Release) -> Sequence[Release]:
         """Send what the protocol has queued. Called with the lock held.
 
         Args:
-            release: Called when that has been sent.
+            releases: Called when that has been sent.
 
         Returns:
             What is to be called when the lock is free.
         """
         chunks: Sequence[Chunk] = self.protocol.data_to_send()
-        if chunks or release is not None:
-            return self.output.send(chunks, release)
+        if chunks or releases:
+            return self.output.send(chunks, *releases)
         return ()
 
     def flush(self) -> None:

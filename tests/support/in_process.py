@@ -30,6 +30,7 @@ class HangingCalls(ImageCalls):
         self._free.set()
         self._changed = threading.Condition()
         self.waiting = 0
+        self.reads = 0
 
     def hang(self) -> None:
         """From now on they hang."""
@@ -56,6 +57,8 @@ class HangingCalls(ImageCalls):
 
     def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """The system call preadv, when it may."""
+        with self._changed:
+            self.reads += 1
         self._pass()
         return super().preadv(fd, buffers, offset)
 
@@ -100,6 +103,7 @@ class Rig:
             **options,
         )
         self._opened = contextlib.ExitStack()
+        self.opened: list[Initiator] = []
 
     def _open(self, identity: LunIdentity, settings: LunSettings) -> Disk:
         calls = self.calls[identity.name] = HangingCalls()
@@ -134,6 +138,7 @@ class Rig:
         options = {"target": url.target, "name": initiator_name(short), **options}
         made = Initiator((url.host, url.port), **options)
         self._opened.callback(made.close)
+        self.opened.append(made)
         return made
 
     def session(

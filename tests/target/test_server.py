@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from flockpr.errors import ConfigError, LunNotFound
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
 from flockpr.iscsi.execution import Execution
+from flockpr.iscsi.output import Output, Release
 from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
 from flockpr.store.identity import target_name
@@ -44,6 +46,7 @@ COMPLETE, NO_SUCH_TASK, NO_SUCH_LUN, REJECTED = 0, 1, 2, 255
 READ = sbc_cdbs.read(0, 1)
 WRITE = sbc_cdbs.write(0, 1)
 BLOCK = bytes(range(256)) * 2
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -478,6 +481,78 @@ def test_client_that_takes_nothing_for_too_long_is_dropped(root: pathlib.Path) -
         for _ in range(30):
             slow.initiator.submit(0, sbc_cdbs.read(0, 2048), read=2048 * 512)
         eventually(lambda: not rig.server.connections, "the end of the connection")
+
+
+class Looks:
+    """Makes the looks at what clients leave lying frequent, and counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        look = Output.look
+
+        def counted(output: Output) -> list[Release]:
+            self.count += 1
+            return look(output)
+
+        monkeypatch.setattr("flockpr.iscsi.output._LOOK", 0.01)
+        monkeypatch.setattr(Output, "look", counted)
+
+    def more(self, number: int) -> None:
+        """Wait until there were so many more."""
+        enough = self.count + number
+        eventually(lambda: self.count >= enough, "looks at what waits")
+
+
+def test_client_that_reads_nothing_is_read_nothing_for(
+    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was copied for a client counts until it takes it: its other READs wait."""
+    looks = Looks(monkeypatch)
+    with Rig(root, limits=Limits(output=2 * MIB)) as rig:
+        slow = rig.session("slow", receive_buffer=4096)
+        calls = rig.calls["disk"]
+        before = calls.reads
+        tasks = [slow.initiator.submit(0, sbc_cdbs.read(0, 2048), read=MIB) for _ in range(60)]
+        looks.more(100)
+        # Two wait to be taken, and what is in the system's buffers was taken, as far as we know.
+        assert calls.reads - before < 20
+        assert rig.server._door.backlog.total <= 2 * MIB + 100_000
+        for task in tasks:
+            assert len(slow.initiator.wait(task).data) == MIB
+        assert calls.reads - before == 60
+        eventually(lambda: not rig.server._door.backlog.total, "the end of what waits")
+
+
+def test_clients_that_read_nothing_are_bounded_together(
+    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the bound of all of them clients are dropped, by name, and a bystander is served."""
+    looks = Looks(monkeypatch)
+    most = 0
+    with Rig(root, limits=Limits(output=2 * MIB, output_all=6 * MIB)) as rig:
+        backlog = rig.server._door.backlog
+        other = rig.session("bystander", "other")
+        for number in range(12):
+            greedy = rig.session(f"greedy{number}", receive_buffer=4096)
+            for _ in range(30):
+                greedy.initiator.submit(0, sbc_cdbs.read(0, 2048), read=MIB)
+        for _ in range(30):
+            looks.more(5)
+            most = max(most, backlog.total)
+            assert other.command(WRITE, BLOCK).good
+            assert read_of(other) == BLOCK
+        # What is no data of a disk is counted in any case, and is little.
+        assert 4 * MIB < most < 6 * MIB + 100_000
+        eventually(lambda: rig.server.connections <= 7, "the end of some clients")
+        assert rig.server.connections > 1
+        assert re.search(r"greedy\d+: dropped: too much waits", caplog.text)
+        assert "bystander: dropped" not in caplog.text
+        for initiator in rig.opened:
+            if initiator is not other.initiator:
+                initiator.close()
+        eventually(lambda: rig.server.connections == 1, "the end of the connections")
+        eventually(lambda: not backlog.total, "the end of what waits")
+        assert read_of(other) == BLOCK
 
 
 def test_client_that_sends_no_data_is_dropped(root: pathlib.Path) -> None:
