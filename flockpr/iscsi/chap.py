@@ -75,6 +75,7 @@ class ChapTarget:
     Attributes:
         done: The initiator has proven a secret.
         user: Which one.
+        claimed: The name that it gave, proven or not; whatever a peer sent.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ChapTarget:
         self._challenge = b""
         self.done = False
         self.user = ""
+        self.claimed = ""
 
     def answer(self, keys: Mapping[str, str]) -> list[Pair] | None:
         """Takes the CHAP keys of one login request.
@@ -132,7 +134,7 @@ class ChapTarget:
     def _check(self, keys: Mapping[str, str]) -> list[Pair] | None:
         if not {"CHAP_N", "CHAP_R"} <= set(keys) or "CHAP_A" in keys:
             return None
-        name = keys["CHAP_N"]
+        name = self.claimed = keys["CHAP_N"]
         # An unknown name is compared as well, with a secret that nobody has, so that the
         # time of the answer does not tell which names there are.
         secret = self._accounts.get(name)

@@ -20,6 +20,7 @@ from flockpr.iscsi.management import Management
 from flockpr.iscsi.pdu import AsyncEvent, LogoutResponse
 from flockpr.iscsi.session import Phase, TargetConnection
 from flockpr.iscsi.sessions import Request, Session
+from flockpr.iscsi.settings import Address
 from flockpr.iscsi.wire import Wire
 from flockpr.spc.transport_id import InitiatorPort
 
@@ -29,6 +30,18 @@ _TIME_TO_WAIT = 2
 """Seconds before an initiator should log in again to a target that ends or was reset."""
 _LINGER = 1.0
 """Seconds in which a client may take our last words before the socket is closed."""
+
+
+_NOT_PROVEN = LoginStatus.AUTHENTICATION_FAILURE.name.replace("_", " ").lower()
+
+
+def _peer(sock: socket.socket) -> tuple[str, str]:
+    """The host at the other end, and how the log names that end."""
+    try:
+        host, port = sock.getpeername()[:2]
+    except (OSError, ValueError):
+        return "", "a client that is gone"
+    return host, Address(host, port, 0).text
 
 
 class Connection:
@@ -45,7 +58,8 @@ class Connection:
         self._socket = sock
         self._door = door
         self._tag = tag
-        self._name = f"connection {number}"
+        self._host, address = _peer(sock)
+        self._name = f"connection {number} from {address}"
         self._execution = Execution(door, self._carry_out)
         protocol = TargetConnection(door.protocol, allocate=self._execution.allocate)
         self._wire = Wire(
@@ -60,6 +74,7 @@ class Connection:
         self._management = Management(door, self._wire, self._execution, number)
         self._session: Session | None = None
         self._initiator = ""
+        self._target = ""
         self._cid = 0
         self._heard = time.monotonic()
         self._pinged = False
@@ -138,6 +153,8 @@ class Connection:
             self._wire.say(self._wire.protocol.refuse, LoginStatus.INITIATOR_ERROR)
             return
         self._wire.output.who = f"{self._name}: {self._initiator}"
+        self._name = f"{self._name} ({self._initiator})"
+        self._target = asked.target_name
         if not asked.discovery:
             verdict = self._door.registry.check(self._request(asked))
             if isinstance(verdict, LoginStatus):
@@ -172,7 +189,7 @@ class Connection:
 
     def _refuse(self, status: LoginStatus, target: str) -> None:
         why = status.name.replace("_", " ").lower()
-        log.warning("%s: %s and %s: %s", self._name, self._initiator, target, why)
+        log.warning("%s: refused: %s: %s", self._name, target, why)
         self._wire.say(self._wire.protocol.refuse, status)
 
     def _established(self, _event: events.Established) -> None:
@@ -201,7 +218,17 @@ class Connection:
         self._wire.say(self._wire.protocol.logout_response, event, response)
 
     def _violation(self, event: events.Violation) -> None:
-        log.warning("%s: dropped: %s", self._name, event.reason)
+        if event.reason != _NOT_PROVEN:
+            log.warning("%s: dropped: %s", self._name, event.reason)
+            return
+        # Of one host once in a while: guessing must be seen, and must not fill the log.
+        self._door.complaints.error(
+            (self._host, _NOT_PROVEN),
+            "%s: refused: authentication failure, target %s, CHAP user %r",
+            self._name,
+            self._target or "(discovery)",
+            self._wire.protocol.claimed_user[:64],
+        )
 
     # ------------------------------------------------------------------ deadlines
 
@@ -228,7 +255,7 @@ class Connection:
         elif silence < limits.keepalive + limits.keepalive_answer:
             self._arm(limits.keepalive + limits.keepalive_answer - silence)
         else:
-            log.warning("%s: dropped: %s does not answer", self._name, self._initiator)
+            log.warning("%s: dropped: it does not answer", self._name)
             self.abandon()
 
     # ------------------------------------------------------------------ the end

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Mapping
 
 import attrs
 
+from flockpr.block.quiet import QuietLog
 from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.memory import Memory
@@ -14,6 +16,8 @@ from flockpr.iscsi.session import ProtocolConfig
 from flockpr.iscsi.sessions import SessionRegistry
 from flockpr.iscsi.settings import ChapAccount, Limits
 from flockpr.iscsi.targets import TargetMap
+
+log = logging.getLogger(__name__)
 
 PortalTags = Callable[[socket.socket], list[tuple[str, int]]]
 
@@ -33,6 +37,7 @@ class Door:
         chap: Accounts of which initiators must prove one; none: they need not.
         mutual: What the target proves.
         portals: Every portal as SendTargets names it over a connection, and its tag.
+        complaints: Of what clients that have proven nothing can provoke as often as they like.
     """
 
     targets: TargetMap
@@ -45,6 +50,7 @@ class Door:
     chap: tuple[ChapAccount, ...]
     mutual: ChapAccount | None
     portals: PortalTags
+    complaints: QuietLog = attrs.field(factory=lambda: QuietLog(log))
 
     def accounts(self, initiator: str) -> Mapping[str, bytes] | None:
         """The secrets by user of which this initiator must prove one; None: it need not."""

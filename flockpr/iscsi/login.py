@@ -196,6 +196,11 @@ class Login:
         """What was agreed on so far."""
         return self._negotiation.parameters() if self._negotiation else keys.Parameters()
 
+    @property
+    def claimed(self) -> str:
+        """The CHAP name that the initiator gave, proven or not."""
+        return "" if self._chap is None else self._chap.claimed
+
     def _feed(self, bhs: bytes, text: bytes) -> LoginOutcome:
         self._requests += 1
         if self._requests > MAX_REQUESTS:

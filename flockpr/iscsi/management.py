@@ -123,7 +123,12 @@ class Management:
 
         def ended(all_of_them: bool) -> None:
             if not all_of_them:
-                log.warning("task management: commands are still in execution")
+                log.warning(
+                    "%s: task management function %d, LUN %d: commands are still in execution",
+                    self.session,
+                    event.function,
+                    event.lun,
+                )
                 self._answer(event, REJECTED)
             elif then is None:
                 self._answer(event, COMPLETE)
@@ -145,7 +150,7 @@ class Management:
             try:
                 done = work()
             except Exception:
-                log.exception("a reset failed")
+                log.exception("%s: a reset failed, LUN %d", self.session, event.lun)
             self._answer(event, COMPLETE if done else REJECTED)
 
         thread = threading.Thread(target=run, name=f"iscsi-{self._number}-reset", daemon=True)

@@ -393,6 +393,11 @@ class TargetConnection:
     # ------------------------------------------------------------------ facts
 
     @property
+    def claimed_user(self) -> str:
+        """The CHAP name that the initiator gave, proven or not; for the log."""
+        return self._login.claimed
+
+    @property
     def window(self) -> int:
         """How many commands may be outstanding; takes effect with what is sent next."""
         return self._sender.window.size

@@ -175,6 +175,20 @@ def test_chap_accounts_are_asked_for_and_bound_to_initiators(root: pathlib.Path)
             assert refused.value.status == (2, 1)
 
 
+def test_failed_chap_is_logged_with_who_tried_but_not_each_time(
+    root: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guessing is seen, and does not fill the log."""
+    with Rig(root, chap=[ChapAccount("user", b"secret of the user")]) as rig:
+        for secret in ("wrong secret number 1", "wrong secret number 2"):
+            with pytest.raises(LoginRefused):
+                rig.session("guesser", chap=("admin", secret))
+        target = rig.url().target
+    (line,) = [r.getMessage() for r in caplog.records if "authentication" in r.getMessage()]
+    for part in ("from 127.0.0.1:", initiator_name("guesser"), target, "'admin'"):
+        assert part in line
+
+
 def test_one_target_for_all_luns_reports_each(root: pathlib.Path) -> None:
     """With a name for the target its LUNs are listed together; others do not exist."""
     with Rig(root, target_name="iqn.2026-01.org.example:all") as rig:
@@ -388,6 +402,21 @@ def test_task_management_that_takes_too_long_is_rejected(root: pathlib.Path) -> 
         session.initiator.submit(0, WRITE, BLOCK)
         rig.calls["disk"].until_waiting(1)
         assert session.initiator.task_management(LUN_RESET) == REJECTED
+
+
+def test_task_management_that_takes_too_long_is_logged_with_who_and_what(
+    root: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells which initiator, which function, which LUN."""
+    with Rig(root, limits=Limits(task_management=0.1)) as rig:
+        session = rig.session("a")
+        rig.calls["disk"].hang()
+        session.initiator.submit(0, WRITE, BLOCK)
+        rig.calls["disk"].until_waiting(1)
+        assert session.initiator.task_management(LUN_RESET) == REJECTED
+    (line,) = [r.getMessage() for r in caplog.records if "task management" in r.getMessage()]
+    for part in (initiator_name("a"), "function 5", "LUN 0"):
+        assert part in line
 
 
 def test_abort_task_of_a_task_that_is_not_there_says_so(rig: Rig) -> None:
