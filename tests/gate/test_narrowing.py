@@ -13,7 +13,7 @@ import pytest
 
 from flockpr.errors import Busy, StoreUnavailable
 from flockpr.gate import Doorbell, Held, Permit, local
-from flockpr.store.layout import DOORBELL
+from flockpr.store.layout import DOORBELL, PERMIT
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, NUMBER, Aside, Failing, Rig, eventually, soon, usable
 
@@ -191,6 +191,32 @@ def test_lost_permit_is_had_again_before_it_counts_as_proven(
     assert permit.enter(soon())
     permit.leave()
     assert rig.read["one"] == 2
+
+
+def test_permit_without_direct_input_and_output_is_proven_by_taking_it_again(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read out of the page cache would succeed, whoever has the permit by now."""
+    server = Failing()
+    server.errors["direct"] = errno.EINVAL
+    permit = rig.permit()
+    with rig.gate(server).narrow(soon()) as held:
+        assert not held.image.direct
+        held.image.unlock(PERMIT)  # as losing the lease does, and the reads go on
+        local.withdraw(held.image.key, permit)
+        assert held._bell is not None
+        held._bell.close()
+        assert permit.enter(soon())
+        proving = Aside(held.prove)
+        eventually(rig.rung, "nobody rings")
+        time.sleep(0.05)
+        assert not proving.done
+        permit.leave()
+
+        assert proving.result() is True
+        assert not permit.held
+        assert not rig.free()
+    assert "was lost" not in caplog.text
 
 
 def test_lost_permit_that_cannot_be_had_again_is_not_proven(

@@ -228,9 +228,9 @@ MUTANTS: tuple[Mutant | PermitElsewhere, ...] = (
     Mutant(
         "permit believed",
         Held,
-        "prove",
-        "not self._image.honoured()",
-        "False",
+        "_proven",
+        "self._image.honoured()",
+        "True",
         (schedules, proves_first),
     ),
     Mutant(
