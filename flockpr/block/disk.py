@@ -158,7 +158,10 @@ class Disk:
             self._closed = True
         for session in self._attached.close():
             self.detach(session)
-        self._permit.close()
+        # Not before: another host's target would read and write beside those who are inside.
+        self._permit.close(self._unclaim)
+
+    def _unclaim(self) -> None:
         if self._claim is not None:
             self._claim.close()
 
@@ -335,7 +338,9 @@ class Disk:
         if local is not None:
             return self._device.check(local)
         before = self._served.current() or self._served.read(task.deadline)
-        result = self._served.submit(session.nexus, task.cdb, b"", task.deadline)
+        result = self._served.submit(
+            session.nexus, task.cdb, b"", task.deadline, late=session.missed
+        )
         if result is None or result.status is not Status.GOOD:
             return BUSY if result is None else self._result(result)
         local = session.take()
@@ -379,7 +384,13 @@ class Disk:
         length = cdb[4]
         local = session.take() if length else None
         if local is None:
-            result = self._served.submit(session.nexus, cdb, b"", task.deadline)
+            result = self._served.submit(
+                session.nexus,
+                cdb,
+                b"",
+                task.deadline,
+                late=lambda late: session.missed(late, late.data_in),
+            )
             if result is not None and result.status is Status.GOOD and result.data_in:
                 return self._result(result)
             if result is not None and result.status is not Status.GOOD:
@@ -394,7 +405,9 @@ class Disk:
         local = session.take(reset_only=not session.waiting or self._conflicts(task, data))
         if local is not None:
             return self._device.check(local)
-        result = self._served.submit(session.nexus, task.cdb, data, task.deadline)
+        result = self._served.submit(
+            session.nexus, task.cdb, data, task.deadline, late=session.missed
+        )
         if result is None:
             return self._result(Result.check(_UNKNOWN))
         if row.opcode != 0x5E and result.status is Status.GOOD:

@@ -91,8 +91,8 @@ class PermitLike(Protocol):
     def rest(self) -> None:
         """A session is detached."""
 
-    def close(self) -> None:
-        """Let go of the image."""
+    def close(self, then: Callable[[], None]) -> None:
+        """Let go of the image when the last has left, and call `then`."""
 
 
 class Medium:

@@ -13,7 +13,8 @@ from flockpr.block.inquiry import Face
 from flockpr.core import access, attention
 from flockpr.core.access import AccessClass
 from flockpr.core.model import LogicalUnitState, Nexus
-from flockpr.spc.sense import Sense
+from flockpr.logical_unit import Result
+from flockpr.spc.sense import UNIT_ATTENTION, Sense, parse_sense
 
 _READ: Final = b"\x28".ljust(10, b"\0")
 _WRITE: Final = b"\x2a".ljust(10, b"\0")
@@ -107,6 +108,18 @@ class DiskNexus:
         with self._lock:
             if sense not in self._waiting:
                 self._waiting.append(sense)
+
+    def missed(self, late: Result, data: bytes = b"") -> None:
+        """An answer of the logical unit that nobody waited for any more: a unit attention in it
+        counts as reported there, so it is reported from here.
+
+        Args:
+            late: The answer.
+            data: Sense data that it has as data (REQUEST SENSE).
+        """
+        sense = parse_sense(late.sense or data)
+        if sense is not None and sense.key == UNIT_ATTENTION:
+            self.tell(sense)
 
     def take(self, *, reset_only: bool = False) -> Sense | None:
         """The most urgent one of them, which counts as reported.

@@ -130,7 +130,15 @@ class Served:
                 self._copy = Copy(found.state, at)
         return found.state
 
-    def submit(self, nexus: Nexus, cdb: bytes, data: bytes, deadline: float) -> Result | None:
+    def submit(
+        self,
+        nexus: Nexus,
+        cdb: bytes,
+        data: bytes,
+        deadline: float,
+        *,
+        late: Callable[[Result], None],
+    ) -> Result | None:
         """Ask the logical unit; it reports attentions.
 
         Args:
@@ -138,6 +146,7 @@ class Served:
             cdb: The command.
             data: Its data-out.
             deadline: Monotonic time.
+            late: Called with an answer that came too late.
 
         Returns:
             Its answer; None when there was none in time, which says nothing of the outcome.
@@ -149,6 +158,7 @@ class Served:
             # It answers within its own time; a little more, so that its answer is preferred.
             return future.result(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
         except TimeoutError:
+            future.add_done_callback(lambda done: late(done.result()))
             return None
 
     def reset(self, deadline: float) -> None:

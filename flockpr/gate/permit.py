@@ -77,6 +77,7 @@ class Permit:
         self._knocked = False
         self._lost = False
         self._ending = False
+        self._closed: list[Callable[[], None]] = []
         self._attending = 0
         self._resting = False
 
@@ -180,9 +181,16 @@ class Permit:
         if release:
             self._release_aside()
 
-    def close(self) -> None:
-        """Let nobody enter any more, and give back permit and descriptor after the last left."""
+    def close(self, then: Callable[[], None] = lambda: None) -> None:
+        """Let nobody enter any more, and give back permit and descriptor after the last left.
+
+        Args:
+            then: Called once that is done, perhaps by whoever leaves last.
+        """
         with self._lock:
+            over = self._phase is Phase.CLOSED
+            if not over:
+                self._closed.append(then)
             self._ending = True
             if self._phase is Phase.OPEN:
                 self._phase = Phase.DRAINING
@@ -192,6 +200,8 @@ class Permit:
                 self._phase = Phase.RELEASING
         if release or idle:
             self._release()
+        if over:
+            then()
 
     # ------------------------------------------------------------------ whoever narrows
 
@@ -377,7 +387,12 @@ class Permit:
                 self._lost = False
                 self._phase = Phase.CLOSED if self._ending else Phase.IDLE
                 self._changed.notify_all()
-                return
+                closed: list[Callable[[], None]] = []
+                if self._ending:
+                    closed, self._closed = self._closed, closed
+            for then in closed:
+                then()
+            return
 
     def _drop_image(self) -> None:
         image, self._image = self._image, None

@@ -6,14 +6,19 @@ import errno
 import fcntl
 import os
 import pathlib
+import time
 
 import pytest
 
+from flockpr import create_lun
 from flockpr.block import MAX_BUFFER, Disk, Pool
 from flockpr.block.image import QEMU_UNSHARED, QEMU_USED, claim_from_qemu, grow_image, qemu_holds
 from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
+from flockpr.gate import HostClaim
 from flockpr.spc.codes import Status
+from flockpr.store.provision import read_identity
 from flockpr.store.syscalls import Syscalls
+from flockpr.units import Units
 from tests.support import sbc_cdbs as cdbs
 from tests.support.disks import BLOCK, MemoryUnits, Rig, hold, identity, rigs, wait_until
 from tests.support.scsi import A
@@ -283,3 +288,21 @@ def test_session_that_comes_after_the_end_is_refused(rig: Rig) -> None:
     assert rig.code(cdbs.read(0, 1), of=late) == (5, 0x25, 0)
     rig.disk.detach(late)
     assert rig.permit.attended == 0
+
+
+def test_other_hosts_are_kept_away_until_the_last_write_has_ended(tmp_path: pathlib.Path) -> None:
+    """A target of another host would write beside one that hangs in a system call."""
+    create_lun(str(tmp_path), "disk", size=1 << 20)
+    units = Units(str(tmp_path), timeout=60.0)
+    disk = Disk(str(tmp_path), read_identity(str(tmp_path), "disk"), units)
+    path = str(tmp_path / "disk")
+    assert disk._permit.enter(time.monotonic() + 60)
+    disk.close()
+    with pytest.raises(Busy, match="another host"):
+        HostClaim(path, host="other").take(0.0)
+    disk._permit.leave()
+    wait_until(lambda: disk._claim is not None and disk._claim._fd < 0)
+    claim = HostClaim(path, host="other")
+    claim.take()
+    claim.close()
+    assert units.close(60.0)

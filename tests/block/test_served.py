@@ -13,7 +13,9 @@ import pytest
 from flockpr.block.served import Refresher, Served
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import Busy, StoreUnavailable
-from flockpr.logical_unit import ServedState
+from flockpr.logical_unit import Result, ServedState
+from flockpr.spc.codes import Status
+from flockpr.spc.sense import Sense
 from tests.support import sbc_cdbs as cdbs
 from tests.support.disks import MemoryUnits, Rig, wait_until
 from tests.support.scsi import A, B
@@ -170,4 +172,32 @@ def test_session_that_could_not_begin_is_not_attached(
     assert len(rig.disk._attached.all()) == 1
     rig.disk.detach(rig.disk.attach(B))
     assert rig.units.present == [A]
+    rig.close()
+
+
+@pytest.mark.parametrize("cdb", [cdbs.TEST_UNIT_READY, cdbs.request_sense()], ids=["TUR", "RS"])
+def test_attention_of_an_answer_that_came_too_late_is_reported_by_the_next_command(
+    tmp_path: pathlib.Path, cdb: bytes
+) -> None:
+    """SAM-5 5.14: the logical unit takes it for reported, and the initiator was told BUSY."""
+    rig = Rig(tmp_path, timeout=0.0)
+    answer: Future[Result] = Future()
+    attention = Sense(6, 0x2A, 0x03)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rig.units, "submit", lambda *_, **__: answer)
+        rig.run(cdb)
+    if cdb == cdbs.TEST_UNIT_READY:
+        answer.set_result(Result.check(attention))
+    else:
+        answer.set_result(Result(Status.GOOD, data_in=attention.fixed()))
+    assert rig.session.take() == attention
+    rig.close()
+
+
+def test_late_answer_without_an_attention_is_forgotten(tmp_path: pathlib.Path) -> None:
+    """Its command was answered BUSY."""
+    rig = Rig(tmp_path)
+    for late in (Result(Status.GOOD), Result.check(Sense(5, 0x20, 0))):
+        rig.session.missed(late)
+    assert not rig.session.waiting
     rig.close()

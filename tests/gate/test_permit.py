@@ -467,3 +467,23 @@ def test_permit_that_nobody_listens_for_is_not_held(
     permit.leave()
     with rig.gate().narrow(soon()):
         assert not permit.held
+
+
+def test_closed_permit_says_when_it_is_given_back(rig: Rig) -> None:
+    """Whoever keeps other hosts away must do so until the last read or write has ended."""
+    permit = rig.permit()
+    ends: list[bool] = []
+    assert permit.enter(soon())
+    permit.close(lambda: ends.append(rig.free()))
+    assert ends == []
+    permit.leave()
+    eventually(lambda: bool(ends), "nobody says so")
+    permit.close(lambda: ends.append(rig.free()))
+    assert ends == [True, True]
+
+
+def test_closed_permit_that_was_never_used_says_so_at_once(rig: Rig) -> None:
+    """Nobody is there to say it later."""
+    ends: list[int] = []
+    rig.permit().close(lambda: ends.append(1))
+    assert ends == [1]

@@ -195,12 +195,13 @@ class OpenPermit:
         """One session fewer."""
         self.attended -= 1
 
-    def close(self) -> None:
+    def close(self, then: Callable[[], None]) -> None:
         """Close the image."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
             self.closed = True
+        then()
 
 
 class FaultyCalls(ImageCalls):
