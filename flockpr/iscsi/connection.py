@@ -152,8 +152,7 @@ class Connection:
             log.warning("%s: refused: %s", self._name, error)
             self._wire.say(self._wire.protocol.refuse, LoginStatus.INITIATOR_ERROR)
             return
-        self._wire.output.who = f"{self._name}: {self._initiator}"
-        self._name = f"{self._name} ({self._initiator})"
+        self._name = self._wire.output.who = f"{self._name} ({self._initiator})"
         self._target = asked.target_name
         if not asked.discovery:
             verdict = self._door.registry.check(self._request(asked))
