@@ -7,19 +7,21 @@ comes on top for the verbs that need it.
 
 from __future__ import annotations
 
+import functools
 import os
-import platform
 import resource
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Iterator, Sequence
 
-RUNS = 30
+import flockpr
+from benchmarks.common import Plan, Remark, Row, interleave
+from benchmarks.daemons import milliseconds
+from tests.support.daemon_process import environment
 
+ABOUT = "what a verb of the command line costs on top of the interpreter"
+BARE = "interpreter"
 CASES = {
-    "bare interpreter": ["-c", "pass"],
+    BARE: ["-c", "pass"],
     "import flockpr": ["-c", "import flockpr"],
     "flockpr --help": ["-m", "flockpr", "--help"],
     "flockpr lun list": ["-m", "flockpr", "lun", "list"],
@@ -27,33 +29,25 @@ CASES = {
 }
 
 
-def once(argv: list[str], environment: dict[str, str]) -> tuple[float, float]:
+def once(arguments: Sequence[str], root: str) -> tuple[float, float]:
     """Milliseconds by the clock and of the processor that one run took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, *argv], env=environment, stdout=subprocess.DEVNULL, check=True)
-    elapsed = time.perf_counter() - begun
+    elapsed = milliseconds([sys.executable, *arguments], environment(FLOCKPR_ROOT=root))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return elapsed * 1000, used * 1000
+    return elapsed, used * 1000
 
 
-def main() -> None:
-    """Measure and print."""
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores,")
-    print(f"load {os.getloadavg()[0]:.1f}, {RUNS} runs after one to warm up, milliseconds")
-    print(f"{'':20}{'median':>8}{'p95':>8}{'cpu min':>9}")
-    with tempfile.TemporaryDirectory() as root:
-        environment = {**os.environ, "FLOCKPR_ROOT": os.path.join(root, "root")}
-        once(["-m", "flockpr", "lun", "create", "disk"], environment)
-        for name, argv in CASES.items():
-            once(argv, environment)
-            runs = [once(argv, environment) for _ in range(RUNS)]
-            clock = sorted(elapsed for elapsed, _ in runs)
-            tail = clock[int(len(clock) * 0.95)]
-            least = min(used for _, used in runs)
-            print(f"{name:20}{statistics.median(clock):8.0f}{tail:8.0f}{least:9.0f}")
-
-
-if __name__ == "__main__":
-    main()
+def measure(plan: Plan) -> Iterator[Row | Remark]:
+    """Each verb, after one run to warm up."""
+    root = os.path.join(plan.new("startup", plan.folder), "root")
+    flockpr.create_lun(root, "disk")
+    runs = {name: functools.partial(once, arguments, root) for name, arguments in CASES.items()}
+    for run in runs.values():
+        run()
+    found = interleave(plan.rounds * (1 if plan.quick else 6), runs)
+    bare = [elapsed for elapsed, _ in found[BARE]]
+    for name, times in found.items():
+        more = {"processor at least ms": min(used for _, used in times)}
+        beside = {} if name == BARE else {BARE: bare}
+        yield Row(name, "ms", [elapsed for elapsed, _ in times], beside, more=more)

@@ -9,25 +9,33 @@ reservations in memory, flockpr answers when they are on stable storage.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import pathlib
-import platform
-import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from attrs import frozen
 
+from benchmarks import runner
+from benchmarks.common import (
+    Plan,
+    Remark,
+    Row,
+    Sample,
+    Unavailable,
+    compile_program,
+    interleave,
+    row_of,
+    run_program,
+)
+from tests.support.peers import find
 from tests.support.targets import FlockprTarget, Tgt, Url, create_lun
 
+ABOUT = "reads, writes and PR commands at `flockpr target` beside tgt"
 OURS = "flockpr"
 DISK_BYTES = 128 << 20
 KIB = 1024
-
-_SOURCE = pathlib.Path(__file__).with_name("iscsi_load.c")
 
 
 @frozen
@@ -59,41 +67,9 @@ CASES = [
 ]
 
 
-@frozen
-class Sample:
-    """What one run of the load gave.
-
-    Args:
-        rate: Commands a second.
-        median: Time of a command, in microseconds.
-        tail: The 99th percentile of these times, in microseconds.
-    """
-
-    rate: float
-    median: int
-    tail: int
-
-
-def compile_load(folder: pathlib.Path) -> pathlib.Path:
-    """The load client, compiled into a folder; needs Debian's libiscsi-dev."""
-    program = folder / "iscsi_load"
-    subprocess.run(["cc", "-O2", "-o", str(program), str(_SOURCE), "-liscsi"], check=True)
-    return program
-
-
 def run(program: pathlib.Path, url: Url, case: Case, seconds: float) -> Sample:
     """Load one target."""
-    # fmt: off
-    command = [
-        str(program), str(url), case.operation, str(case.size), str(case.depth), str(seconds),
-    ]
-    # fmt: on
-    patience = 120 + 10 * seconds
-    done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
-    if done.returncode:
-        raise SystemExit(f"{case.name} at {url}: {done.stderr}")
-    count, elapsed, median, tail = done.stdout.split()
-    return Sample(int(count) / float(elapsed), int(median), int(tail))
+    return run_program([program, url, case.operation, case.size, case.depth, seconds], seconds)
 
 
 def start(folder: pathlib.Path, stack: ExitStack) -> Mapping[str, Url]:
@@ -120,58 +96,33 @@ def fill(folder: pathlib.Path) -> None:
             os.fsync(stream.fileno())
 
 
-def measure(
-    program: pathlib.Path, urls: Mapping[str, Url], case: Case, rounds: int, seconds: float
-) -> Mapping[str, Sequence[Sample]]:
-    """Load each target in every round, another one first each time."""
-    samples: dict[str, list[Sample]] = {name: [] for name in urls}
-    names = list(urls)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            samples[name].append(run(program, urls[name], case, seconds))
-    return samples
-
-
-def line(case: Case, samples: Mapping[str, Sequence[Sample]]) -> str:
-    """A row of the table."""
-    ours = samples[OURS]
-    rate = statistics.median(sample.rate for sample in ours)
-    median = statistics.median(sample.median for sample in ours)
-    tail = statistics.median(sample.tail for sample in ours)
-    cells = [f"{case.name:26}{rate:9.0f}{median:8.0f}{tail:8.0f}"]
-    for name, theirs in samples.items():
-        if name == OURS:
-            continue
-        ratios = [own.rate / other.rate for own, other in zip(ours, theirs, strict=True)]
-        rate = statistics.median(sample.rate for sample in theirs)
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        cells.append(f"{rate:12.0f}  {spread:18}")
-    return "".join(cells)
+def measure(plan: Plan) -> Iterator[Row | Remark]:
+    """Every kind of load at each target, warmed up."""
+    missing = [name for name in ("tgtd", "tgtadm") if find(name) is None]
+    if missing:
+        raise Unavailable(f"not installed: {', '.join(missing)} (tgt)")
+    program = compile_program(plan, "iscsi_load", "-liscsi")  # Debian's libiscsi-dev
+    folder = plan.new("target", plan.folder)
+    with ExitStack() as stack:
+        urls = start(folder, stack)
+        fill(folder)
+        for case in CASES:
+            for url in urls.values():
+                run(program, url, case, plan.seconds / 10)
+            loads = {
+                name: functools.partial(run, program, url, case, plan.seconds)
+                for name, url in urls.items()
+            }
+            yield row_of(case.name, OURS, interleave(plan.rounds, loads))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
-    parser.add_argument("--folder", help="where the disks go, not a RAM disk (default: TMPDIR)")
+    runner.add_options(parser)
     chosen = parser.parse_args(arguments)
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores,")
-    print(f"load {os.getloadavg()[0]:.1f}, {chosen.rounds} rounds of {chosen.seconds} s; medians,")
-    print("ratios flockpr / tgt (least-most of the rounds)")
-    print(f"{'':26}{'flockpr/s':>9}{'us':>8}{'p99 us':>8}{'tgt/s':>12}  {'ratio':18}", end="")
-    print(f"{'direct/s':>12}  ratio")
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as name, ExitStack() as stack:
-        folder = pathlib.Path(name)
-        program = compile_load(folder)
-        urls = start(folder, stack)
-        fill(folder)
-        for case in CASES:
-            for url in urls.values():
-                run(program, url, case, chosen.seconds / 10)  # to warm up
-            print(line(case, measure(program, urls, case, chosen.rounds, chosen.seconds)))
-            sys.stdout.flush()
+    with runner.planned(chosen) as plan:
+        runner.run_all(plan, {"target": measure})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Runs benchmarks: makes the folders, prints rows as they come, keeps them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import frozen
+
+from benchmarks import table
+from benchmarks.common import Plan, Remark, Row, Unavailable, machine
+
+Measure = Callable[[Plan], Iterator[Row | Remark]]
+MEMORY = "/dev/shm"
+
+
+@frozen
+class Found:
+    """What a run gave.
+
+    Attributes:
+        rows: Of each benchmark.
+        remarks: What was left out of each, and why.
+    """
+
+    rows: Mapping[str, list[Row]]
+    remarks: Mapping[str, list[str]]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how long and where."""
+    parser.add_argument("--rounds", type=int, help="default: 5")
+    parser.add_argument("--seconds", type=float, help="of each run of a load (default: 1)")
+    parser.add_argument("--folder", help="on the file system to measure (default: /var/tmp)")
+    parser.add_argument("--quick", action="store_true", help="one short round of fewer cases")
+
+
+@contextlib.contextmanager
+def planned(chosen: argparse.Namespace) -> Iterator[Plan]:
+    """The plan that the options make, with folders that are removed at the end."""
+    rounds, seconds = (1, 0.05) if chosen.quick else (5, 1.0)
+    with contextlib.ExitStack() as stack:
+
+        def folder(under: str | None) -> pathlib.Path:
+            made = tempfile.TemporaryDirectory(prefix="fpr-", dir=under)
+            return pathlib.Path(stack.enter_context(made))
+
+        yield Plan(
+            scratch=folder(None),  # sockets need a short name
+            folder=folder(chosen.folder or "/var/tmp"),
+            memory=folder(MEMORY) if os.access(MEMORY, os.W_OK) else None,
+            rounds=chosen.rounds or rounds,
+            seconds=chosen.seconds or seconds,
+            quick=chosen.quick,
+        )
+
+
+def run_all(plan: Plan, benchmarks: Mapping[str, Measure]) -> Found:
+    """Run them one after the other and print what they find."""
+    found = Found({name: [] for name in benchmarks}, {name: [] for name in benchmarks})
+    print(table.heading(machine(plan)))
+    for name, measure in benchmarks.items():
+        print(f"\n{table.HEADING}\n{name}", flush=True)
+        try:
+            for what in measure(plan):
+                if isinstance(what, Row):
+                    found.rows[name].append(what)
+                    print(table.line(what), flush=True)
+                else:
+                    _remark(found, name, what.text)
+        except Unavailable as error:
+            _remark(found, name, f"left out: {error}")
+    return found
+
+
+def _remark(found: Found, name: str, text: str) -> None:
+    found.remarks[name].append(text)
+    print(f"-- {name}: {text}", flush=True)
