@@ -165,4 +165,5 @@ def test_client_nobody_serves_raises_and_leaks_nothing(directory: str) -> None:
     with pytest.raises(FileNotFoundError):
         HelperClient(os.path.join(directory, "none"))
 
-    assert len(list(pathlib.Path("/proc/self/fd").iterdir())) == before
+    # What an earlier test's thread closes meanwhile is not this client's.
+    assert len(list(pathlib.Path("/proc/self/fd").iterdir())) <= before

@@ -410,7 +410,7 @@ def test_peer_reads_leave_nothing_open(pair: socket.socket, tmp_path: pathlib.Pa
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         read_peer(pair, proc)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer: what earlier tests left open
 
 
 # Through the server.

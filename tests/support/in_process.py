@@ -156,6 +156,17 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def open_below(path: str | pathlib.Path) -> list[str]:
+    """Which files below a directory this process has open; what earlier tests left to be closed
+    by their threads does not count.
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [one for one in found if one.startswith(f"{os.path.realpath(path)}/")]
+
+
 def iscsi_threads() -> list[str]:
     """The names of the target door's threads in this process."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("iscsi-")]

@@ -24,7 +24,7 @@ from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
 from flockpr.store.identity import target_name
 from flockpr.store.provision import create_lun, read_identity
 from tests.support import iscsi_wire, sbc_cdbs
-from tests.support.in_process import Rig, descriptors, iscsi_threads
+from tests.support.in_process import Rig, descriptors, iscsi_threads, open_below
 from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused
 from tests.support.target_rig import (
     CONFLICT,
@@ -750,11 +750,11 @@ def test_rescan_serves_luns_that_were_added(rig: Rig, root: pathlib.Path) -> Non
 
 def test_start_with_a_lun_that_is_not_there_raises(root: pathlib.Path) -> None:
     """A LUN that was named must be there; nothing stays open."""
-    before, threads = descriptors(), iscsi_threads()
+    threads = iscsi_threads()
     server = TargetServer(str(root), portals=[Portal(port=0)], luns=["disk", "nobody"])
     with pytest.raises(LunNotFound):
         server.start()
-    assert descriptors() == before
+    assert not open_below(root)
     assert set(iscsi_threads()) <= set(threads)
 
 
