@@ -14,6 +14,7 @@ means misuse, configuration, input/output, or state that must not be guessed at:
         │   └── NewerFormat      written by a newer flockpr
         ├── StateLost            the head went backwards, or another incarnation
         ├── StoreUnavailable     input/output failed; may go by itself (ENOSPC, EIO, ESTALE ...)
+        │   └── HostFenced       this host was declared fenced, and must not serve until a reboot
         ├── Busy                 nothing was done; try again
         └── OutcomeUnknown       a commit was issued and its outcome is not known yet
 """
@@ -96,6 +97,12 @@ class StoreUnavailable(StoreError):
 
     errno: int | None = None
     for_a_person: bool = False
+
+
+class HostFenced(StoreUnavailable):
+    """An operator declared this host fenced, and others go on without it."""
+
+    for_a_person = True
 
 
 class Busy(StoreError):

@@ -20,9 +20,13 @@ AUDIT: Final = "audit"
 JOURNAL: Final = "journal"
 REGISTRY: Final = "registry.json"
 
+# ROOT/.hosts/
+FENCED_PREFIX: Final = "fenced-"
+
 # ROOT/
 NUMBERS: Final = ".numbers"
 DOORBELL: Final = ".doorbell"
+HOST_RECORDS: Final = ".hosts"
 NEW_PREFIX: Final = ".new-"
 DELETED_PREFIX: Final = ".deleted-"
 

@@ -121,6 +121,16 @@ class Syscalls:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request)
         return int(_FLOCK.unpack(answer)[0])
 
+    def find_lock(self, fd: int, kind: int, start: int, length: int) -> tuple[int, int, int]:
+        """F_OFD_GETLK: kind, start and length of some conflicting lock; F_UNLCK if there is none.
+
+        Of several it is any: the kernel's list is not in the order of the bytes. Length 0: up to
+        the end of what a file can be.
+        """
+        request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+        found = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request))
+        return int(found[0]), int(found[2]), int(found[3])
+
     def flock(self, fd: int, operation: int) -> None:
         """The system call flock."""
         fcntl.flock(fd, operation)

@@ -27,7 +27,8 @@ WORDS = " ".join(PAGE.split())
 RANGES = {"ORDER", "TIDY", "READS_FORMAT", "SLOT", "GATE", "HOST"}
 ELSEWHERE = {"PERMIT", "KNOCK"}
 NAMES = {"IDENTITY", "LOCKS", "COMMITS", "AUDIT", "JOURNAL", "REGISTRY", "ASIDE_PREFIX"}
-ROOT_NAMES = {"NUMBERS", "DOORBELL", "NEW_PREFIX", "DELETED_PREFIX"}
+ROOT_NAMES = {"NUMBERS", "DOORBELL", "HOST_RECORDS", "NEW_PREFIX", "DELETED_PREFIX"}
+RECORD_NAMES = {"FENCED_PREFIX"}
 
 
 def tables(heading: str) -> list[dict[str, list[str]]]:
@@ -47,12 +48,12 @@ def constants(kind: type) -> set[str]:
 
 def test_names_in_the_page_are_the_code() -> None:
     """Each file's and each prefix's, and no other."""
-    inside, root = tables("## Names")
+    inside, root, records = tables("## Names")
 
-    for table, expected in ((inside, NAMES), (root, ROOT_NAMES)):
+    for table, expected in ((inside, NAMES), (root, ROOT_NAMES), (records, RECORD_NAMES)):
         found = {cells[0].strip("`"): name.rstrip("/") for name, cells in table.items()}
         assert found == {name: getattr(layout, name) for name in expected}
-    assert constants(str) == NAMES | ROOT_NAMES
+    assert constants(str) == NAMES | ROOT_NAMES | RECORD_NAMES
 
 
 def test_offsets_in_the_page_are_the_code() -> None:
@@ -220,7 +221,8 @@ def test_files_of_a_lock_directory_are_in_the_page(tmp_path: Path) -> None:
         register(unit, A, 1)
         register(unit, A, 1, own=9)
 
-    inside, root = tables("## Names")
+    inside, root, _ = tables("## Names")
     assert set(os.listdir(tmp_path / "disk")) == {n for n in inside if not n.endswith("-")}
     expected = {"disk", *(n for n in root if not n.endswith("-"))}
-    assert set(os.listdir(tmp_path)) == expected - {layout.DOORBELL}  # made when first rung
+    later = {layout.DOORBELL, layout.HOST_RECORDS}  # made when first needed
+    assert set(os.listdir(tmp_path)) == expected - later
