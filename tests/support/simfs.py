@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import stat
 from collections.abc import Callable
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 DEVICE = 42
 _ROOT = 1
+LOCK_END = 1 << 63
+"""End of a range that goes on to the end of what a file can be."""
 
 
 class Killed(BaseException):  # nothing in the package may catch it
@@ -67,11 +70,17 @@ Node = FileNode | DirNode
 
 @attrs.define(eq=False)
 class OpenFile:
-    """An open file description."""
+    """An open file description.
+
+    Attributes:
+        lost: Ranges whose lock went with a lease: while there is one, reads and writes fail
+            (NFSv4: EIO, until it is closed or what was lost is unlocked; seen).
+    """
 
     node: Node
     flags: int
     offset: int = 0
+    lost: list[tuple[int, int]] = attrs.Factory(list)
 
 
 @attrs.frozen
@@ -339,6 +348,20 @@ class Client(Syscalls):
         if held:
             self.disk.locks[handle.node.number] = [x for x in held if x.owner is not handle]
 
+    def lose_lease(self) -> None:
+        """The host was cut off for longer than its lease, and somebody asked for its locks: they
+        are gone, and nobody tells it.
+        """
+        for handle in self.fds.values():
+            held = self.disk.locks.get(handle.node.number, ())
+            handle.lost += [(x.start, x.end) for x in held if x.owner is handle]
+            self._forget_locks(handle)
+
+    def _fenced(self, handle: OpenFile) -> None:
+        """Reads and writes through a description that has lost a lock do not pass the server."""
+        if handle.lost:
+            fail(errno.EIO)
+
     def _handle(self, fd: int) -> OpenFile:
         if fd not in self.fds:
             fail(errno.EBADF)
@@ -371,6 +394,8 @@ class Client(Syscalls):
     def _resolve(self, path: str, dir_fd: int | None) -> tuple[DirNode, str, int | None]:
         """The directory that holds the last name, that name, and what it leads to."""
         *parents, name = path.strip("/").split("/")
+        if path.startswith("/"):
+            dir_fd = None
         if dir_fd is None:
             directory: Node = self.disk.root
         else:
@@ -454,9 +479,33 @@ class Client(Syscalls):
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         """See `Syscalls.pread`."""
-        node = self._handle(fd).node
-        assert isinstance(node, FileNode)
-        return self._do("pread", "", lambda: node.data[offset : offset + size])
+        return self._do("pread", "", lambda: self._pread(fd, size, offset))
+
+    def _pread(self, fd: int, size: int, offset: int) -> bytes:
+        handle = self._handle(fd)
+        assert isinstance(handle.node, FileNode)
+        self._fenced(handle)
+        return handle.node.data[offset : offset + size]
+
+    def pread_into(self, fd: int, buffer: mmap.mmap, offset: int) -> int:
+        """See `Syscalls.pread_into`."""
+        data = self._do("pread_into", "", lambda: self._pread(fd, len(buffer), offset))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        """See `Syscalls.pwrite`; past every cache, as with O_DIRECT."""
+        return self._do("pwrite", f"{offset}", lambda: self._pwrite(fd, data, offset))
+
+    def _pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        handle = self._handle(fd)
+        assert isinstance(handle.node, FileNode)
+        self._fenced(handle)
+        old = handle.node.data
+        handle.node.data = old[:offset].ljust(offset, b"\0") + data + old[offset + len(data) :]
+        handle.node.mtime_ns = self.disk.tick()
+        self.disk.version += 1
+        return len(data)
 
     def write(self, fd: int, data: bytes) -> int:
         """See `Syscalls.write`. Large writes are short ones."""
@@ -617,12 +666,18 @@ class Client(Syscalls):
     def _set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
         handle = self._handle(fd)
         held = self.disk.locks.setdefault(handle.node.number, [])
-        end = start + length
+        end = start + length if length else LOCK_END
         if kind != fcntl.F_UNLCK and self._conflict(handle, kind, start, end) is not None:
             fail(errno.EAGAIN)
-        # Ranges here are single bytes, or the same ranges again: no splitting.
-        held[:] = [x for x in held if x.owner is not handle or (x.start, x.end) != (start, end)]
-        if kind != fcntl.F_UNLCK:
+        # Of a range that is there only the middle may change: what is left of it stays.
+        mine = [x for x in held if x.owner is handle and x.start < end and start < x.end]
+        held[:] = [x for x in held if x not in mine]
+        for lock in mine:
+            left, right = (lock.start, min(start, lock.end)), (max(end, lock.start), lock.end)
+            held += [Lock(handle, lock.kind, *part) for part in (left, right) if part[0] < part[1]]
+        if kind == fcntl.F_UNLCK:
+            handle.lost = [x for x in handle.lost if not (start <= x[0] and x[1] <= end)]
+        else:
             held.append(Lock(handle, kind, start, end))
 
     def _conflict(self, handle: OpenFile, kind: int, start: int, end: int) -> Lock | None:
@@ -637,8 +692,20 @@ class Client(Syscalls):
         return self._do("getlk", f"{start:#x}", lambda: self._get_lock(fd, kind, start, length))
 
     def _get_lock(self, fd: int, kind: int, start: int, length: int) -> int:
-        lock = self._conflict(self._handle(fd), kind, start, start + length)
-        return fcntl.F_UNLCK if lock is None else lock.kind
+        return self._find_lock(fd, kind, start, length)[0]
+
+    def find_lock(self, fd: int, kind: int, start: int, length: int) -> tuple[int, int, int]:
+        """See `Syscalls.find_lock`."""
+        return self._do(
+            "getlk", f"{start:#x}+{length:#x}", lambda: self._find_lock(fd, kind, start, length)
+        )
+
+    def _find_lock(self, fd: int, kind: int, start: int, length: int) -> tuple[int, int, int]:
+        end = start + length if length else LOCK_END
+        lock = self._conflict(self._handle(fd), kind, start, end)
+        if lock is None:
+            return fcntl.F_UNLCK, start, length
+        return lock.kind, lock.start, 0 if lock.end == LOCK_END else lock.end - lock.start
 
     def coherent(self, fd: int) -> bool:
         """See `Syscalls.coherent`."""
