@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Busy,
         ConfigError,
         FlockprError,
+        HostFenced,
         LunExists,
         LunNotFound,
         NewerFormat,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailable,
         UnknownManager,
+        Unproven,
     )
     from flockpr.logical_unit import LogicalUnit, Result
     from flockpr.manager import (
@@ -73,6 +75,7 @@ __all__ = [
     "Busy",
     "ConfigError",
     "FlockprError",
+    "HostFenced",
     "InAction",
     "InitiatorPort",
     "LogicalUnit",
@@ -96,6 +99,7 @@ __all__ = [
     "StoreUnavailable",
     "UnitStatus",
     "UnknownManager",
+    "Unproven",
     "__version__",
     "create_lun",
     "create_manager",
@@ -122,6 +126,7 @@ _HOMES = {
         "Busy",
         "ConfigError",
         "FlockprError",
+        "HostFenced",
         "LunExists",
         "LunNotFound",
         "NewerFormat",
@@ -132,6 +137,7 @@ _HOMES = {
         "StoreError",
         "StoreUnavailable",
         "UnknownManager",
+        "Unproven",
     ),
     "flockpr.logical_unit": ("LogicalUnit", "Result"),
     "flockpr.store.base": ("AuditRecord",),

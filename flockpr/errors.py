@@ -5,6 +5,7 @@ means misuse, configuration, input/output, or state that must not be guessed at:
 
     FlockprError
     ├── ConfigError              a configuration file, an option or a name is wrong
+    │   └── Unproven             nothing can be promised on that file system
     ├── UnknownManager           no PRManager has that id or kind
     ├── ProtocolViolation        a helper client broke the stream; close the connection
     └── StoreError               the lock directory; carries the path and a remedy
@@ -37,6 +38,10 @@ class ConfigError(FlockprError):
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
         self.remedy = remedy
+
+
+class Unproven(ConfigError):
+    """Nothing can be promised on that file system, and nobody allowed to serve all the same."""
 
 
 class UnknownManager(FlockprError):

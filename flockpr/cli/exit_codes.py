@@ -44,6 +44,7 @@ _MEANINGS = {
 
 _BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
     # The first match counts, so a subclass stands above its base.
+    (errors.Unproven, ExitCode.FAILED),
     (errors.ConfigError, ExitCode.USAGE),
     (errors.LunNotFound, ExitCode.NO_SUCH_LUN),
     (errors.StateUnreadable, ExitCode.STATE_UNREADABLE),

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Iterable
 
 from flockpr.errors import LunNotFound, StoreError
-from flockpr.store.mounts import COHERENT, filesystem_type
+from flockpr.filesystems.kinds import COHERENT
+from flockpr.filesystems.mounts import filesystem_type
 from flockpr.store.provision import list_luns, read_identity
 
 _log = logging.getLogger("flockpr.daemon")

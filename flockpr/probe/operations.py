@@ -19,11 +19,11 @@ from typing import Any, Final
 import attrs
 
 from flockpr.errors import StoreError
+from flockpr.filesystems.facts import facts_of
 from flockpr.gate.image import open_image
 from flockpr.probe import place
-from flockpr.probe.mounts import Host
+from flockpr.probe.mounts import Host, told
 from flockpr.store import files
-from flockpr.store.mounts import mount_of
 from flockpr.store.rangelock import CONTENTION
 from flockpr.store.syscalls import Syscalls
 
@@ -286,8 +286,8 @@ class Operations:
     def describe(self) -> dict[str, Any]:
         """The host and its mount."""
         with self._opened(self._path) as fd:
-            mount = mount_of(self._sys.fstat(fd).st_dev, os.path.realpath(self._path))
-        return attrs.asdict(Host(os.uname().nodename, place.boot_id(), mount, _recover()))
+            facts = facts_of(self._path, fd=fd)
+        return attrs.asdict(Host(os.uname().nodename, place.boot_id(), **told(facts)))
 
     # Beneath.
 
@@ -355,15 +355,6 @@ def _own(name: str) -> str:
     if not place.NAME.fullmatch(name):
         raise ValueError(f"no name of a probe: {name!r}")
     return name
-
-
-def _recover() -> str | None:
-    for module in ("nfsv4", "nfs"):
-        with contextlib.suppress(OSError):
-            path = f"/sys/module/{module}/parameters/recover_lost_locks"
-            with open(path, encoding="ascii") as file:
-                return file.read().strip()
-    return None
 
 
 REMOTE: Final = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
+from flockpr.filesystems.mounts import Mount
 from flockpr.probe.findings import RULES, Finding, Outcome
 from flockpr.probe.mounts import Host, judge_mount
 from flockpr.probe.verdict import TIERS, Answer, judge, weight
-from flockpr.store.mounts import Mount
 
 
 @attrs.frozen

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import attrs
 
+from flockpr.filesystems.rules import ANSWERS, TIERS, Answer
 from flockpr.probe.findings import RULES, Finding, Outcome, Rule, Weight
 
-TIERS: Final = ("advisory", "gated")
-"""The helper door, and the target door."""
-
-
-class Answer(enum.Enum):
-    """Whether a door may be opened on the directory."""
-
-    YES = "yes"
-    CONDITION = "only with"
-    NO = "no"
+__all__ = ["TIERS", "Answer", "Verdict", "judge", "relevant", "weight"]
 
 
 @attrs.frozen
@@ -41,10 +31,7 @@ class Verdict:
 
 def weight(finding: Finding, tier: str) -> Weight:
     """What a finding does to a tier."""
-    rule = RULES[finding.name]
-    if finding.outcome is Outcome.BAD:
-        return rule.advisory if tier == "advisory" else rule.gated
-    return rule.unknown if finding.outcome is Outcome.UNKNOWN else Weight.NOTHING
+    return RULES[finding.name].weight(finding.outcome, tier)
 
 
 def judge(findings: Iterable[Finding], tier: str) -> Verdict:
@@ -59,11 +46,7 @@ def judge(findings: Iterable[Finding], tier: str) -> Verdict:
     against = [one for one, how in counting if how is not Weight.NOTHING]
     conditional = [one for one, how in counting if how is Weight.CONDITION]
     return Verdict(
-        {
-            Weight.NOTHING: Answer.YES,
-            Weight.CONDITION: Answer.CONDITION,
-            Weight.REFUSE: Answer.NO,
-        }[heavy],
+        ANSWERS[heavy],
         _once(_rule(one).condition for one in conditional),
         _once(f"{_rule(one).title}: {_where(one)}{one.what}" for one in against),
         _once(_rule(one).remedy for one in against),

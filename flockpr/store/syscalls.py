@@ -12,7 +12,8 @@ import mmap
 import os
 import struct
 
-from flockpr.store.mounts import COHERENT, filesystem_type
+from flockpr.filesystems.kinds import COHERENT
+from flockpr.filesystems.mounts import filesystem_type
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
 _FICLONE = 0x40049409

@@ -10,11 +10,11 @@ import pytest
 
 from flockpr.cli import build_parser, main
 from flockpr.cli.probe import describe
+from flockpr.filesystems.mounts import Mount
 from flockpr.probe.conduct import Probe
 from flockpr.probe.findings import Finding, Outcome
 from flockpr.probe.mounts import Host
 from flockpr.probe.report import Report
-from flockpr.store.mounts import Mount
 
 SERVER = Mount("nfs4", "srv:/e", "/mnt", ("rw", "vers=4.2", "rw", "soft"))
 MIXED = Report(

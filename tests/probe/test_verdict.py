@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flockpr.filesystems.mounts import Mount
 from flockpr.probe.findings import RULES, Finding, Outcome, Weight
 from flockpr.probe.mounts import Host, judge_mount
 from flockpr.probe.report import Report, from_letter, read_host
 from flockpr.probe.verdict import TIERS, Answer, judge, weight
-from flockpr.store.mounts import Mount
 from tests.support.docs import read, rows
 
 ANSWERS = {
@@ -47,6 +47,8 @@ ROWS = {
     "one-host": (_I, _I, _N),
     "volatile": (_I, _I, _N),
     "nfs-locks": (_I, _R, _N),
+    "nfs-lockd": (_I, _R, _N),
+    "nfs-v2": (_I, _R, _N),
     "nfs-v3": (_N, _I, _N),
     "nfs-soft": (_N, _R, _N),
     "nfs-nocto": (_R, _R, _N),
@@ -54,6 +56,7 @@ ROWS = {
     "nfs-export": (_N, _N, _N),
     "smb-locks": (_I, _R, _N),
     "gfs2-locks": (_I, _R, _N),
+    "cluster-unfenced": (_N, _R, _N),
     "cluster-fencing": (_N, _I, _N),
     "untried": (_I, _R, _N),
     "local-locks": (_I, _R, _N),

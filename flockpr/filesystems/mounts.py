@@ -1,9 +1,4 @@
-"""The mount table: what stands between a path and its storage.
-
-One place for what is known of file systems by their names: the store asks whether names are
-always current, the daemon tells its operator how far a directory reaches, and
-`flockpr probe` judges the options.
-"""
+"""The mount table: what stands between a path and its storage."""
 
 from __future__ import annotations
 
@@ -12,11 +7,6 @@ import re
 from typing import Final
 
 import attrs
-
-COHERENT: Final = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "ramfs", "zfs", "bcachefs", "overlay"}
-)
-"""File systems of one host, whose names and attributes are always current."""
 
 TABLE: Final = "/proc/self/mountinfo"
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -31,12 +21,14 @@ class Mount:
         source: What is mounted, such as ``server:/export``.
         point: Where.
         options: Those of the mount and those of its file system, in the order of the table.
+        device: Its device number as the table has it, such as ``0:50``.
     """
 
     kind: str
     source: str
     point: str
     options: tuple[str, ...]
+    device: str = attrs.field(default="", eq=False)
 
     def has(self, *names: str) -> bool:
         """Whether one of these options is set, in these very words."""
@@ -76,6 +68,21 @@ def mount_of(device: int, path: str, table: str | None = None) -> Mount | None:
     return max(fitting, key=lambda one: one[:4])[4] if fitting else None
 
 
+def covering(path: str, table: str | None = None) -> Mount | None:
+    """The mount that a path leads to now, told without touching it: it may hang.
+
+    Args:
+        path: Absolute, without symbolic links.
+        table: The mount table; that of this process when None.
+    """
+    found = [
+        (len(mount.point), index, mount)
+        for index, (_, mount) in enumerate(_lines(read_table() if table is None else table))
+        if _covers(mount.point, path)
+    ]
+    return max(found, key=lambda one: one[:2])[2] if found else None
+
+
 def filesystem_type(device: int) -> str | None:
     """The file system type of a device number in this process's mount table."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
@@ -93,7 +100,7 @@ def _lines(table: str) -> list[tuple[str, Mount]]:
         try:
             rest = fields[fields.index("-", 6) + 1 :]
             options = (*fields[5].split(","), *rest[2].split(","))
-            mount = Mount(rest[0], _plain(rest[1]), _plain(fields[4]), options)
+            mount = Mount(rest[0], _plain(rest[1]), _plain(fields[4]), options, fields[2])
         except (ValueError, IndexError):
             continue
         mounts.append((fields[2], mount))

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flockpr.store.mounts import Mount, filesystem_type, mount_of
+from flockpr.filesystems.mounts import Mount, filesystem_type, mount_of
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 40 22 0:50 / /mnt/a\040b rw,noatime shared:7 master:2 - nfs4 srv:/e\134x rw,vers=4.2,hard

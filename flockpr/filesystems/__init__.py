@@ -1,0 +1,23 @@
+"""What a directory or an image stands on, and what can be promised there.
+
+Facts are read from the kernel's tables (`facts`, `mounts`), each finding is weighed by one table
+(`rules`), and the sum is a `Promise`: whether a command that takes access away stops reads and
+writes for sure, on one host or on many. `flockpr probe` goes by the same table.
+"""
+
+from __future__ import annotations
+
+from flockpr.filesystems.mount_rules import Facts
+from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
+from flockpr.filesystems.terms import Terms, promise_of
+
+__all__ = [
+    "Facts",
+    "Fencing",
+    "Gated",
+    "Promise",
+    "Terms",
+    "judge",
+    "promise_of",
+    "together",
+]

@@ -1,0 +1,79 @@
+"""What an operator declared and allowed, applied to a root and an image."""
+
+from __future__ import annotations
+
+import attrs
+
+from flockpr.errors import Unproven
+from flockpr.filesystems.facts import Sources, facts_of
+from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
+
+ALLOW = "--allow-unproven (allow_unproven = true in [serve]) serves it all the same, on one host"
+
+
+def promise_of(
+    path: str,
+    *,
+    fencing: Fencing | str = Fencing.NONE,
+    fd: int | None = None,
+    sources: Sources | None = None,
+) -> Promise:
+    """What is promised for a directory or an image.
+
+    Args:
+        path: It, or where it will be made.
+        fencing: What the operator declared.
+        fd: A descriptor of it, if there is one; a look at the path may hang with its server.
+        sources: Where the host tells about itself.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    return judge(facts_of(path, fd=fd, sources=sources), Fencing(fencing))
+
+
+@attrs.frozen
+class Terms:
+    """Under which terms a target serves.
+
+    Attributes:
+        fencing: What the operator declared.
+        allow_unproven: Serve where nothing is promised.
+        sources: Where the host tells about itself; this host when None.
+    """
+
+    fencing: Fencing = attrs.field(default=Fencing.NONE, converter=Fencing)
+    allow_unproven: bool = False
+    sources: Sources | None = None
+
+    def promise(self, root: str, image: str | None = None) -> Promise:
+        """What is promised for a lock directory, and for an image beside it or elsewhere.
+
+        Raises:
+            OSError: One cannot be looked at.
+        """
+        whole = promise_of(root, fencing=self.fencing, sources=self.sources)
+        if image is None:
+            return whole
+        return together(whole, promise_of(image, fencing=self.fencing, sources=self.sources))
+
+    def judge(self, root: str, image: str | None = None) -> Promise:
+        """The same for a target that is about to serve.
+
+        Raises:
+            Unproven: Nothing is promised, and that was not allowed.
+            OSError: One cannot be looked at.
+        """
+        promise = self.promise(root, image)
+        if promise.gated is Gated.NO and not self.allow_unproven:
+            raise refusal(image or root, promise)
+        return promise
+
+
+def refusal(path: str, promise: Promise) -> Unproven:
+    """Why a target does not serve there."""
+    return Unproven(
+        f"{path}: reads and writes cannot be gated on {promise.filesystem}: "
+        + "; ".join(promise.reasons),
+        "; ".join((*promise.remedies, ALLOW)),
+    )
