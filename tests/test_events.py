@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -19,7 +20,7 @@ def where(tmp_path: object) -> str:
     return f"{tmp_path}/disk.img"
 
 
-TELL = {
+TELL: dict[Kind, Callable[[str], None]] = {
     Kind.LOST_PERMIT: events.lost_permit,
     Kind.LOST_LOCKS: events.lost_locks,
     Kind.LOST_MOUNT: lambda where: events.lost_mount(where, "is missing"),
