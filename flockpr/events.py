@@ -38,6 +38,7 @@ class Kind(enum.StrEnum):
     LOST_PERMIT = "lost-permit"
     LOST_LOCKS = "lost-locks"
     LOST_MOUNT = "lost-mount"
+    MOUNT_BACK = "mount-back"
     COMMIT_CONFLICT = "commit-conflict"
     FORCED_GATE = "forced-gate"
     SILENT_HOST = "silent-host"
@@ -91,6 +92,16 @@ def lost_locks(where: str) -> None:
 def lost_mount(where: str, detail: str = "") -> None:
     """A lock directory or an image is missing, or is not what it was."""
     _happened(Kind.LOST_MOUNT, where, _joined("the mount was lost", detail))
+
+
+def mount_back(where: str, lost: float) -> None:
+    """What was lost is back as it was; with that its journal can be written again.
+
+    Args:
+        where: The lock directory or the image.
+        lost: Seconds.
+    """
+    _happened(Kind.MOUNT_BACK, where, f"the mount is back after {lost:.0f} s")
 
 
 def commit_conflict(where: str, detail: str = "the command is decided again") -> None:

@@ -24,6 +24,7 @@ TELL: dict[Kind, Callable[[str], None]] = {
     Kind.LOST_PERMIT: events.lost_permit,
     Kind.LOST_LOCKS: events.lost_locks,
     Kind.LOST_MOUNT: lambda where: events.lost_mount(where, "is missing"),
+    Kind.MOUNT_BACK: lambda where: events.mount_back(where, 12.0),
     Kind.COMMIT_CONFLICT: events.commit_conflict,
     Kind.FORCED_GATE: lambda where: events.forced_gate(where, ["node1", "node2"]),
     Kind.SILENT_HOST: lambda where: events.silent_host(where, "node1", 2.5),

@@ -1,18 +1,22 @@
-"""Refused commands: one journal per daemon, for people who ask why a node got a conflict.
+"""Refused commands and events: for people who ask why a node got a conflict, or stood still.
 
-A record, not a promise: it is appended without a sync, and losing it changes nothing.
+One journal per daemon, and one per process for events. A record, not a promise: it is appended
+without a sync, and losing it changes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 from flockpr.errors import StoreError
+from flockpr.events import Event
 from flockpr.store import files
 from flockpr.store.base import Applied, applied_to_json
 from flockpr.store.layout import JOURNAL
@@ -24,6 +28,8 @@ MAX_BYTES = 1 << 20
 """A journal beyond this becomes NAME.old, and the one before that is gone."""
 KEEP_JOURNALS = 128
 """Journals of this many daemons stay; the longest untouched go first."""
+_EVENTS = f"events-{secrets.token_hex(16)}"
+"""Of this process."""
 
 
 class Journal:
@@ -57,10 +63,15 @@ class Journal:
 
     def note(self, applied: Applied) -> None:
         """Append one refused command. Never raises: the first failure is logged."""
-        line = json.dumps({"host": self._host, **applied_to_json(applied)}) + "\n"
-        data = line.encode()
+        self.append(applied_to_json(applied))
+
+    def append(self, value: dict[str, Any]) -> None:
+        """Append one line, with the name of the host. Never raises: the first failure is logged."""
+        data = (json.dumps({"host": self._host, **value}) + "\n").encode()
         try:
-            if self._fd < 0 or self._size + len(data) > MAX_BYTES:
+            if self._fd < 0:
+                self._open()
+            if self._size + len(data) > MAX_BYTES:
                 self._open()
             files.write_all(self._sys, self._fd, data)
             self._size += len(data)
@@ -97,8 +108,56 @@ class Journal:
             files.discard(self._sys, name, dir_fd=directory)
 
 
+class EventJournal:
+    """The events of one logical unit that this process saw. Opened for each line: they are rare,
+    and the lock directory may have been away and come back.
+
+    Args:
+        syscalls: Where the calls go.
+        path: The lock directory.
+        host: Name of this host.
+        mode: Permission bits of new files.
+    """
+
+    def __init__(self, syscalls: Syscalls, path: str, *, host: str, mode: int) -> None:
+        self._sys = syscalls
+        self._path = path
+        self._host = host
+        self._mode = mode
+
+    def write(self, event: Event) -> None:
+        """Append one event.
+
+        Raises:
+            OSError: The lock directory cannot be opened.
+        """
+        fd = files.open_directory(self._sys, self._path)
+        journal = Journal(self._sys, fd, daemon=_EVENTS, host=self._host, mode=self._mode)
+        try:
+            journal.append(event_to_json(event))
+        finally:
+            journal.close()
+            files.close_quietly(self._sys, fd)
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """An event as a line of a journal, but for the host."""
+    time = dt.datetime.fromtimestamp(event.time, dt.UTC).isoformat(timespec="microseconds")
+    return {
+        "time": time.replace("+00:00", "Z"),
+        "event": str(event.kind),
+        "where": event.where,
+        "text": event.text,
+    }
+
+
+def is_event(line: dict[str, Any]) -> bool:
+    """Whether a line of a journal is an event; else it is a refused command."""
+    return "event" in line
+
+
 def read_journals(syscalls: Syscalls, lun_fd: int) -> Iterator[dict[str, Any]]:
-    """All refused commands that any daemon's journal still has, journal by journal.
+    """All refused commands and events that any journal still has, journal by journal.
 
     Lines that cannot be read are passed over: a journal is a record, not a promise.
     """

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flockpr import events
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import (
     Busy,
@@ -28,7 +29,7 @@ from flockpr.store.base import Applied, AuditRecord, Served, Snapshot, Store
 from flockpr.store.commits import CommitLog
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
-from flockpr.store.journal import Journal, read_journals
+from flockpr.store.journal import EventJournal, Journal, is_event, read_journals
 from flockpr.store.layout import COMMITS, FORMAT, IDENTITY, KEEP_COMMITS, REGISTRY, SEGMENT
 from flockpr.store.litter import Litter
 from flockpr.store.presence import Presence
@@ -117,8 +118,21 @@ class LockDirectory(Store):
         )
         self._litter = Litter(self._sys, self._fd)
         self._journal = Journal(self._sys, self._fd, daemon=self.daemon, host=self.host, mode=mode)
+        self._serves = serves
+        self._lost_since: float | None = None
+        self._places: tuple[str, ...] = ()
+        if syscalls is None:  # the thread that writes events has nothing to do in a simulated one
+            self._attach_events()
         if serves:
             self._presence.announce()
+
+    def _attach_events(self) -> None:
+        """Have the events of this lock directory, and of its image, in its journal."""
+        image = self.identity.image
+        self._places = (self.path, *([os.path.join(self._root(), image)] if image else []))
+        journal = EventJournal(self._sys, self.path, host=self.host, mode=self._mode)
+        for place in self._places:
+            events.attach(place, self.path, journal.write)
 
     def _open_lun(self) -> int:
         try:
@@ -222,6 +236,7 @@ class LockDirectory(Store):
             log.error("outcome unknown: %s", error)
             raise
         if document is None:
+            events.commit_conflict(self.path)
             return None
         self._behind = document
         return document.snapshot
@@ -324,7 +339,11 @@ class LockDirectory(Store):
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """The refused commands in all daemons' journals, as JSON objects."""
-        return read_journals(self._sys, self._fd)
+        return (line for line in read_journals(self._sys, self._fd) if not is_event(line))
+
+    def noted_events(self) -> Iterator[dict[str, Any]]:
+        """The events in all processes' journals, as JSON objects."""
+        return (line for line in read_journals(self._sys, self._fd) if is_event(line))
 
     def published(self) -> int | None:
         """See `Store.published`."""
@@ -336,6 +355,9 @@ class LockDirectory(Store):
 
     def close(self) -> None:
         """See `Store.close`."""
+        for place in self._places:
+            events.detach(place, self.path)
+        self._places = ()
         self._journal.close()
         self._presence.close()
         self._commits.close()
@@ -363,8 +385,12 @@ class LockDirectory(Store):
         try:
             fd = files.open_directory(self._sys, self.path)
         except FileNotFoundError:
-            raise (_deleted if self._was_deleted() else _missing)(self.path) from None
+            if self._was_deleted():
+                raise _deleted(self.path) from None
+            self._note_lost("is missing")
+            raise _missing(self.path) from None
         except OSError as error:
+            self._note_lost(error.strerror or "")
             raise files.unavailable(error, "cannot be opened", self.path) from error
         try:
             self._check_same(self._sys.fstat(fd), self._status, self.path)
@@ -376,6 +402,15 @@ class LockDirectory(Store):
             files.close_quietly(self._sys, fd)
         self._next_path_check = clock + PATH_CHECK
         self._astray = False
+        if self._lost_since is not None:
+            events.mount_back(self.path, clock - self._lost_since)
+            self._lost_since = None
+
+    def _note_lost(self, why: str) -> None:
+        """Once until it is back; a command line says it as its error."""
+        if self._serves and self._lost_since is None:
+            self._lost_since = time.monotonic()
+            events.lost_mount(self.path, why)
 
     def _was_deleted(self) -> bool:
         """Whether this LUN, whose path leads nowhere, was deleted, and is not merely missing.
@@ -454,7 +489,7 @@ class LockDirectory(Store):
 
     def _upkeep(self, document: Document, now: float) -> None:
         if self._presence.lost_locks():
-            log.warning("%s: the file server took our locks away; taking them again", self.path)
+            events.lost_locks(self.path)
             self._presence.retake()
         shown = self.published() or 0
         if shown < document.number:

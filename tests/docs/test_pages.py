@@ -15,8 +15,12 @@ _FENCING = re.compile(r"\bfenc(?:e|es|ed|er|ing)\b", re.IGNORECASE)
 _DENIAL = re.compile(
     r"\b(?:not|never|no|nothing|none|cannot|without|still needs?)\b", re.IGNORECASE
 )
-_OF_OTHERS = re.compile(r"\b(?:GFS2|dlm|fence_\w+|NFS\w*|server)\b|\btarget\b", re.IGNORECASE)
-"""Who does it, or needs it: file systems and their servers, agents, and the target door."""
+_OF_OTHERS = re.compile(
+    r"\b(?:GFS2|dlm|fence_\w+|NFS\w*|server|target|operator|declar\w+)\b", re.IGNORECASE
+)
+"""Who does it, or needs it: file systems and their servers, agents, the target door, and whoever
+declares it done.
+"""
 
 
 def _name(page: pathlib.Path) -> str:
@@ -62,6 +66,7 @@ def test_page_never_calls_the_helper_door_fencing(page: pathlib.Path) -> None:
         ("This is not fencing.", 0),
         ("GFS2 needs fencing of its nodes.", 0),
         ("The target fences who was preempted.", 0),
+        ("An operator declares a host fenced.", 0),
         ("A line\nof fencing.", 1),
     ],
 )
