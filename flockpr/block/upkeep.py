@@ -8,7 +8,6 @@ other. A QEMU or qemu-img that has the image open is no target and does not wait
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from flockpr.block.calls import ImageCalls
 from flockpr.block.image import claim_from_qemu, grow_image
 from flockpr.errors import Busy
-from flockpr.gate import Gate, ImageFile, open_image
+from flockpr.gate import Gate, ImageFile, open_image, take_unused
 from flockpr.store import files, images, provision, removal
 from flockpr.store.identity import LunIdentity
-from flockpr.store.layout import PERMIT
 from flockpr.store.syscalls import Syscalls
 
 PATIENCE = 10.0
@@ -176,7 +174,7 @@ def _unused(root: str, identity: LunIdentity) -> Iterator[ImageFile]:
     """The image that no target reads or writes at the moment, nor can while this lasts."""
     image = open_image(images.image_path(root, identity), Syscalls())
     try:
-        if not image.lock(fcntl.F_WRLCK, PERMIT):
+        if not take_unused(root, image):
             raise Busy(
                 "initiators are logged in to a target that serves it",
                 image.path,

@@ -1,13 +1,13 @@
 """The gate between reservations and reads and writes.
 
-A target that serves an image does each read and write under its *permit*: a shared lock of
-one byte on the very open file description that the reads and writes go through. A command
-that takes access away from somebody takes that byte exclusively, once all reads and writes
-in flight have ended; decides under it; commits; proves that it was never lost; and only then
-answers. Who takes its permit again reads the state again first.
+A target that serves an image does each read and write under its *permit*: the lock of a byte
+of its own on the very open file description that the reads and writes go through. A command
+that takes access away from somebody takes the bytes of all targets, once all reads and writes
+in flight have ended; decides under them; commits; proves that they were never lost; and only
+then answers. Who takes its permit again reads the state again first.
 
 `Permit` is the side of the target, `Gate` the side of the command, `Doorbell` how the one
-hears of the other, `HostClaim` keeps the targets of two hosts apart.
+hears of the other, `HostClaim` tells the targets of several hosts of each other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.hosts import HostClaim
 from flockpr.gate.image import ImageFile, open_image
-from flockpr.gate.narrowing import Gate, Held
+from flockpr.gate.narrowing import Gate, Held, take_unused
 from flockpr.gate.permit import Permit
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "ImageFile",
     "Permit",
     "open_image",
+    "take_unused",
 ]

@@ -1,9 +1,12 @@
 """The doorbell: how a target hears that somebody waits for its permit.
 
-One file for all LUNs of a root, a byte each: who waits holds the byte exclusively, and who
-serves asks now and then whether anybody does. That costs one system call for all LUNs
-together. A file of its own, because on NFS a question about a lock of the image would go
-through the description that the question's answer is about.
+One file for all LUNs of a root: who waits holds a byte exclusively, and who serves asks now
+and then whether anybody does. That costs one system call for all LUNs together. A file of its
+own, because on NFS a question about a lock of the image would go through the description that
+the question's answer is about.
+
+The byte says which host rings, and for whom: for the permits of all targets, or, when it is
+known who keeps it waiting, of those alone, while the others go on.
 
 Asked as a reader asks, of an exclusive lock, through a description opened read-write: the one
 combination that every file system answers rightly.
@@ -11,19 +14,42 @@ combination that every file system answers rightly.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from flockpr.gate.image import lock_byte
+import attrs
+
+from flockpr.errors import StoreError
+from flockpr.gate import places
+from flockpr.gate.holders import Lock, walk
+from flockpr.gate.hosts import host_number
+from flockpr.gate.image import lock_bytes
 from flockpr.store import files
-from flockpr.store.layout import DOORBELL, KNOCK
+from flockpr.store.layout import DOORBELL, KNOCK_GROUPS
 from flockpr.store.syscalls import Syscalls
 
 _ABSENT_FOR_A_MOMENT = 3
 """Times to open it: somebody else may make it, or remove it, in between."""
+
+
+@attrs.frozen(order=True)
+class Ring:
+    """Somebody rings.
+
+    Attributes:
+        number: Logical unit number.
+        host: Number of the host that rings.
+        everybody: For all permits; else for those of some hosts.
+    """
+
+    number: int
+    host: int
+    everybody: bool
 
 
 class Doorbell:
@@ -33,39 +59,124 @@ class Doorbell:
     Args:
         root: The root directory.
         syscalls: Where the calls go.
+        host: Number of this host; that of the system by default.
 
     Raises:
         StoreError: It cannot be opened, or made.
     """
 
-    def __init__(self, root: str, syscalls: Syscalls) -> None:
+    def __init__(self, root: str, syscalls: Syscalls, host: int | None = None) -> None:
         self.path = os.path.join(root, DOORBELL)
         self._sys = syscalls
+        self._host = host_number() if host is None else host
         try:
             self._fd = _open(root, syscalls)
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", self.path) from error
 
-    def ring(self, number: int) -> bool:
-        """Ring for a LUN, until closed; False while somebody else rings for it.
+    # ------------------------------------------------------------------ ringing
+
+    def ring(self, number: int, group: int = places.EVERYBODY) -> bool:
+        """Ring for a LUN, until closed; False while another command of this host does.
 
         Raises:
             StoreError: Locks fail there.
         """
-        return lock_byte(self._sys, self._fd, fcntl.F_WRLCK, KNOCK + number, self.path)
+        place = places.ring(number, self._host, group)
+        return lock_bytes(self._sys, self._fd, fcntl.F_WRLCK, place, self.path)
+
+    def call(self, number: int, hosts: Iterable[int]) -> None:
+        """Ring for the permits of these hosts alone, as well as it goes: where another command
+        of this host does already, they are being called.
+
+        Raises:
+            StoreError: Locks fail there.
+        """
+        for group in sorted({places.group_of(host) for host in hosts}):
+            self.ring(number, group)
+
+    def hush(self, number: int) -> None:
+        """Ring for everybody no more; whoever is called alone still is.
+
+        Raises:
+            StoreError: Locks fail there; it may still be heard.
+        """
+        place = places.ring(number, self._host)
+        try:
+            self._sys.set_lock(self._fd, fcntl.F_UNLCK, *place)
+        except OSError as error:
+            raise files.unavailable(error, "cannot be silenced", self.path) from error
+
+    # ------------------------------------------------------------------ listening
 
     def heard(self, first: int, last: int | None = None) -> bool:
-        """Whether anybody rings for a LUN, or for any from number `first` to `last`.
+        """Whether anybody rings for a LUN, or for any from number `first` to `last`; one question.
 
         Raises:
             StoreError: It cannot be asked.
         """
-        length = 1 if last is None else last - first + 1
+        place = places.rings(first, last)
         try:
-            found = self._sys.get_lock(self._fd, fcntl.F_RDLCK, KNOCK + first, length)
+            kind, _, _ = self._sys.find_lock(self._fd, fcntl.F_RDLCK, *place)
         except OSError as error:
-            raise files.unavailable(error, "cannot be asked", self.path) from error
-        return found != fcntl.F_UNLCK
+            raise self._unanswered(error) from error
+        return kind != fcntl.F_UNLCK
+
+    def wanted(self, number: int, host: int, deaf: Callable[[], frozenset[int]]) -> bool:
+        """Whether somebody rings for the permits of a host's targets.
+
+        Args:
+            number: Logical unit number.
+            host: The host.
+            deaf: Called when somebody rings: whose rings do not count, because those hosts are
+                declared fenced and nobody else can silence them.
+
+        Raises:
+            StoreError: It cannot be asked.
+        """
+        if not self.heard(number):
+            return False
+        groups = {places.EVERYBODY, places.group_of(host)}
+        ignored = deaf()
+        return any(
+            places.ringing(lock.start)[1] not in ignored
+            and not groups.isdisjoint(places.groups_at(lock.start, lock.length))
+            for lock in self._locks(number)
+        )
+
+    def rings(self, first: int, last: int | None = None) -> list[Ring]:
+        """Who rings, for a LUN or for any from number `first` to `last`.
+
+        Raises:
+            StoreError: It cannot be asked.
+        """
+        found = set()
+        for lock in self._locks(first, last):
+            number, host = places.ringing(lock.start)
+            everybody = places.EVERYBODY in places.groups_at(lock.start, lock.length)
+            found.add(Ring(number, host, everybody))
+        return sorted(found)
+
+    def nudge(self, number: int) -> None:
+        """Make the file server look whether those who ring are still alive: it ends a lease that
+        has run out when, and some only when, somebody wants what it covers. As well as it goes.
+        """
+        with contextlib.suppress(StoreError, OSError):
+            for lock in self._locks(number):
+                place = places.Range(lock.start, lock.length)
+                if lock_bytes(self._sys, self._fd, fcntl.F_WRLCK, place, self.path):
+                    self._sys.set_lock(self._fd, fcntl.F_UNLCK, *place)
+
+    def _locks(self, first: int, last: int | None = None) -> list[Lock]:
+        """Each with the bytes of one host and LUN."""
+        try:
+            locks = walk(self._fd, *places.rings(first, last), self._sys)
+        except OSError as error:
+            raise self._unanswered(error) from error
+        return [lock for lock in locks if lock.length <= KNOCK_GROUPS]
+
+    def _unanswered(self, error: OSError) -> StoreError:
+        return files.unavailable(error, "cannot be asked", self.path)
 
     def current(self) -> bool:
         """Whether this is still the file that others ring."""

@@ -1,8 +1,11 @@
-"""Two hosts' targets do not serve one LUN at once.
+"""The number of a host, and the mark that its targets leave on a LUN that they serve.
 
 Each target holds a byte that stands for its host, shared; those of one host hold the same
-one. Whether another host's is held is found out by taking all the others exclusively for a
-moment: asking would be answered wrongly by NFSv3 servers and under NFSv4 delegations.
+one. Where a lost lock fences nobody, the targets of two hosts must not serve one LUN at once:
+such a target holds a second byte that says so, and finds out whether another host's first one
+is held by taking all the others exclusively for a moment: asking would be answered wrongly by
+NFSv3 servers and under NFSv4 delegations. A target that may serve beside others looks in the
+same way for those that may not.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import time
 
 from flockpr.errors import Busy, LunNotFound, StoreError
 from flockpr.store import files
-from flockpr.store.layout import HOST, HOSTS, LOCKS
+from flockpr.store.layout import ALONE, HOST, HOSTS, LOCKS
 from flockpr.store.syscalls import Syscalls
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -40,18 +43,25 @@ def host_number(host: str | None = None) -> int:
 
 
 class HostClaim:
-    """That the targets of this host, and no others, serve a LUN.
+    """That a target of this host serves a LUN.
 
     Args:
         path: ROOT/<lun>.
+        exclusive: Targets of other hosts must not serve it meanwhile.
         host: Name of the host; the system's by default.
         syscalls: Where the calls go.
     """
 
     def __init__(
-        self, path: str, *, host: str | None = None, syscalls: Syscalls | None = None
+        self,
+        path: str,
+        *,
+        exclusive: bool = True,
+        host: str | None = None,
+        syscalls: Syscalls | None = None,
     ) -> None:
         self.path = path
+        self._exclusive = exclusive
         self._sys = syscalls or Syscalls()
         self._number = host_number(host)
         self._fd = -1
@@ -64,7 +74,7 @@ class HostClaim:
             patience: Seconds; two who look at the same moment see each other, and try again.
 
         Raises:
-            Busy: A target of another host serves it.
+            Busy: A target of another host serves it, and one of the two must be alone.
             StoreError: The lock file cannot be opened or locked.
         """
         deadline = time.monotonic() + patience
@@ -73,7 +83,8 @@ class HostClaim:
                 raise Busy(
                     "another host's target serves this LUN",
                     self.path,
-                    "stop that one first; `flockpr status` shows hosts",
+                    "on this file system one host at a time can: stop that one first; `flockpr "
+                    "status` shows hosts",
                 )
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not secrecy
 
@@ -111,17 +122,20 @@ class HostClaim:
             self._fd = -1
 
     def _try(self) -> bool:
-        """Hold our byte, and have all others for a moment."""
+        """Hold our bytes, and have for a moment those of all others that must not be held."""
         if self._fd < 0:
             self._fd = self._open()
-        if not self._take(self._fd, fcntl.F_RDLCK, HOST + self._number, 1):
-            return False  # another host's target is looking
+        for area in (HOST, ALONE) if self._exclusive else (HOST,):
+            if not self._take(self._fd, fcntl.F_RDLCK, area + self._number, 1):
+                self.close()
+                return False  # another host's target is looking
         above = self._number + 1
+        area = HOST if self._exclusive else ALONE
         # A range that touches ours would be merged with it on the same description.
         looking = self._open()
         try:
-            free = self._take(looking, fcntl.F_WRLCK, HOST, self._number) and self._take(
-                looking, fcntl.F_WRLCK, HOST + above, HOSTS - above
+            free = self._take(looking, fcntl.F_WRLCK, area, self._number) and self._take(
+                looking, fcntl.F_WRLCK, area + above, HOSTS - above
             )
         finally:
             files.close_quietly(self._sys, looking)

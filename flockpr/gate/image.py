@@ -17,6 +17,7 @@ import stat
 import attrs
 
 from flockpr.errors import StoreError, StoreUnavailable
+from flockpr.gate.places import Range
 from flockpr.store import files
 from flockpr.store.syscalls import Syscalls
 
@@ -51,21 +52,24 @@ class ImageFile:
     key: tuple[int, int]
     _sys: Syscalls
 
-    def lock(self, kind: int, start: int) -> bool:
-        """Take a byte, F_RDLCK or F_WRLCK, without waiting; False where somebody else has it.
+    def lock(self, place: Range) -> bool:
+        """Take bytes exclusively, without waiting; False where somebody else has any of them.
 
         Raises:
             StoreUnavailable: Locks fail there for another reason.
         """
-        return lock_byte(self._sys, self.fd, kind, start, self.path)
+        return lock_bytes(self._sys, self.fd, fcntl.F_WRLCK, place, self.path)
 
-    def unlock(self, start: int) -> None:
-        """Give a byte back.
+    def unlock(self, place: Range) -> None:
+        """Give bytes back.
 
         Raises:
-            OSError: As the system call; then only closing gives it back.
+            StoreUnavailable: It failed; only closing gives them back.
         """
-        self._sys.set_lock(self.fd, fcntl.F_UNLCK, start, 1)
+        try:
+            self._sys.set_lock(self.fd, fcntl.F_UNLCK, *place)
+        except OSError as error:
+            raise files.unavailable(error, "cannot be unlocked", self.path) from error
 
     def honoured(self) -> bool:
         """Whether a read through this descriptor still reaches the server: it does not once
@@ -140,16 +144,16 @@ def _unusable(error: OSError, path: str) -> StoreError:
     return failure
 
 
-def lock_byte(syscalls: Syscalls, fd: int, kind: int, start: int, path: str) -> bool:
-    """Take one byte without waiting; False where somebody else has it.
+def lock_bytes(syscalls: Syscalls, fd: int, kind: int, place: Range, path: str) -> bool:
+    """Take bytes without waiting; False where somebody else has any of them.
 
     Raises:
         StoreUnavailable: Locks fail there for another reason.
     """
     try:
-        syscalls.set_lock(fd, kind, start, 1)
+        syscalls.set_lock(fd, kind, *place)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False
-        raise files.unavailable(error, f"cannot lock byte {start:#x}", path) from error
+        raise files.unavailable(error, f"cannot lock byte {place.start:#x}", path) from error
     return True

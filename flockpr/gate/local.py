@@ -16,6 +16,10 @@ Key = tuple[int, int]
 class Yielding(Protocol):
     """What a command that narrows access asks of a permit in its own process."""
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody who wants it exclusively has to wait for it."""
+
     def bar(self, who: object) -> None:
         """Let nobody enter until `admit(who)`; returns at once."""
 

@@ -7,22 +7,19 @@ of the object held: one that hangs holds up whoever made it, and nobody who only
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import random
 import threading
 import time
 from collections.abc import Callable
 
+from flockpr import events
 from flockpr.errors import StoreError, StoreUnavailable
-from flockpr.gate import local
-from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.image import SYSCALLS, ImageFile, open_image
+from flockpr.gate.hosts import host_number
+from flockpr.gate.image import SYSCALLS
 from flockpr.gate.phase import Phase
+from flockpr.gate.stake import Stake
 from flockpr.gate.watch import watch_of
 from flockpr.store import files
-from flockpr.store.layout import PERMIT
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
@@ -43,9 +40,14 @@ class Permit:
             reads the state again. Whatever it raises keeps everybody out.
         on_descriptor: Called with each new descriptor of the image, before the permit is
             taken on it. Whatever it raises keeps everybody out.
+        host: Name of this host; the system's by default.
+        door: Name of the door, for the record.
         syscalls: Where the calls go.
 
     Attributes:
+        number: Logical unit number.
+        host: Number of this host.
+        door: Name of the door.
         fault: Why nobody gets in, beyond that a command which narrows access is under way.
     """
 
@@ -57,20 +59,30 @@ class Permit:
         *,
         on_open: Callable[[float], None],
         on_descriptor: Callable[[int], None] | None = None,
+        host: str | None = None,
+        door: str = "iscsi",
         syscalls: Syscalls | None = None,
     ) -> None:
         self.number = number
-        self.path = os.path.join(root, image)
+        self.host = host_number(host)
+        self.door = door
         self.fault: StoreError | None = None
-        self._root = root
-        self._sys = syscalls or SYSCALLS
         self._on_open = on_open
-        self._on_descriptor = on_descriptor
-        self._watch = watch_of(root, self._sys)
+        syscalls = syscalls or SYSCALLS
+        self._watch = watch_of(root, syscalls)
+        self._stake = Stake(
+            root,
+            number,
+            image,
+            host=self.host,
+            owner=self,
+            on_descriptor=on_descriptor,
+            syscalls=syscalls,
+        )
+        self.path = self._stake.path
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._phase = Phase.IDLE
-        self._image: ImageFile | None = None
         self._inside = 0
         self._turn = 0
         self._bars: set[object] = set()
@@ -88,14 +100,12 @@ class Permit:
         """The descriptor to read and write through, between `enter` and `leave`; else it may
         be closed and be another file's at any moment. -1 while there is none.
         """
-        image = self._image
-        return -1 if image is None else image.fd
+        return self._stake.fd
 
     @property
     def direct(self) -> bool:
         """Whether it is O_DIRECT, so that lengths, offsets and buffers must be aligned."""
-        image = self._image
-        return image is not None and image.direct
+        return self._stake.direct
 
     @property
     def held(self) -> bool:
@@ -109,11 +119,11 @@ class Permit:
             StoreError: It cannot be opened read-write.
         """
         with self._lock:
-            if self._phase is not Phase.IDLE or self._image is not None:
+            if self._phase is not Phase.IDLE or self._stake.image is not None:
                 return
             self._phase = Phase.TAKING
         try:
-            self._open_image()
+            self._stake.open()
         except OSError as error:
             raise files.unavailable(error, "cannot be used", self.path) from error
         finally:
@@ -154,15 +164,27 @@ class Permit:
             the descriptor is closed, because nothing else makes the server forget, and the
             next to enter opens and takes anew. False: the image itself is at fault.
         """
-        image = self._image
+        image = self._stake.image
         if image is not None and image.direct and image.honoured():
             return False
-        log.error("%s: the permit was lost; it is taken again", self.path)
+        events.lost_permit(self.path)
         with self._lock:
             self._lost = True
             if self._phase is Phase.OPEN:
                 self._phase = Phase.DRAINING
         return True
+
+    def renew(self) -> None:
+        """Give it back, and the descriptor, once those inside have left, because it may not be
+        what it seems; who enters then takes it anew, if that may be.
+        """
+        with self._lock:
+            self._lost = True
+            if self._phase is Phase.OPEN:
+                self._phase = Phase.DRAINING
+            release = self._begin_release()
+        if release:
+            self._release_aside()
 
     def attend(self) -> None:
         """A session is attached."""
@@ -273,10 +295,16 @@ class Permit:
     def _take(self, turn: int, deadline: float) -> bool:
         """Take it and read the state again; False where this thread has to give up."""
         try:
-            if not self._lock_shared(deadline):
+            if self._lost:  # since it was given back last
+                self._lost = False
+                self._stake.drop()
+            if not self._stake.take(deadline, self._given_up):
                 self._settle()
                 self.fault = None
                 return time.monotonic() < deadline
+            if not self._may_read():
+                self._release()
+                return True  # whoever narrows in this process goes first
             self._watch.add(self)
             self._on_open(deadline)
         except StoreError as error:
@@ -297,44 +325,19 @@ class Permit:
                 self._changed.notify_all()
         return True
 
-    def _lock_shared(self, deadline: float) -> bool:
-        """Wait until nobody knocks and the byte can be had; False at the deadline, or where
-        somebody in this process narrows access.
-        """
-        self._open_image()
-        assert self._image is not None
-        with Doorbell(self._root, self._sys) as bell:
-            while True:
-                # Without this question a stream of targets that come and go would keep whoever
-                # wants the byte exclusively waiting for ever: locks have no queue.
-                if not bell.heard(self.number) and self._image.lock(fcntl.F_RDLCK, PERMIT):
-                    with self._lock:
-                        if not self._bars and not self._ending:
-                            self._phase = Phase.READING
-                            self._knocked = False
-                            return True
-                    self._image.unlock(PERMIT)
-                    return False
-                if self._bars or self._ending or time.monotonic() >= deadline:
-                    return False
-                time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy
+    def _given_up(self) -> bool:
+        """Whether nobody is to take it at the moment."""
+        return bool(self._bars) or self._ending
 
-    def _open_image(self) -> None:
-        """Have the image open, and the one that the path leads to now."""
-        if self._image is not None and not self._image.current():
-            log.warning("%s: another file stands in the image's place", self.path)
-            self._drop_image()
-        if self._image is not None:
-            return
-        image = open_image(self.path, self._sys)
-        try:
-            if self._on_descriptor is not None:
-                self._on_descriptor(image.fd)
-        except BaseException:
-            image.close()
-            raise
-        self._image = image
-        local.register(image.key, self)
+    def _may_read(self) -> bool:
+        """The byte is held: read the state, unless somebody in this process narrows access."""
+        with self._lock:
+            if self._given_up():
+                self._phase = Phase.RELEASING
+                return False
+            self._phase = Phase.READING
+            self._knocked = False
+            return True
 
     def _fail(self, error: StoreError, turn: int) -> None:
         """Nobody enters for this reason; the next to try tries anew."""
@@ -352,7 +355,7 @@ class Permit:
         """Whether the caller, who holds the lock, has to give it back now."""
         unwanted = self._phase is Phase.DRAINING or (self._phase is Phase.OPEN and self._resting)
         # While the state is being read again nothing is under way that would have to end.
-        barred = self._bars or self._knocked or self._ending
+        barred = self._given_up() or self._knocked or self._lost
         unwanted = unwanted or bool(self._phase is Phase.READING and barred)
         if self._inside or not unwanted:
             return False
@@ -368,21 +371,17 @@ class Permit:
 
     def _release(self) -> None:
         """Give the byte back; with the descriptor, where that is the only way."""
-        if self._image is not None:
-            try:
-                self._image.unlock(PERMIT)
-            except OSError as error:
-                log.warning("%s: cannot unlock: %s", self.path, error)
-                self._lost = True
+        if not self._stake.give_back():
+            self._lost = True
         self._settle()
 
     def _settle(self) -> None:
         """It is not held: whoever enters takes it, or it is over."""
         while True:
             if self._lost or self._ending:
-                self._drop_image()
+                self._stake.drop()
             with self._lock:
-                if self._ending and self._image is not None:
+                if self._ending and self._stake.image is not None:
                     continue  # asked to end just now
                 self._lost = False
                 self._phase = Phase.CLOSED if self._ending else Phase.IDLE
@@ -394,15 +393,9 @@ class Permit:
                 then()
             return
 
-    def _drop_image(self) -> None:
-        image, self._image = self._image, None
-        if image is not None:
-            local.withdraw(image.key, self)
-            image.close()
-
     def _reopen(self) -> None:
         """Whoever wanted it does no more, and it was held all the time: nothing to read again."""
-        barred = self._bars or self._knocked or self._lost or self._ending
+        barred = self._given_up() or self._knocked or self._lost
         if self._phase is Phase.DRAINING and not barred:
             self._phase = Phase.OPEN
         self._changed.notify_all()

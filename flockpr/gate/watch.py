@@ -1,7 +1,8 @@
 """One thread per root that listens at the doorbell, for all permits of the process.
 
 It listens only while a permit is held, so a target with nobody logged in costs nothing, and
-a hundred LUNs cost as much as one.
+a hundred LUNs cost as much as one. For as long it has the record of this host in the roster
+refreshed, and looks whether the host was declared fenced.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import threading
 import time
 from typing import Protocol
 
-from flockpr.errors import StoreError, StoreUnavailable
+from flockpr import events
+from flockpr.errors import HostFenced, StoreError, StoreUnavailable
+from flockpr.gate import fenced, roster
 from flockpr.gate.doorbell import Doorbell
+from flockpr.gate.fences import fences_of
 from flockpr.store.layout import DOORBELL
 from flockpr.store.syscalls import Syscalls
 
@@ -33,6 +37,8 @@ class Listener(Protocol):
     """What the watch asks of a permit."""
 
     number: int
+    host: int
+    door: str
 
     @property
     def held(self) -> bool:
@@ -40,6 +46,9 @@ class Listener(Protocol):
 
     def knock(self, heard: bool) -> None:
         """Somebody knocks, or nobody (any more); returns at once."""
+
+    def renew(self) -> None:
+        """It may not be held any more; returns at once."""
 
 
 class Watch:
@@ -59,6 +68,8 @@ class Watch:
         self._bell: Doorbell | None = None
         self._checked = 0.0
         self._told = ""
+        self._next_beat = float("-inf")
+        self._beating = False
 
     def add(self, permit: Listener) -> None:
         """Tell this permit of knocks, for as long as it is held.
@@ -85,6 +96,7 @@ class Watch:
             try:
                 self._ask(permits)
                 self._told = ""
+                self._beat(permits)
             except StoreError as error:
                 self._drop()
                 if str(error) != self._told:
@@ -112,8 +124,39 @@ class Watch:
         bell = self._listening()
         numbers = [permit.number for permit in permits]
         anybody = bell.heard(min(numbers), max(numbers))
+        deaf = fences_of(self._root, self._sys).look
         for permit in permits:
-            permit.knock(anybody and bell.heard(permit.number))
+            permit.knock(anybody and bell.wanted(permit.number, permit.host, deaf))
+
+    def _beat(self, permits: list[Listener]) -> None:
+        """Now and then, and aside: it writes, and who knocks is not to wait for that."""
+        now = time.monotonic()
+        if self._beating or now < self._next_beat:
+            return
+        self._next_beat = now + roster.BEAT
+        try:
+            beat = threading.Thread(target=self._announce, args=(permits,), daemon=True)
+            self._beating = True
+            beat.start()
+        except RuntimeError:  # no more threads: next time
+            self._beating = False
+
+    def _announce(self, permits: list[Listener]) -> None:
+        try:
+            for host, door in {(permit.host, permit.door) for permit in permits}:
+                roster.announce(self._root, host, door, self._sys)
+                fenced.check(self._root, host, self._sys)
+        except HostFenced as error:
+            events.fenced_host(self._root, str(error))
+            for permit in permits:
+                permit.renew()
+        except StoreError as error:
+            # Not known: the permit was had before any such declaration.
+            log.debug("%s", error)
+        except Exception:
+            log.exception("%s: internal error", self._root)
+        finally:
+            self._beating = False
 
     def _listening(self) -> Doorbell:
         now = time.monotonic()

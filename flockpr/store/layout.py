@@ -54,16 +54,23 @@ HOST: Final = LOCK_BASE + (1 << 40)
 """Shared, at HOST + h, by each target of the host with hash h that serves the LUN."""
 HOSTS: Final = 1 << 40
 """So many hashes of hosts there are."""
+ALONE: Final = HOST + HOSTS
+"""Shared, at ALONE + h, by each target of host h that must not serve beside another host's."""
 
 # Of ROOT/.doorbell
 KNOCK: Final = LOCK_BASE + 0x0
-"""Exclusive, at KNOCK + the LUN's number, by a command that waits for the permit, and has it."""
+"""Exclusive, at KNOCK + (LUN's number * HOSTS + h) * KNOCK_GROUPS + g, by a command of host h that
+wants permits: of all targets if g is 0, else of those of the hosts in group g.
+"""
+KNOCK_GROUPS: Final = 1 << 7
 
 # Of the image
-PERMIT: Final = LOCK_BASE + 0x1
-"""Shared, by each target while it reads and writes; exclusive, by a command that takes access
-away; always on the description that reads, writes or proves.
+PERMITS: Final = LOCK_BASE + (1 << 56)
+"""Exclusive, at PERMITS + h * PERMIT_INSTANCES + a random number, by each target of host h while
+it reads and writes; the whole range by a command that takes access away; always on the
+description that reads, writes or proves.
 """
+PERMIT_INSTANCES: Final = 1 << 16
 
 MAX_DOCUMENT: Final = 16 << 20
 """Larger documents are not ours: the largest state is about a megabyte."""

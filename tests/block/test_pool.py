@@ -13,7 +13,7 @@ from flockpr.block.image import QEMU_PERMISSIONS, QEMU_UNSHARED, QEMU_USED
 from flockpr.block.pool import MAX_BUFFER, MIN_BUFFER, Pool
 from flockpr.block.quiet import MAX_REMEMBERED, QuietLog
 from flockpr.block.ranges import COMPARE_BASE, Contended, Ranges
-from flockpr.store import layout
+from flockpr.gate import places
 from tests.support import docs
 
 
@@ -147,4 +147,4 @@ def test_bytes_of_the_image_are_those_of_the_page() -> None:
     last = QEMU_PERMISSIONS - 1
     assert f"bytes {QEMU_UNSHARED} to {QEMU_UNSHARED + last} shared" in words
     assert f"bytes {QEMU_USED} to {QEMU_USED + last} is held" in words
-    assert layout.PERMIT < COMPARE_BASE < (1 << 63)
+    assert places.ALL_PERMITS.start + places.ALL_PERMITS.length < COMPARE_BASE < (1 << 63)

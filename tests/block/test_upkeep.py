@@ -15,10 +15,9 @@ import pytest
 from flockpr.block import upkeep
 from flockpr.block.image import QEMU_USED
 from flockpr.errors import Busy, ConfigError, LunExists, LunNotFound, StoreError
-from flockpr.gate import open_image
+from flockpr.gate import open_image, places
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import images
-from flockpr.store.layout import PERMIT
 from flockpr.store.provision import create_lun, list_luns, read_identity
 from flockpr.store.syscalls import Syscalls
 from tests.support.scsi import REGISTER, A, basic_list, out_cdb
@@ -49,7 +48,7 @@ def permit(root: str) -> Iterator[None]:
     """A target that reads and writes, and does not hear the doorbell."""
     held = open_image(image(root), Syscalls())
     try:
-        assert held.lock(fcntl.F_RDLCK, PERMIT)
+        assert held.lock(places.any_permit(5))
         yield
     finally:
         held.close()
@@ -201,7 +200,7 @@ def test_clone_keeps_targets_out_while_it_copies(
 
     def copy(*_: object) -> None:
         other = open_image(image(root), Syscalls())
-        tried.append(other.lock(fcntl.F_RDLCK, PERMIT))
+        tried.append(other.lock(places.any_permit(5)))
         other.close()
 
     monkeypatch.setattr(images, "copy", copy)

@@ -39,7 +39,7 @@ def test_enter_under_an_open_permit_makes_no_system_call(rig: Rig) -> None:
     permit = rig.permit(syscalls=calls)
     assert permit.enter(soon())
     permit.leave()
-    eventually(lambda: "get_lock" in calls.calls, "the watch does not ask")
+    eventually(lambda: "find_lock" in calls.calls, "the watch does not ask")
     mine: list[str] = []
     caller = threading.get_ident()
 
@@ -347,14 +347,14 @@ def test_idle_target_asks_nothing(rig: Rig) -> None:
     permit.attend()
     assert permit.enter(soon())
     permit.leave()
-    eventually(lambda: "get_lock" in calls.calls[4:], "the watch does not ask")
+    eventually(lambda: "find_lock" in calls.calls[4:], "the watch does not ask")
     permit.rest()
     eventually(lambda: not permit.held, "it is still held")
     time.sleep(3 * watch.INTERVAL)
-    asked = calls.calls.count("get_lock")
+    asked = calls.calls.count("find_lock")
     time.sleep(5 * watch.INTERVAL)
 
-    assert calls.calls.count("get_lock") == asked
+    assert calls.calls.count("find_lock") == asked
 
 
 def test_hundred_luns_cost_one_question(rig: Rig) -> None:
@@ -366,11 +366,11 @@ def test_hundred_luns_cost_one_question(rig: Rig) -> None:
         assert permit.enter(soon())
         permit.leave()
     time.sleep(2 * watch.INTERVAL)
-    asked = calls.calls.count("get_lock")
+    asked = calls.calls.count("find_lock")
     begun = time.monotonic()
     time.sleep(10 * watch.INTERVAL)
 
-    asked = calls.calls.count("get_lock") - asked
+    asked = calls.calls.count("find_lock") - asked
     assert 1 <= asked <= (time.monotonic() - begun) / watch.INTERVAL + 2
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import attrs
 
 from flockpr.core.model import Spc2Reservation
+from flockpr.gate import fenced, places, roster
 from flockpr.logical_unit import LogicalUnit
-from flockpr.store import layout
+from flockpr.store import claims, layout
 from flockpr.store.document import DECODERS, ENCODERS, MAX_DAEMONS, decode, encode
 from flockpr.store.layout import commit_name, segment_name
 from flockpr.store.lockdir import SETTLE_SECONDS, LockDirectory
@@ -24,8 +25,8 @@ from tests.support.states import rich_document
 
 PAGE = docs.read("docs/format.md")
 WORDS = " ".join(PAGE.split())
-RANGES = {"ORDER", "TIDY", "READS_FORMAT", "SLOT", "GATE", "HOST"}
-ELSEWHERE = {"PERMIT", "KNOCK"}
+RANGES = {"ORDER", "TIDY", "READS_FORMAT", "SLOT", "GATE", "HOST", "ALONE"}
+ELSEWHERE = {"PERMITS", "KNOCK"}
 NAMES = {"IDENTITY", "LOCKS", "COMMITS", "AUDIT", "JOURNAL", "REGISTRY", "ASIDE_PREFIX"}
 ROOT_NAMES = {"NUMBERS", "DOORBELL", "HOST_RECORDS", "NEW_PREFIX", "DELETED_PREFIX"}
 RECORD_NAMES = {"FENCED_PREFIX"}
@@ -76,9 +77,25 @@ def test_offsets_do_not_overlap() -> None:
     assert layout.ORDER < layout.TIDY < layout.READS_FORMAT
     assert layout.READS_FORMAT + layout.FORMAT < layout.SLOT
     assert layout.SLOT + 65536 <= layout.GATE < layout.HOST
-    assert layout.HOST + layout.HOSTS < (1 << 63)
+    assert layout.HOST + layout.HOSTS == layout.ALONE
     assert layout.HOSTS == 1 << 40
     assert "modulo 2^40" in WORDS
+
+
+def test_places_of_permits_and_rings_are_in_the_page() -> None:
+    """Who holds a byte, and for whom somebody rings."""
+    assert places.ALL_PERMITS == (layout.PERMITS, 1 << 56)
+    assert "holds all 2^56 bytes from `PERMITS` on" in WORDS
+    host, instances = 0x123456789A, 1 << 16
+    assert "at + *h* * 2^16 + *i*" in WORDS
+    assert places.permits_of(host) == (layout.PERMITS + host * instances, instances)
+    assert places.any_permit(host).start - layout.PERMITS - host * instances in range(instances)
+    assert "at + (*n* * 2^40 + *h*) * 2^7 + *g*" in WORDS
+    assert places.ring(5, host) == (layout.KNOCK + (5 * (1 << 40) + host) * (1 << 7), 1)
+    assert "whose number modulo 127 is *g* - 1" in WORDS
+    assert places.group_of(host) == host % 127 + 1
+    last = places.ring(claims.MAX_LUNS - 1, layout.HOSTS - 1, layout.KNOCK_GROUPS - 1)
+    assert last.start < (1 << 63) - 1
 
 
 def test_numbers_in_the_page_are_the_code() -> None:
@@ -212,6 +229,26 @@ def test_members_of_what_commands_leave_behind_are_in_the_page(tmp_path: Path) -
         assert set(entry) == set(command) | {"number", "txid", "host", "daemon"}
     for entry in journal:
         assert set(entry) == set(command) | {"host"}
+
+
+def test_members_of_records_of_hosts_are_in_the_page(tmp_path: Path) -> None:
+    """A declaration, and what a process says of itself while it waits."""
+    declared, process = tables("## Records of hosts")
+    fenced.declare(str(tmp_path), 7, proof="its power was cut")
+    roster.announce(str(tmp_path), 8, "iscsi")
+
+    with roster.waiting(str(tmp_path), 8, 1, [7]):
+        for path in (tmp_path / layout.HOST_RECORDS).iterdir():
+            value = json.loads(path.read_text())
+            kept = path.name.startswith(layout.FENCED_PREFIX)
+            check(declared if kept else process, value)
+            if not kept:
+                assert set(re.findall(r"`(\w+)`", process["waits"][1])) - {"h"} == set(
+                    value["waits"][0]
+                )
+    assert "removed by others after 30 days" in WORDS
+    assert roster.KEEP == 30 * 86400
+    assert process["last_contact"][1].endswith(f"each {roster.BEAT:.0f} seconds")
 
 
 def test_files_of_a_lock_directory_are_in_the_page(tmp_path: Path) -> None:

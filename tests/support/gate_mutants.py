@@ -17,9 +17,12 @@ import attrs
 
 from flockpr import LogicalUnit, OutAction, Status, create_lun
 from flockpr.core.access import allowed
-from flockpr.gate import Permit, image, permit
+from flockpr.gate import Permit, image, stake
 from flockpr.gate.image import ImageFile
 from flockpr.gate.narrowing import Held
+from flockpr.gate.places import Range
+from flockpr.gate.rounds import Rounds
+from flockpr.gate.stake import Stake
 from flockpr.logical_unit.administration import Administration
 from flockpr.logical_unit.decisions import Decisions
 from flockpr.store.syscalls import Syscalls
@@ -150,13 +153,13 @@ class _Elsewhere(ImageFile):
 
     other: int = -1
 
-    def lock(self, kind: int, start: int) -> bool:
+    def lock(self, place: Range) -> bool:
         if self.other < 0:
             self.other = self._sys.open(self.path, 2)
-        return image.lock_byte(self._sys, self.other, kind, start, self.path)
+        return image.lock_bytes(self._sys, self.other, fcntl.F_WRLCK, place, self.path)
 
-    def unlock(self, start: int) -> None:
-        self._sys.set_lock(self.other, fcntl.F_UNLCK, start, 1)
+    def unlock(self, place: Range) -> None:
+        self._sys.set_lock(self.other, fcntl.F_UNLCK, *place)
 
     def close(self) -> None:
         if self.other >= 0:
@@ -179,7 +182,7 @@ class PermitElsewhere:
             found = real(path, syscalls)
             return _Elsewhere(found.path, found.fd, found.direct, found.key, syscalls)
 
-        with mock.patch.object(permit, "open_image", opened):
+        with mock.patch.object(stake, "open_image", opened):
             yield
 
 
@@ -210,26 +213,26 @@ MUTANTS: tuple[Mutant | PermitElsewhere, ...] = (
     ),
     Mutant(
         "permit taken while somebody knocks",
-        Permit,
-        "_lock_shared",
-        "not bell.heard(self.number) and",
-        "",
+        Stake,
+        "_try",
+        "if bell.wanted(self._number, self._host, fences_of(self._root, self._sys).look):",
+        "if False:",
         (stays_away_while_somebody_knocks,),
     ),
     PermitElsewhere(),
     Mutant(
         "permit not waited for",
-        Held,
-        "take",
-        "while not self._image.lock",
-        "if not self._image.lock",
+        Rounds,
+        "_take",
+        "if not pending:",
+        "if True:",
         (schedules,),
     ),
     Mutant(
         "permit believed",
         Held,
         "_proven",
-        "self._image.honoured()",
+        "self.image.honoured()",
         "True",
         (schedules, proves_first),
     ),
@@ -244,8 +247,8 @@ MUTANTS: tuple[Mutant | PermitElsewhere, ...] = (
     Mutant(
         "not decided again",
         Decisions,
-        "decide",
-        "base = self._without_lost_holder(self._store.head(), in_time, held)",
+        "_decide_some",
+        "base = self._store.head()",
         "base = self.stale = self.stale if held is not None else self._store.head()",
         (decides_again,),
     ),

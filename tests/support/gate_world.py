@@ -1,210 +1,162 @@
-"""One image on a file server, and hosts that lose their leases: all schedules of a few of them.
+"""Targets and commands of several hosts at one image: all schedules of a few of them.
 
-The locks are a table, the hosts are clients of it, and time is simulated. A client whose lease
-ended has lost its locks; reads and writes through a description that had one fail from then
-on, until it is closed, as NFSv4 has it. Everything that a client asks of the server is a point
-where another may go on. `flockpr.gate` runs on this as it is; the little that stands for a
-target and for a command is below.
+`flockpr.gate` runs as it is on a simulated file server (`gate_server`); the little that stands
+for a target and for a command is below.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import itertools
-import os
 import random
-import stat
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import attrs
 
-from flockpr.gate import Doorbell, Gate, Permit, local, narrowing, permit
-from flockpr.store.syscalls import Syscalls
-from tests.support.simtime import Choose, Clock, Scheduler, Task
+from flockpr.errors import Busy, HostFenced
+from flockpr.gate import (
+    Doorbell,
+    Gate,
+    ImageFile,
+    Permit,
+    fenced,
+    fences,
+    local,
+    narrowing,
+    permit,
+    places,
+    roster,
+    rounds,
+    silence,
+    stake,
+)
+from flockpr.store.layout import HOSTS
+from tests.support.gate_server import LEASE, Client, Died, Server
+from tests.support.simtime import Choose, Scheduler, Task
 
 NUMBER = 1
 PATIENCE = 2.0
 """Seconds that a command waits: far longer than any schedule makes it, if it can end at all."""
 SLOW = 0.004
 """Seconds that a write takes on its way to the disk."""
-LEASE = 0.01
-"""Seconds that a host is cut off."""
+GRACE = 0.05
+"""Seconds that all targets stand still for one that does not answer."""
+FENCING = 0.3
+"""Seconds after which a node that was lost is fenced (GFS2)."""
+BEAT = 0.002
+"""Seconds between two questions at the doorbell."""
+NUMBERS = {"one": 0, "two": 1, "three": 500, "four": HOSTS - 1}
+"""Of hosts; neighbours, and the ends of the range."""
+
+_MODULES = (fences, narrowing, permit, rounds, silence, stake)
 
 
 @attrs.define(eq=False)
-class Description:
-    """An open file description of a client."""
-
-    client: Client
-    inode: int
-    locks: dict[int, int] = attrs.Factory(dict)
-    lost: bool = False
-
-
-@attrs.define(eq=False)
-class World:
-    """The server: files, locks, and the state of the logical unit.
+class World(Server):
+    """The server, the state of the logical unit, and what came of it all.
 
     Attributes:
         fenced: What is committed: the nexus may not write any more.
-        good: When the command was answered GOOD.
+        good: When the first command was answered GOOD.
         writes: From when to when something was written by a state that lets the nexus write.
+        holding: Commands that have the gate at this moment.
     """
 
-    clock: Clock = attrs.Factory(Clock)
-    scheduler: Scheduler | None = None
-    files: dict[str, int] = attrs.Factory(dict)
-    descriptions: list[Description] = attrs.Factory(list)
     fenced: bool = False
     good: float | None = None
     writes: list[tuple[float, float]] = attrs.Factory(list)
     refused: int = 0
     failed: int = 0
+    holding: int = 0
+    most_holding: int = 0
+    busy: int = 0
     points: int = 0
     calls: int = 0
+    standstill: float = 0.0
+    left_out: frozenset[int] = frozenset()
+    left: int = 0
+    knocks: list[Callable[[], None]] = attrs.Factory(list)
+    names: list[str] = attrs.Factory(list)
 
-    def point(self) -> None:
-        """Somebody else may go on."""
-        assert self.scheduler is not None
-        self.scheduler.point()
+    def cluster_lock(self, _: ImageFile, deadline: float) -> bool:
+        """As GFS2: waits until every node that was lost is fenced."""
+        while (until := self._fencing()) > self.clock.now:
+            if self.clock.now >= deadline:
+                return False
+            self.clock.sleep(min(until, deadline) - self.clock.now)
+        return True
 
-    def conflicts(self, mine: Description, kind: int, start: int) -> bool:
-        """Whether another description's lock is in the way."""
-        return any(
-            fcntl.F_WRLCK in (kind, held)
-            for other in self.descriptions
-            if other is not mine and other.inode == mine.inode
-            for at, held in other.locks.items()
-            if at == start
-        )
-
-
-class Client(Syscalls):
-    """One process on one host.
-
-    Attributes:
-        cut_at: Number of the call before which its host is cut off for longer than the lease,
-            so that it has lost its locks when it can go on. 0 for never.
-        calls: So many there were.
-    """
-
-    def __init__(self, world: World, cut_at: int = 0) -> None:
-        self.world = world
-        self.cut_at = cut_at
-        self.calls = 0
-        self._open: dict[int, Description] = {}
-        self._next = itertools.count(100)
-
-    def call(self) -> None:
-        """Something is asked of the server."""
-        self.calls += 1
-        if self.calls == self.cut_at:
-            for description in self._open.values():
-                description.lost = description.lost or bool(description.locks)
-                description.locks.clear()
-            self.world.clock.sleep(LEASE)
-        self.world.point()
-
-    def write(self, fd: int, data: bytes) -> int:
-        """A write that arrives at the server now."""
-        self.call()
-        if self._open[fd].lost:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return len(data)
-
-    def open(self, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
-        self.call()
-        name = os.path.basename(path) or "/"
-        inode = self.world.files.setdefault(name, len(self.world.files) + 1)
-        fd = next(self._next)
-        self._open[fd] = Description(self, inode)
-        self.world.descriptions.append(self._open[fd])
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.call()
-        description = self._open.pop(fd)
-        description.locks.clear()
-        self.world.descriptions.remove(description)
-
-    def fstat(self, fd: int) -> os.stat_result:
-        return os.stat_result(
-            (stat.S_IFREG | 0o600, self._open[fd].inode, 9, 1, 0, 0, 4096, 0, 0, 0)
-        )
-
-    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
-        return _status(self.world.files[os.path.basename(name)])
-
-    def pread_into(self, fd: int, buffer: object, offset: int) -> int:
-        self.call()
-        if self._open[fd].lost:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return 0
-
-    def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
-        self.call()
-        description = self._open[fd]
-        if kind == fcntl.F_UNLCK:
-            description.locks.pop(start, None)
-            return
-        if self.world.conflicts(description, kind, start):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        description.locks[start] = kind
-
-    def get_lock(self, fd: int, kind: int, start: int, length: int) -> int:
-        self.call()
-        found = any(
-            self.world.conflicts(self._open[fd], kind, at) for at in range(start, start + length)
-        )
-        return fcntl.F_WRLCK if found else fcntl.F_UNLCK
-
-
-def _status(inode: int) -> os.stat_result:
-    return os.stat_result((stat.S_IFREG | 0o600, inode, 9, 1, 0, 0, 4096, 0, 0, 0))
+    def _fencing(self) -> float:
+        gone = [d.client.gone for d in self.descriptions if d.client.gone is not None]
+        return max((at + FENCING for at in gone), default=0.0)
 
 
 @attrs.define(eq=False)
 class SimTarget:
-    """A target that writes `times` times, if it may, and listens at the doorbell meanwhile."""
+    """A target that writes `times` times, if it may, and listens at the doorbell meanwhile.
+
+    Attributes:
+        slow: Seconds that each write takes.
+        crowded: Another write begins before one has ended.
+    """
 
     world: World
+    client: Client
     times: int
-    cut_at: int = 0
-    client: Client = attrs.field(init=False)
+    slow: float = SLOW
     permit: Permit = attrs.field(init=False)
     _allowed: bool = False
     _over: bool = False
+    _writing: float | None = None
+    _last: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self.client = Client(self.world, self.cut_at)
-        self.permit = Permit("/root", NUMBER, "image", on_open=self._read, syscalls=self.client)
+        self.permit = Permit(
+            "/root",
+            NUMBER,
+            "image",
+            on_open=self._read,
+            host=self.client.host,
+            syscalls=self.client,
+        )
+        self.client.on_death = self._die
 
     def _read(self, _: float) -> None:
         self.client.call()
         self._allowed = not self.world.fenced
 
+    def _die(self) -> None:
+        """What it has sent lands; on GFS2 until it is fenced, else before its lease ends."""
+        if self._writing is not None:
+            end = self.world.clock.now + (FENCING if self.world.early else LEASE) * 0.99
+            self.world.writes.append((self._writing, end))
+
     def run(self) -> None:
         """Write, and be used by nobody any more afterwards."""
         done = 0
         self.permit.attend()
+        self._last = self.world.clock.now
         while done < self.times:
             if self.permit.enter(self.world.clock.now + 2 * PATIENCE):
                 done += 1
                 self._write()
+            elif isinstance(self.permit.fault, HostFenced):
+                break
             self.world.clock.sleep(SLOW / 4)
         self.permit.rest()
         self._over = True
 
     def _write(self) -> None:
         world, may = self.world, self._allowed
-        begun = world.clock.now
+        self._writing = begun = world.clock.now
+        if self.slow == SLOW and not self.client.faults:
+            world.standstill = max(world.standstill, begun - self._last)
         try:
             if may:
-                world.clock.sleep(SLOW)
+                world.clock.sleep(self.slow)
                 self.client.write(self.permit.fd, b"x")
                 world.writes.append((begun, world.clock.now))
             else:
@@ -213,38 +165,83 @@ class SimTarget:
             world.failed += 1
             assert self.permit.lost()
         finally:
+            self._writing = None
+            self._last = world.clock.now
             self.permit.leave()
+
+    def crowd(self) -> None:
+        """A second writer: the target is never idle by itself."""
+        self.world.clock.sleep(self.slow / 2)
+        for _ in range(self.times):
+            if self.permit.enter(self.world.clock.now + 2 * PATIENCE):
+                self.world.clock.sleep(self.slow)
+                self.permit.leave()
 
     def listen(self) -> None:
         """What the watch does, on its own thread."""
-        with Doorbell("/root", Client(self.world)) as bell:
-            while not self._over:
-                if self.permit.held:
-                    self.permit.knock(bell.heard(NUMBER))
-                self.world.clock.sleep(0.002)
+        client = Client(self.world, self.client.host)
+        deaf = fences.fences_of("/root", client).look
+        with Doorbell("/root", client, self.permit.host) as bell:
+            while not self._over and self.client.gone is None:
+                if self.permit.held and self.world.clock.now >= self.client.hangs_until:
+                    self.permit.knock(bell.wanted(NUMBER, self.permit.host, deaf))
+                self.world.clock.sleep(BEAT)
 
 
 @attrs.define(eq=False)
 class SimCommand:
-    """A command that takes the right to write away."""
+    """A command that takes the right to write away, sent again while it is BUSY.
+
+    Attributes:
+        at: When, in seconds.
+        patience: How long it waits.
+        tries: How often it is sent.
+        answered: When, and how long that took, each time.
+    """
 
     world: World
-    cut_at: int = 0
-    client: Client = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.client = Client(self.world, self.cut_at)
+    client: Client
+    at: float = SLOW
+    patience: float = PATIENCE
+    tries: int = 1
+    answered: list[tuple[str, float]] = attrs.Factory(list)
 
     def run(self) -> None:
-        """Until it was answered, GOOD or not."""
-        gate = Gate("/root", NUMBER, "image", syscalls=self.client)
-        self.world.clock.sleep(SLOW)  # the targets are under way
-        with gate.narrow(self.world.clock.now + PATIENCE) as held:
+        """Until it was answered GOOD, or as often as it is sent."""
+        world = self.world
+        lock = world.cluster_lock if world.early else None
+        gate = Gate(
+            "/root", NUMBER, "image", host=self.client.host, cluster_lock=lock, syscalls=self.client
+        )
+        world.clock.sleep(self.at)
+        for _ in range(self.tries):
+            begun = world.clock.now
+            try:
+                answer = self._once(gate)
+            except Busy as busy:
+                world.busy += 1
+                world.names.append(str(busy))
+                answer = "busy"
+            self.answered.append((answer, world.clock.now - begun))
+            if answer == "good":
+                return
+            world.clock.sleep(1.0)
+
+    def _once(self, gate: Gate) -> str:
+        world = self.world
+        with gate.narrow(world.clock.now + self.patience) as held:
+            world.holding += 1
+            world.most_holding = max(world.holding, world.most_holding)
             self.client.call()
-            self.world.fenced = True  # a link that lands, however late
+            world.fenced = True  # a link that lands, however late
+            world.left_out |= held.left_out
             held.committed = True
-            if held.prove():
-                self.world.good = self.world.clock.now
+            proven = held.prove()
+            world.holding -= 1
+            if not proven:
+                return "unproven"
+            world.good = min(world.clock.now, world.good or world.clock.now)
+            return "good"
 
 
 @contextlib.contextmanager
@@ -253,7 +250,6 @@ def installed(world: World) -> Iterator[None]:
     clock = world.clock
     fake = types.SimpleNamespace(monotonic=lambda: clock.now, sleep=clock.sleep)
     dice = types.SimpleNamespace(uniform=lambda low, high: (low + high) / 2)
-    watch = types.SimpleNamespace(add=lambda _: None)
 
     def wait(waiting: Permit, deadline: float) -> bool:
         waiting._lock.release()
@@ -261,12 +257,35 @@ def installed(world: World) -> Iterator[None]:
         waiting._lock.acquire()
         return clock.now < deadline
 
-    instead = [
-        *((module, "time", fake) for module in (permit, narrowing)),
-        *((module, "random", dice) for module in (permit, narrowing)),
-        *((module, "log", mock.Mock()) for module in (permit, narrowing)),
-        (local, "permits_of", mock.Mock(return_value=[])),
-        (permit, "watch_of", mock.Mock(return_value=watch)),
+    def check(_: str, number: int, __: object) -> None:
+        if number in world.declared:
+            raise HostFenced("is declared fenced")
+
+    def thread(target: Callable[..., None], args: tuple[Any, ...], **_: object) -> Any:
+        return types.SimpleNamespace(start=lambda: world.knocks.append(lambda: target(*args)))
+
+    threads = types.SimpleNamespace(Lock=threading.Lock, Thread=thread)
+    instead: list[tuple[Any, str, object]] = [
+        *((module, "time", fake) for module in _MODULES if hasattr(module, "time")),
+        *((module, "random", dice) for module in _MODULES if hasattr(module, "random")),
+        *((module, "log", mock.Mock()) for module in _MODULES if hasattr(module, "log")),
+        *((module, "host_number", NUMBERS.__getitem__) for module in (permit, narrowing)),
+        *((module, "events", mock.Mock()) for module in (permit, narrowing, rounds)),
+        (places, "random", random.Random(1)),
+        (rounds, "GRACE", GRACE),
+        (rounds, "PATIENCE", GRACE / 2),
+        (stake, "NUDGE", LEASE),
+        (fences, "LOOK_AGAIN", LEASE),
+        (silence, "EVERY", LEASE),
+        (silence, "threading", threads),
+        (silence, "_silences", {}),
+        (fences, "_fences", {}),
+        (local, "_permits", {}),
+        (fenced, "numbers", lambda *_: world.declared),
+        (fenced, "check", check),
+        (roster, "waiting", mock.MagicMock()),
+        (roster, "name_of", lambda _, number, __: f"host {number}"),
+        (permit, "watch_of", mock.Mock(return_value=types.SimpleNamespace(add=lambda _: None))),
         (Permit, "_release_aside", Permit._release),
         (Permit, "_wait", wait),
     ]
@@ -276,10 +295,60 @@ def installed(world: World) -> Iterator[None]:
         yield
 
 
+Build = Callable[[World], tuple[list[SimTarget], list[SimCommand]]]
+"""Makes the targets and the commands of a scene."""
+
+
+def act(world: World, choose: Choose, build: Build, *, crowds: bool = False) -> list[SimCommand]:
+    """One schedule of a scene, which ends when all commands and all targets have."""
+    with installed(world):
+        world.scheduler = scheduler = Scheduler(world.clock, choose)
+        targets, commands = build(world)
+
+        def until_all_is_over(body: Callable[[], None]) -> Callable[[], None]:
+            world.left += 1
+
+            def run() -> None:
+                try:
+                    with contextlib.suppress(Died):
+                        body()
+                finally:
+                    world.left -= 1
+
+            return run
+
+        def knock() -> None:
+            while world.left or world.knocks:
+                if world.knocks:
+                    with contextlib.suppress(Died):
+                        world.knocks.pop()()
+                world.clock.sleep(LEASE)
+
+        for number, command in enumerate(commands):
+            scheduler.add(f"command {number}", until_all_is_over(command.run))
+        for number, target in enumerate(targets):
+            scheduler.add(f"target {number}", until_all_is_over(target.run))
+            scheduler.add(f"listener {number}", target.listen)
+            if crowds:
+                scheduler.add(f"crowd {number}", until_all_is_over(target.crowd))
+        if any(command.patience < PATIENCE for command in commands):
+            scheduler.add("knock", knock)
+        scheduler.run()
+    world.points = scheduler.points
+    return commands
+
+
+def judge(world: World) -> None:
+    """No write by the old state is under way at GOOD, or begins after it; and GOOD comes."""
+    assert world.good is not None, "never GOOD"
+    wrong = [write for write in world.writes if write[1] > (world.good or 0.0)]
+    assert not wrong, f"written {wrong} after GOOD at {world.good}"
+
+
 def play(
     choose: Choose, *, targets: int = 2, writes: int = 4, cut: tuple[str, int] = ("", 0)
 ) -> World:
-    """One schedule.
+    """One schedule of targets and a command of as many hosts.
 
     Args:
         choose: The schedule.
@@ -293,27 +362,21 @@ def play(
     """
     world = World()
     who, at = cut
-    with installed(world):
-        world.scheduler = scheduler = Scheduler(world.clock, choose)
-        command = SimCommand(world, at if who == "command" else 0)
-        scheduler.add("command", command.run)
-        for number in range(targets):
-            target = SimTarget(world, writes, at if who == "target" and not number else 0)
-            scheduler.add(f"target {number}", target.run)
-            scheduler.add(f"listener {number}", target.listen)
-        scheduler.run()
-    world.points = scheduler.points
-    world.calls = command.client.calls if who == "command" else target.client.calls
+    clients: list[Client] = []
+
+    def build(world: World) -> tuple[list[SimTarget], list[SimCommand]]:
+        names = ["command", *(f"target {number}" for number in range(targets))]
+        for name, host in zip(names, NUMBERS, strict=False):
+            faulty = at if name.startswith(who or "-") and name[-1] in "d0" else 0
+            clients.append(Client(world, host, {faulty: "cut"} if faulty else {}))
+        command = SimCommand(world, clients[0])
+        return [SimTarget(world, client, writes) for client in clients[1:]], [command]
+
+    act(world, choose, build)
+    world.calls = clients[0 if who == "command" else 1].calls
+    assert world.failed <= 1, "a descriptor that was lost is used again"
     judge(world)
     return world
-
-
-def judge(world: World) -> None:
-    """No write by the old state is under way at GOOD, or begins after it; and GOOD comes."""
-    assert world.good is not None, "never GOOD"
-    wrong = [write for write in world.writes if write[1] > (world.good or 0.0)]
-    assert world.failed <= 1, "a descriptor that was lost is used again"
-    assert not wrong, f"written {wrong} after GOOD at {world.good}"
 
 
 def changing(turns: dict[int, int]) -> Choose:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from flockpr.gate import Doorbell, Gate, Permit
-from flockpr.store.layout import PERMIT
+from flockpr.gate import Doorbell, Gate, Permit, places
 from flockpr.store.syscalls import Syscalls
 
 LONG = 60.0
@@ -90,6 +89,10 @@ class Failing(Syscalls):
         self._pass("get_lock")
         return super().get_lock(fd, kind, start, length)
 
+    def find_lock(self, fd: int, kind: int, start: int, length: int) -> tuple[int, int, int]:
+        self._pass("find_lock")
+        return super().find_lock(fd, kind, start, length)
+
 
 @attrs.define(eq=False)
 class Rig:
@@ -123,6 +126,7 @@ class Rig:
         *,
         syscalls: Syscalls | None = None,
         on_descriptor: Callable[[int], None] | None = None,
+        host: str | None = None,
     ) -> Permit:
         """A target's; what it does when its state is read again is `meanwhile`."""
         self.read[name] = 0
@@ -137,20 +141,21 @@ class Rig:
             IMAGE,
             on_open=read,
             on_descriptor=on_descriptor,
+            host=host,
             syscalls=syscalls,
         )
         self.permits.append(permit)
         return permit
 
-    def gate(self, syscalls: Syscalls | None = None) -> Gate:
+    def gate(self, syscalls: Syscalls | None = None, host: str | None = None) -> Gate:
         """A command's."""
-        return Gate(self.root, NUMBER, IMAGE, syscalls=syscalls)
+        return Gate(self.root, NUMBER, IMAGE, host=host, syscalls=syscalls)
 
     def free(self) -> bool:
-        """Whether the permit could be had exclusively, by somebody else."""
+        """Whether all permits could be had, by somebody else."""
         fd = os.open(self.image, os.O_RDWR)
         try:
-            Syscalls().set_lock(fd, fcntl.F_WRLCK, PERMIT, 1)
+            Syscalls().set_lock(fd, fcntl.F_WRLCK, *places.ALL_PERMITS)
         except BlockingIOError:
             return False
         finally:

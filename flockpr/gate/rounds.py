@@ -1,0 +1,266 @@
+"""The way of one command to the permits of all targets, although some may never answer.
+
+In rounds: ring for everybody, and targets that live give their permits back within a grace. If
+some do not, see whose permits they are, call those hosts alone and let everybody else go on
+meanwhile; once they have given way, or the file server has ended their leases, ring for
+everybody again. So a host that hangs or is dead costs the others one grace for each command,
+and none where this process knows it to be silent already; and whoever is called stays away
+until the command is over, so that each round has fewer to wait for.
+
+Nothing is held from one round to the next but the call. All permits are taken while somebody
+rings for everybody, in one system call, or piece by piece, ascending, around hosts that are
+declared fenced: then nobody who has some waits for somebody who has others.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from flockpr import events
+from flockpr.errors import Busy
+from flockpr.gate import local, places, roster
+from flockpr.gate.doorbell import Doorbell
+from flockpr.gate.fences import fences_of
+from flockpr.gate.holders import Lock, walk
+from flockpr.gate.image import ImageFile
+from flockpr.gate.silence import silence_of
+from flockpr.store import files
+from flockpr.store.syscalls import Syscalls
+
+GRACE = 1.5
+"""Seconds in which a target that lives gives its permit back, mostly: so long do all targets of
+the LUN stand still for one that does not.
+"""
+PATIENCE = 0.1
+"""Seconds without all permits after which somebody may be in the way who is declared fenced."""
+
+ClusterLock = Callable[[ImageFile, float], bool]
+"""Takes a deadline; False: not in time. See `Rounds.obtain`."""
+
+
+class Gated(Protocol):
+    """What a way needs to know of its gate."""
+
+    root: str
+    number: int
+    path: str
+    host: int
+    syscalls: Syscalls
+    cluster_lock: ClusterLock | None
+
+
+class Rounds:
+    """One command's way to all permits, through one description of the image.
+
+    Args:
+        gate: Whose permits.
+        image: The description; closed by `end`.
+        deadline: When to give up, by `time.monotonic`.
+        withdrawn: Asked while waiting; True gives up at once.
+
+    Attributes:
+        left_out: Hosts that have permits and were not waited for: they are declared fenced.
+
+    Raises:
+        StoreError: There is no doorbell.
+    """
+
+    def __init__(
+        self, gate: Gated, image: ImageFile, deadline: float, withdrawn: Callable[[], bool]
+    ) -> None:
+        self.image = image
+        self.left_out: frozenset[int] = frozenset()
+        self._gate = gate
+        self._begun = time.monotonic()
+        self._deadline = deadline
+        self._withdrawn = withdrawn
+        self._silence = silence_of(image.key)
+        self._fences = fences_of(gate.root, gate.syscalls)
+        self._fenced: frozenset[int] = frozenset()
+        self._barred: list[local.Yielding] = []
+        self._waited_for_cluster = False
+        self._bell = Doorbell(gate.root, gate.syscalls, gate.host)
+
+    def obtain(self) -> None:
+        """Have all permits.
+
+        Where the locks of a lost host are given away before that host is fenced (GFS2), the
+        file system's own lock is forced after that: it is not given before.
+
+        Raises:
+            Busy: Not in time; says who is in the way.
+            StoreError: Locks fail there.
+        """
+        try:
+            self._wait_for_silent()
+            while not self._round():
+                self._step_back()
+                self._wait_for_silent()
+                self._check_time("targets did not give their permits back in time")
+        except Busy:
+            gate = self._gate
+            self._silence.knock(gate.root, gate.number, gate.path, gate.host, gate.syscalls)
+            raise
+
+    def end(self) -> None:
+        """Give all back: permits, then doorbell. Who hears nobody takes a permit."""
+        self.image.close()
+        self._bell.close()
+        for permit in self._barred:
+            permit.admit(self)
+        self._barred.clear()
+
+    # ------------------------------------------------------------------ a round
+
+    def _round(self) -> bool:
+        """Ring for everybody; False where somebody does not answer."""
+        self._ring()
+        while not self._take(self._grace()):
+            silent = self._in_the_way()
+            if silent:
+                self._note(silent)
+                return False
+            self._check_time("another command that takes access away is under way")
+        return self._cluster_is_whole()
+
+    def _ring(self) -> None:
+        while not self._bell.ring(self._gate.number):
+            self._check_time("another command of this host that takes access away is under way")
+            _pause()
+        for permit in local.permits_of(self.image.key):
+            if permit not in self._barred:
+                self._barred.append(permit)
+            permit.bar(self)
+        until = self._grace()
+        for permit in self._barred:
+            permit.yielded(until)  # who does not is found by its lock
+
+    def _take(self, until: float) -> bool:
+        """Take the permits of all who need not be left out; False at the end of the grace."""
+        self._leave_out(self._fences.known())
+        pending = list(places.all_permits_but(self._fenced))
+        look = time.monotonic() + PATIENCE
+        while True:
+            while pending and self.image.lock(pending[0]):
+                del pending[0]
+            if not pending:
+                self.left_out = self._passed()
+                return True
+            now = time.monotonic()
+            if now >= until:
+                return False
+            if now >= look and self._leave_out(self._fences.look()):
+                pending = list(places.all_permits_but(self._fenced))
+            if self._withdrawn():
+                raise Busy("nobody wants it any more", self._gate.path)
+            _pause()
+
+    def _leave_out(self, fenced: frozenset[int]) -> bool:
+        """Wait for these no more; whether that is another choice than before."""
+        if fenced == self._fenced:
+            return False
+        self.image.unlock(places.ALL_PERMITS)
+        self._fenced = fenced
+        return True
+
+    def _passed(self) -> frozenset[int]:
+        """The hosts that are declared fenced and have permits at this moment."""
+        return frozenset(host for host in self._fenced if self._locks(places.permits_of(host)))
+
+    def _in_the_way(self) -> frozenset[int]:
+        """The hosts that have permits; a command, which has more than single bytes, is none."""
+        locks = self._locks(places.ALL_PERMITS)
+        return frozenset(places.host_at(lock.start) for lock in locks if lock.length == 1) - (
+            self._fenced
+        )
+
+    def _locks(self, place: places.Range) -> list[Lock]:
+        try:
+            return walk(self.image.fd, *place, self._gate.syscalls)
+        except OSError as error:
+            raise files.unavailable(error, "locks cannot be asked for", self.image.path) from error
+
+    def _cluster_is_whole(self) -> bool:
+        """Whether the cluster's file system has forgotten all nodes that it lost; False: not
+        within the grace, and then all others go on until it has.
+        """
+        force = self._gate.cluster_lock
+        if force is None:
+            return True
+        # It may just be slow. Once it was waited for, there is nothing better to do.
+        until = self._deadline if self._waited_for_cluster else self._grace()
+        if force(self.image, until):
+            return True
+        self._step_back()
+        if not force(self.image, self._deadline):
+            raise Busy(
+                "the file system of the cluster waits until a node that was lost is fenced",
+                self._gate.path,
+                "see `dlm_tool ls` and the fencing of the cluster",
+            )
+        self._waited_for_cluster = True
+        return False
+
+    # ------------------------------------------------------------------ between two rounds
+
+    def _note(self, silent: frozenset[int]) -> None:
+        """Remember who is in the way, and tell it once."""
+        for host in sorted(silent - self._silence.known()):
+            events.silent_host(self._gate.path, self._name(host), time.monotonic() - self._begun)
+        self._silence.note(silent)
+
+    def _step_back(self) -> None:
+        """Let everybody go on but those who are called alone."""
+        self._bell.call(self._gate.number, self._silence.known())
+        self.image.unlock(places.ALL_PERMITS)
+        self._bell.hush(self._gate.number)
+        for permit in self._barred[:]:
+            if not permit.held:  # or it would let others in again, who take as long
+                self._barred.remove(permit)
+                permit.admit(self)
+
+    def _wait_for_silent(self) -> None:
+        """Until none of the hosts that are known to be silent is in the way."""
+        gate = self._gate
+        silent = self._silence.try_once(self.image, self._fences.known())
+        if not silent:
+            return
+        with roster.waiting(gate.root, gate.host, gate.number, silent, gate.syscalls):
+            while silent:
+                self._bell.call(gate.number, silent)
+                if self._over():
+                    self._refuse(silent)
+                time.sleep(random.uniform(0.05, 0.1))  # noqa: S311 - jitter, not secrecy
+                silent = self._silence.try_once(self.image, self._fences.look())
+
+    def _refuse(self, silent: Iterable[int]) -> None:
+        names = ", ".join(self._name(host) for host in sorted(silent))
+        raise Busy(
+            f"{names} did not give the permit back in time",
+            self._gate.path,
+            "`flockpr gate show` says who has it; a host that is dead may have to be fenced",
+        )
+
+    def _name(self, host: int) -> str:
+        if host == self._gate.host:
+            return "a target of this host"
+        return roster.name_of(self._gate.root, host, self._gate.syscalls)
+
+    # ------------------------------------------------------------------ time
+
+    def _grace(self) -> float:
+        return min(self._deadline, time.monotonic() + GRACE)
+
+    def _over(self) -> bool:
+        return time.monotonic() >= self._deadline or self._withdrawn()
+
+    def _check_time(self, why: str) -> None:
+        if self._over():
+            raise Busy(why, self._gate.path)
+
+
+def _pause() -> None:
+    time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy
