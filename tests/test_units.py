@@ -22,9 +22,9 @@ from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.spc.codes import Status
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
-from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
 from flockpr.units import worker as module
+from tests.support.hanging import Hanging
 from tests.support.lun_tools import LOST, NO_LUN, UNKNOWN, register, sense_of
 from tests.support.scsi import (
     INQUIRY,
@@ -44,47 +44,6 @@ from tests.support.scsi import (
 GOOD = Status.GOOD
 LONG = 60.0
 READ_KEYS = in_cdb(0)
-
-
-class Hanging(Syscalls):
-    """A file system of which one system call does not return while `gate` is closed."""
-
-    def __init__(self) -> None:
-        self.call = ""
-        self.gate = threading.Event()
-        self.stuck = threading.Event()
-
-    def hang_in(self, call: str) -> None:
-        """From now on, in this call."""
-        self.gate.clear()
-        self.stuck.clear()
-        self.call = call
-
-    def release(self) -> None:
-        """The file server is back."""
-        self.call = ""
-        self.gate.set()
-
-    def _pass(self, call: str) -> None:
-        if call == self.call:
-            self.stuck.set()
-            self.gate.wait(LONG)
-
-    def open(self, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
-        self._pass("open")
-        return super().open(path, flags, mode, dir_fd=dir_fd)
-
-    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
-        self._pass("stat")
-        return super().stat(name, dir_fd=dir_fd)
-
-    def write(self, fd: int, data: bytes) -> int:
-        self._pass("write")
-        return super().write(fd, data)
-
-    def link(self, source: str, target: str, *, dir_fd: int) -> None:
-        self._pass("link")
-        super().link(source, target, dir_fd=dir_fd)
 
 
 @pytest.fixture

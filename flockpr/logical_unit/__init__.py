@@ -21,7 +21,8 @@ commits.
 from __future__ import annotations
 
 from flockpr.logical_unit.administration import ServedState
+from flockpr.logical_unit.orders import Order
 from flockpr.logical_unit.results import Result, failure
 from flockpr.logical_unit.unit import LogicalUnit, Narrowing
 
-__all__ = ["LogicalUnit", "Narrowing", "Result", "ServedState", "failure"]
+__all__ = ["LogicalUnit", "Narrowing", "Order", "Result", "ServedState", "failure"]

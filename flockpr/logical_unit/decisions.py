@@ -1,22 +1,31 @@
-"""The loop of every command and event: decide on the head, commit, or decide again."""
+"""The loop of every command and event: decide on the head, commit, or decide again.
+
+Commands that came while a commit was under way share the next one: they are decided in turn,
+each on the state that the one before it would leave, and one document carries what they come
+to. All of them are answered after it, those as well that changed nothing, because they may
+have been decided on what others changed. If somebody else has committed meanwhile, all of
+them are decided anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flockpr.core.access import narrows
 from flockpr.core.events import Event, NexusLoss, occur
-from flockpr.core.machine import step
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome
-from flockpr.errors import OutcomeUnknown
+from flockpr.errors import OutcomeUnknown, StoreError
 from flockpr.gate import Held
+from flockpr.logical_unit.orders import NeedsGate, Order, Plan, Step, Verdict, plan
 from flockpr.logical_unit.record import command_line, event_line, served_after, worth_noting
 from flockpr.logical_unit.standing import Standing
 from flockpr.spc.cdb import Command, PersistentReserveOut, Release, Reserve
 from flockpr.spc.codes import Status
-from flockpr.store.base import Served, Snapshot
+from flockpr.store.base import Applied, Served, Snapshot
 from flockpr.store.lockdir import LockDirectory
+
+__all__ = ["MAX_REMEMBERED", "Decisions", "NeedsGate"]
 
 MAX_REMEMBERED = 4096
 """Nexuses whose attention epoch one daemon remembers; the longest silent is forgotten."""
@@ -24,10 +33,6 @@ MAX_REMEMBERED = 4096
 
 _unproven: set[str] = set()
 """Incarnations of the logical units that are unproven; for all doors of the process."""
-
-
-class NeedsGate(Exception):
-    """What would be committed takes access away: only with the gate held. Nothing was done."""
 
 
 class Decisions:
@@ -51,61 +56,81 @@ class Decisions:
         self._gated = gated
         self._epochs: dict[Nexus, int | None] = {}
 
-    def decide(
-        self,
-        nexus: Nexus,
-        command: Command,
-        *,
-        report: bool,
-        in_time: Callable[[], bool],
-        held: Held | None,
-    ) -> Outcome:
-        """Carry out one command; its outcome is durable.
+    def decide(self, orders: Sequence[Order], held: Held | None = None) -> list[Verdict]:
+        """Carry out commands that came one after the other, as many with one commit as it can
+        carry. Each has the effect that it has alone, at a moment between the call and the return.
 
         Args:
-            nexus: Who sends it.
-            command: The command.
-            report: Whether pending unit attentions are reported to this nexus.
-            in_time: Asked immediately before the commit.
+            orders: The commands; with the gate held, one.
             held: The gate, if it is held.
 
-        Raises:
-            NeedsGate: It is not, and has to be.
-            StoreError: See `Store.commit`.
+        Returns:
+            What became of each. `NeedsGate`: the gate is not held, and has to be. `StoreError`:
+            see `Store.commit`.
+        """
+        verdicts: dict[Order, Verdict] = {}
+        left = list(orders)
+        while left:
+            verdicts.update(self._decide_some(left, held))
+            left = [order for order in left if order not in verdicts]
+        return [verdicts[order] for order in orders]
+
+    def _decide_some(self, orders: list[Order], held: Held | None) -> dict[Order, Verdict]:
+        """Carry out the first of these commands, with as many others as go together with it.
+
+        Those that are not in what is returned had no effect, and are to be decided anew: they
+        may have been decided on what was not committed.
         """
         ordered = False
         try:
             while True:
-                base = self._without_lost_holder(self._store.head(), in_time, held)
-                outcome = step(
-                    base.state,
-                    nexus,
-                    command,
-                    config=self.config,
-                    report_attentions=report,
-                    seen_epoch=self._epochs.get(nexus),
-                )
-                self._check_gate(base.state, outcome, command, held)
-                if outcome.state is base.state:
+                base = self._store.head()
+                if base.state.spc2 is not None:
+                    orders = orders[:1]  # whose commit frees it, if its holder is lost
+                    base = self._without_lost_holder(base, orders[0].in_time, held)
+                made = self._plan(base, orders, held)
+                if made.state is base.state:
                     self._store.ensure_durable(base)
-                    if worth_noting(command, outcome):
-                        line = command_line(nexus, command, base.state, outcome, door=self._door)
-                        self._store.note_refusal(line)
-                    break
+                    return self._done(made, base)
                 if not ordered:
                     ordered = True
                     if self._store.order():
                         continue  # others committed while we waited: look again
-                after = self._commit(nexus, command, base, outcome, in_time=in_time, held=held)
+                late: list[Order] = []
+                try:
+                    after = self._commit(made, held, late)
+                except StoreError as error:
+                    return dict.fromkeys(late or [one.order for one in made.changes], error)
                 if after is not None:
-                    base = after
-                    break
+                    return self._done(made, after)
+        except (StoreError, NeedsGate) as error:
+            return dict.fromkeys(orders, error)
         finally:
             if ordered:
                 self._store.disorder()
-        self.remember(nexus, outcome.seen_epoch)
-        self.standing.stand_for(nexus, base.state)
-        return outcome
+
+    def _plan(self, base: Snapshot, orders: Sequence[Order], held: Held | None) -> Plan:
+        def needs_gate(before: LogicalUnitState, outcome: Outcome, command: Command) -> bool:
+            try:
+                self._check_gate(before, outcome, command, held)
+            except NeedsGate:
+                return True
+            return False
+
+        return plan(base, orders, config=self.config, epochs=self._epochs, needs_gate=needs_gate)
+
+    def _done(self, made: Plan, after: Snapshot) -> dict[Order, Verdict]:
+        """What was planned has come about, durably: note it for those who ask next."""
+        verdicts: dict[Order, Verdict] = {order: NeedsGate() for order in made.gated}
+        for one in made.steps:
+            order, outcome = one.order, one.outcome
+            if not one.changes and worth_noting(order.command, outcome):
+                self._store.note_refusal(self._line(one))
+            self.remember(order.nexus, outcome.seen_epoch)
+            verdicts[order] = outcome
+        for nexus in dict.fromkeys(one.order.nexus for one in made.steps):
+            self.standing.stand_for(nexus, after.state)
+        return verdicts
 
     def apply(
         self, what: Event, action: str, in_time: Callable[[], bool], held: Held | None
@@ -186,25 +211,32 @@ class Decisions:
                 raise NeedsGate
             held.committed = True
 
-    def _commit(
-        self,
-        nexus: Nexus,
-        command: Command,
-        base: Snapshot,
-        outcome: Outcome,
-        *,
-        in_time: Callable[[], bool],
-        held: Held | None,
-    ) -> Snapshot | None:
-        if outcome.state.spc2 != base.state.spc2:
-            outcome = self.standing.with_free_slot(outcome)
-        new = outcome.state.spc2 if outcome.state.spc2 != base.state.spc2 else None
-        applied = command_line(nexus, command, base.state, outcome, door=self._door)
-        served = served_after(base.served, outcome.state, nexus, self._me())
+    def _commit(self, made: Plan, held: Held | None, late: list[Order]) -> Snapshot | None:
+        """Commit a plan; see `Store.commit`.
+
+        `late` gets those whose time was over when it was to be issued, which it then was not.
+        """
+        base, changes = made.base, made.changes
+        new = None
+        if made.state.spc2 != base.state.spc2:
+            (only,) = changes
+            only.outcome = self.standing.with_free_slot(only.outcome)
+            made.state = only.outcome.state
+            new = made.state.spc2
+
+        def may_issue() -> bool:
+            late.extend(one.order for one in changes if not one.order.in_time())
+            return not late
+
+        nexuses = {one.order.nexus for one in changes}
         wanted = False
         try:
             after = self._store.commit(
-                base, outcome.state, [applied], served=served, may_issue=in_time
+                base,
+                made.state,
+                [self._line(one) for one in changes],
+                served=served_after(base.served, made.state, nexuses, self._me()),
+                may_issue=may_issue,
             )
             wanted = after is not None
         except OutcomeUnknown:
@@ -214,10 +246,14 @@ class Decisions:
             raise
         finally:
             if new is not None and wanted:
-                self.standing.stand_in(nexus, new.slot)
+                self.standing.stand_in(new.holder, new.slot)
             elif new is not None:
                 self._store.drop(new.slot)  # or it would stand for another one's reservation
         return after
+
+    def _line(self, one: Step) -> Applied:
+        order = one.order
+        return command_line(order.nexus, order.command, one.before, one.outcome, door=self._door)
 
     def _without_lost_holder(
         self, base: Snapshot, in_time: Callable[[], bool], held: Held | None
@@ -253,7 +289,7 @@ class Decisions:
             return base
         self._check_gate(base.state, outcome, None, held)
         applied = event_line(what, action, base.state, outcome, door=self._door)
-        served = served_after(base.served, outcome.state, None, self._me())
+        served = served_after(base.served, outcome.state, frozenset(), self._me())
         return self._store.commit(base, outcome.state, [applied], served=served, may_issue=in_time)
 
     def _me(self) -> Served:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -91,15 +91,16 @@ def worth_noting(command: Command, outcome: Outcome) -> bool:
 
 
 def served_after(
-    before: Mapping[int, Served], state: LogicalUnitState, nexus: Nexus | None, me: Served
+    before: Mapping[int, Served], state: LogicalUnitState, nexuses: Collection[Nexus], me: Served
 ) -> dict[int, Served]:
-    """By slot, who serves each registrant from now on: `me` serves `nexus`."""
+    """By slot, who serves each registrant from now on: `me` serves these nexuses."""
     served = {r.slot: before[r.slot] for r in state.registrations if r.slot in before}
-    registration = None if nexus is None else state.by_nexus.get(nexus)
-    if registration is not None:
-        served[registration.slot] = me
+    for nexus in nexuses:
+        registration = state.by_nexus.get(nexus)
+        if registration is not None:
+            served[registration.slot] = me
     if state.spc2 is not None:
-        mine = state.spc2.holder == nexus
+        mine = state.spc2.holder in nexuses
         served[state.spc2.slot] = me if mine else before.get(state.spc2.slot, me)
     return served
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from flockpr.core.model import Nexus
-from flockpr.errors import LunNotFound, OutcomeUnknown, StateLost, StoreError
+from flockpr.core.outcome import Outcome
+from flockpr.errors import Busy, LunNotFound, OutcomeUnknown, StateLost, StoreError
 from flockpr.gate import Held
 from flockpr.logical_unit.administration import Administration
-from flockpr.logical_unit.decisions import NeedsGate
+from flockpr.logical_unit.orders import NeedsGate, Order, Verdict
 from flockpr.logical_unit.record import action_name
 from flockpr.logical_unit.results import Result, failure
-from flockpr.spc.cdb import Command, OtherCommand, parse_command
+from flockpr.spc.cdb import OtherCommand, parse_command
 from flockpr.spc.codes import Opcode, Status
 from flockpr.store.base import nexus_text
 from flockpr.store.lockdir import LockDirectory
@@ -24,18 +25,6 @@ log = logging.getLogger(__name__)
 
 _ANSWERED_ALWAYS = frozenset({Opcode.INQUIRY, Opcode.REPORT_LUNS, Opcode.REQUEST_SENSE})
 """Commands that work while the state cannot be read (reference 4.11)."""
-
-
-@attrs.frozen
-class _Order:
-    """A command on its way."""
-
-    nexus: Nexus
-    command: Command
-    report: bool
-    deadline: float
-    in_time: Callable[[], bool]
-    withdrawn: Callable[[], bool]
 
 
 @attrs.frozen
@@ -141,47 +130,58 @@ class LogicalUnit(Administration):
         done, for whoever may not wait as long as that can take. Its wait ends, with BUSY, when
         `withdrawn` says so.
         """
-        deadline = time.monotonic() + timeout
-        command = parse_command(cdb, data_out, long_parameter_length=long_parameter_length)
+        order = Order(
+            nexus,
+            parse_command(cdb, data_out, long_parameter_length=long_parameter_length),
+            report_attentions,
+            time.monotonic() + timeout,
+            may_issue,
+            withdrawn,
+        )
+        return self.attempt_all([order])[0]
 
-        def in_time() -> bool:
-            return time.monotonic() < deadline and (may_issue is None or may_issue())
-
-        order = _Order(nexus, command, report_attentions, deadline, in_time, withdrawn)
+    def attempt_all(self, orders: Sequence[Order]) -> list[Result | Narrowing]:
+        """As `attempt`, for commands that came one after the other; they share their commit."""
         try:
-            return self._carry_out(order, None)
-        except NeedsGate:
+            verdicts = self._carry_out(orders, None)
+        except StoreError as error:
+            return [self._failed(error, order) for order in orders]
+        return [self._answer(order, got) for order, got in zip(orders, verdicts, strict=True)]
+
+    def _answer(self, order: Order, verdict: Verdict) -> Result | Narrowing:
+        if isinstance(verdict, NeedsGate):
             return Narrowing(lambda: self._narrow(order))
-        except StoreError as error:
-            return self._failed(error, nexus, command)
+        if isinstance(verdict, StoreError):
+            return self._failed(verdict, order)
+        return Result.of(verdict.reply, verdict.aborted)
 
-    def _narrow(self, order: _Order) -> Result:
+    def _narrow(self, order: Order) -> Result:
+        def work(held: Held | None) -> Outcome:
+            (verdict,) = self._carry_out([order], held)
+            if isinstance(verdict, Exception):
+                raise verdict
+            return verdict
+
         try:
-            result = self._through_gate(
-                lambda held: self._carry_out(order, held), order.deadline, order.withdrawn
-            )
+            outcome = self._through_gate(work, order.deadline, order.withdrawn)
         except StoreError as error:
-            return self._failed(error, order.nexus, order.command)
+            return self._failed(error, order)
         if self._keep_tidy:
             self.tidy()  # not before: the targets wait for the permit
-        return result
+        return Result.of(outcome.reply, outcome.aborted)
 
-    def _carry_out(self, order: _Order, held: Held | None) -> Result:
-        if not self._lock.acquire(timeout=max(0.0, order.deadline - time.monotonic())):
-            return Result(Status.BUSY)
+    def _carry_out(self, orders: Sequence[Order], held: Held | None) -> Sequence[Verdict]:
+        latest = max(order.deadline for order in orders)
+        if not self._lock.acquire(timeout=max(0.0, latest - time.monotonic())):
+            return [Busy("not in time")] * len(orders)
         try:
             self._check_lost()
-            outcome = self._decisions.decide(
-                order.nexus,
-                order.command,
-                report=order.report,
-                in_time=order.in_time,
-                held=held,
-            )
-            self._told = ""
-            if self._keep_tidy and held is None:
-                self._tidy()
-            return Result.of(outcome.reply, outcome.aborted)
+            verdicts = self._decisions.decide(orders, held)
+            if any(isinstance(verdict, Outcome) for verdict in verdicts):
+                self._told = ""
+                if self._keep_tidy and held is None:
+                    self._tidy()
+            return verdicts
         finally:
             self._lock.release()
 
@@ -225,15 +225,16 @@ class LogicalUnit(Administration):
 
     # ------------------------------------------------------------------ failures
 
-    def _failed(self, error: StoreError, nexus: Nexus, command: Command) -> Result:
+    def _failed(self, error: StoreError, order: Order) -> Result:
         """Fail closed: what cannot be read is never answered as empty."""
+        command = order.command
         self._note_lost(error)
         # Once, until a command is answered: a guest that is told so asks a hundred times a
         # second. An unknown outcome is one of that command, and for a person to look into.
         known = str(error) == self._told and not isinstance(error, OutcomeUnknown)
         self._told = str(error)
         level = logging.DEBUG if known else logging.ERROR
-        log.log(level, "%s from %s: %s", action_name(command), nexus_text(nexus), error)
+        log.log(level, "%s from %s: %s", action_name(command), nexus_text(order.nexus), error)
         if isinstance(command, OtherCommand) and command.opcode in _ANSWERED_ALWAYS:
             return Result(Status.GOOD)
         return failure(error)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from flockpr.core.model import Nexus
 from flockpr.errors import Busy, OutcomeUnknown, StoreError
-from flockpr.logical_unit import LogicalUnit, Narrowing, Result, failure
+from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result, failure
+from flockpr.spc.cdb import parse_command
 from flockpr.spc.codes import Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 
@@ -110,18 +112,48 @@ class Command(Request[Result]):
 
     Args:
         nexus: Who sends it.
-        work: Carries it out, or says that it has to wait for others.
+        cdb: The command descriptor block.
+        data_out: Its parameter list.
         deadline: When it is to be answered, by `time.monotonic`.
+        report_attentions: See `LogicalUnit.execute`.
+        long_parameter_length: See `LogicalUnit.execute`.
     """
 
     def __init__(
         self,
         nexus: Nexus,
-        work: Callable[[Command, LogicalUnit], Result | Narrowing],
+        cdb: bytes,
+        data_out: bytes,
         deadline: float,
+        *,
+        report_attentions: bool,
+        long_parameter_length: bool,
     ) -> None:
-        super().__init__(lambda unit: work(self, unit), deadline)
-        self.nexus = nexus
+        super().__init__(self._attempt, deadline)
+        self.nexus: Nexus = nexus
+        self._cdb = cdb
+        self._data_out = data_out
+        self._report = report_attentions
+        self._long = long_parameter_length
+
+    def order(self) -> Order:
+        """It, for `LogicalUnit.attempt_all`."""
+        command = parse_command(self._cdb, self._data_out, long_parameter_length=self._long)
+        return Order(
+            self.nexus, command, self._report, self.deadline, self.may_issue, lambda: self.over
+        )
+
+    def _attempt(self, unit: LogicalUnit) -> Result | Narrowing:
+        return unit.attempt(
+            self.nexus,
+            self._cdb,
+            self._data_out,
+            report_attentions=self._report,
+            long_parameter_length=self._long,
+            timeout=max(0.0, self.deadline - time.monotonic()),
+            may_issue=self.may_issue,
+            withdrawn=lambda: self.over,
+        )
 
     def crowd_out(self) -> None:
         """TASK SET FULL."""

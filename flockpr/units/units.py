@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from flockpr.core.model import Nexus
 from flockpr.device_index import DeviceIndex
-from flockpr.logical_unit import LogicalUnit, Narrowing, Result, ServedState
+from flockpr.logical_unit import LogicalUnit, Result, ServedState
 from flockpr.store.identity import check_label, check_lun_name
 from flockpr.units.requests import Command, Request
 from flockpr.units.worker import Worker
@@ -69,20 +69,15 @@ class Units:
         Raises:
             ConfigError: `lun` cannot be the name of a LUN.
         """
-
-        def work(command: Command, unit: LogicalUnit) -> Result | Narrowing:
-            return unit.attempt(
-                nexus,
-                cdb,
-                data_out,
-                report_attentions=report_attentions,
-                long_parameter_length=long_parameter_length,
-                timeout=max(0.0, command.deadline - time.monotonic()),
-                may_issue=command.may_issue,
-                withdrawn=lambda: command.over,
-            )
-
-        return self._put(lun, door, Command(nexus, work, self._deadline()))
+        command = Command(
+            nexus,
+            cdb,
+            data_out,
+            self._deadline(),
+            report_attentions=report_attentions,
+            long_parameter_length=long_parameter_length,
+        )
+        return self._put(lun, door, command)
 
     def state(self, lun: str, door: str = "api") -> Future[ServedState]:
         """The newest state of a LUN, which is durable: what a door may let commands through

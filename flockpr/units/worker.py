@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from flockpr.core.model import Nexus
 from flockpr.errors import StoreError
 from flockpr.logical_unit import LogicalUnit, Narrowing
 from flockpr.store.lockdir import LockDirectory
 from flockpr.units.line import Line
-from flockpr.units.requests import AnyRequest
+from flockpr.units.requests import AnyRequest, Command
 
 log = logging.getLogger(__name__)
 
@@ -120,23 +122,46 @@ class Worker:
                 if not self._anything_to_do():
                     self._wake.wait(IDLE_TIDY)
                 wishes = self._due()
-                request = None
-                if self._queue and not wishes and not self._held_back(self._queue[0]):
-                    request = self._queue.popleft()
-                    self._begun += 1
-                elif self._closing and not self._queue and not self._wishes:
+                requests = [] if wishes else self._next()
+                if not requests and self._closing and not self._queue and not self._wishes:
                     break
-                self._current = request
                 self._untidy = False
-            if request is None:
+            if requests:
+                self._answer([request for request in requests if not request.over])
+                self._answered(requests)
+            else:
                 self._fulfil(wishes)
-            elif not request.over:
-                self._answer(request)
-            self._current = None
             self._tidy()
         self._line.close()
         if self._unit is not None:
             self._unit.close()
+
+    def _next(self) -> list[AnyRequest]:
+        """What comes next: a request, or a command and those that can be carried out with it.
+
+        They stay in the queue, all but the first, for as long as they are not answered, so that
+        they count and their time runs.
+        """
+        if not self._queue or self._held_back(self._queue[0]):
+            return []
+        requests = [self._queue.popleft()]
+        if isinstance(requests[0], Command):
+            waits = [wish.after for wish in self._wishes.values() if wish.after > self._begun]
+            room = min(waits, default=self._accepted) - self._begun
+            together = itertools.takewhile(self._goes_along, self._queue)
+            requests += itertools.islice(together, room - 1)
+        self._begun += len(requests)
+        self._current = requests[0]
+        return requests
+
+    def _goes_along(self, request: AnyRequest) -> bool:
+        return isinstance(request, Command) and not self._held_back(request)
+
+    def _answered(self, requests: Sequence[AnyRequest]) -> None:
+        with self._wake:
+            self._current = None
+            for _ in requests[1:]:
+                self._queue.popleft()
 
     def _anything_to_do(self) -> bool:
         if self._queue and not self._held_back(self._queue[0]):
@@ -216,21 +241,32 @@ class Worker:
                 # Without this thread the LUN would never be answered for again.
                 log.exception("%s: internal error", self.name)
 
-    def _answer(self, request: AnyRequest) -> None:
+    def _answer(self, requests: Sequence[AnyRequest]) -> None:
+        if not requests:
+            return
         try:
             unit = self._opened()
             self._say(unit)
-            answer = request.work(unit)
-            if isinstance(answer, Narrowing):
-                self._line.put(request, answer)
-            else:
-                request.finish(answer)
+            for request, answer in zip(requests, _carried_out(unit, requests), strict=True):
+                self._pass_on(request, answer)
+        except StoreError as error:
+            self._tell(error)
+            for request in requests:
+                request.refuse(error)
+        except Exception:
+            log.exception("%s: internal error", self.name)
+            for request in requests:
+                request.fail()
+
+    def _pass_on(self, request: AnyRequest, answer: object) -> None:
+        if not isinstance(answer, Narrowing):
+            request.finish(answer)
+            return
+        try:
+            self._line.put(request, answer)
         except StoreError as error:
             self._tell(error)
             request.refuse(error)
-        except Exception:
-            log.exception("%s: internal error", self.name)
-            request.fail()
 
     def _tell(self, error: StoreError) -> None:
         """Log why it cannot be opened; once, however often a guest asks."""
@@ -252,3 +288,12 @@ class Worker:
         self._failed, self._told = None, ""
         self._unit = LogicalUnit(store, door=self._door, keep_tidy=False)
         return self._unit
+
+
+def _carried_out(unit: LogicalUnit, requests: Sequence[AnyRequest]) -> Sequence[object]:
+    """What comes of requests; of several, which are commands, with as few commits as possible."""
+    if len(requests) == 1:
+        return [requests[0].work(unit)]
+    return unit.attempt_all(
+        [request.order() for request in requests if isinstance(request, Command)]
+    )

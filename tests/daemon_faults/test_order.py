@@ -147,7 +147,9 @@ def test_commit_of_every_service_action_is_durable_before_its_reply(
 
 
 def test_commits_of_concurrent_clients_are_durable_before_their_replies(directory: str) -> None:
-    """The same where three clients' commands follow each other without a pause."""
+    """The same where three clients' commands follow each other without a pause, and some of
+    them share a commit.
+    """
     doors = [Door(name) for name in "abc"]
     failures: list[str] = []
     with Daemon(directory, "one", doors) as daemon:
@@ -167,19 +169,21 @@ def test_commits_of_concurrent_clients_are_durable_before_their_replies(director
                 thread.join()
     assert not failures
     folder, links = _commits_of(directory), _links(calls)
-    documents = chain(directory)[1:]
-    assert len(documents) == 36
+    made = [
+        (document.number, line) for document in chain(directory)[1:] for line in document.applied
+    ]
+    assert len(made) == 36
     for door in doors:
         name = door.nexus.initiator_port.text
-        own = [document for document in documents if document.applied[0].nexus == name]
+        own = [number for number, line in made if line.nexus == name]
         # Beside the replies only the greeting of the connection.
         replies = _replies(calls, daemon.path(door))[-len(own) :]
         assert len(replies) == 12
-        for document, reply in zip(own, replies, strict=True):
-            link = links[document.number]
+        for number, reply in zip(own, replies, strict=True):
+            link = links[number]
             _document_synced(calls, link, folder)
             assert link.left is not None
-            assert _directory_synced(calls, link.left, reply.entered, folder), document.number
+            assert _directory_synced(calls, link.left, reply.entered, folder), number
 
 
 def _as_another_daemon(directory: str, who: Nexus, sent: Sent) -> None:

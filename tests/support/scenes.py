@@ -27,6 +27,7 @@ EVERYTHING: Script = (
     (1, (6, "b", 0, 2)),
     (0, (1, "a", 1, 0)),
     (1, ("keys", "b")),
+    (1, ("together", (6, "c", 0, 3), ("keys", "c"), (1, "c", 9, 0), (6, "c", 0, 4))),
     (1, (4, "b", 2, 1)),
     (0, ("keys", "a")),
     (0, ("tidy",)),
@@ -43,21 +44,24 @@ def random_script(rng: random.Random, length: int) -> Script:
     """Commands of two daemons, mostly ones that change something."""
     script: list[tuple[int, Play]] = []
     for _ in range(length):
-        name, key, other = rng.choice("abc"), rng.randrange(1, 4), rng.randrange(1, 4)
-        plays: tuple[Play, ...] = (
-            *((6, name, 0, key),) * 5,
-            *((1, name, key, 0),) * 3,
-            *((4, name, key, other),) * 2,
-            (2, name, key, 0),
-            (3, name, key, 0),
-            *(("keys", name),) * 3,
-            ("spc2", name),
-            ("spc2 release", name),
-            ("tidy",),
-            ("power cycle",),
-        )
+        together = ("together", *(rng.choice(_commands(rng)) for _ in range(3)))
+        plays = (*_commands(rng), *(together,) * 4, ("tidy",), ("power cycle",))
         script.append((rng.randrange(2), rng.choice(plays)))
     return script
+
+
+def _commands(rng: random.Random) -> tuple[Play, ...]:
+    name, key, other = rng.choice("abc"), rng.randrange(1, 4), rng.randrange(1, 4)
+    return (
+        *((6, name, 0, key),) * 5,
+        *((1, name, key, 0),) * 3,
+        *((4, name, key, other),) * 2,
+        (2, name, key, 0),
+        (3, name, key, 0),
+        *(("keys", name),) * 3,
+        ("spc2", name),
+        ("spc2 release", name),
+    )
 
 
 def cut_at_every_change(world: World, rng: random.Random) -> Callable[[], None]:

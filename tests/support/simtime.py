@@ -10,10 +10,10 @@ from unittest import mock
 
 import attrs
 
-from flockpr.logical_unit import administration, unit
+from flockpr.logical_unit import administration, orders, unit
 from flockpr.store import archive, commits, lockdir, presence
 
-_USERS = (administration, unit, archive, commits, lockdir, presence)
+_USERS = (administration, orders, unit, archive, commits, lockdir, presence)
 
 
 class Clock:

@@ -7,19 +7,22 @@ reply and every recovery, knowing nothing of how the store comes to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterable
 
 import attrs
 
 from flockpr.core.machine import step
 from flockpr.core.model import LogicalUnitState, Nexus
-from flockpr.core.outcome import Outcome
 from flockpr.errors import StoreError
-from flockpr.logical_unit import LogicalUnit, Result
+from flockpr.logical_unit import LogicalUnit, Order, Result
+from flockpr.logical_unit.record import action_name
 from flockpr.spc import sense as senses
-from flockpr.spc.cdb import Command, parse_command
+from flockpr.spc.cdb import Command, PersistentReserveOut, parse_command
 from flockpr.spc.codes import Status
 from flockpr.store import layout
+from flockpr.store.base import Applied, AuditRecord
 from flockpr.store.document import Document, decode
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
@@ -41,7 +44,7 @@ def _but_for_slots(state: LogicalUnitState) -> LogicalUnitState:
 
 Play = tuple[object, ...]
 """A command of a script: `(service action, nexus, key, service action key)`, or a name and
-what it needs; see `Daemon.play`.
+what it needs, or `("together", command, ...)` for those that share a commit; see `Daemon.play`.
 """
 
 OUTCOME_UNKNOWN = Result.check(senses.OUTCOME_UNKNOWN)
@@ -67,7 +70,9 @@ _TEMPLATE = _fresh()
 
 @attrs.define(eq=False)
 class Sent:
-    """One command: when it was sent and answered, in transaction numbers, and what it did."""
+    """One command: when it was sent and answered, in transaction numbers, and what it did:
+    the transaction that carried it, and the reply that is due then.
+    """
 
     daemon: Daemon
     nexus: Nexus
@@ -77,6 +82,7 @@ class Sent:
     base: int = 0
     result: Result | None = None
     numbers: list[int] = attrs.Factory(list)
+    reply: Result | None = None
 
     @property
     def answered(self) -> bool:
@@ -92,7 +98,7 @@ class Daemon:
     client: Client
     unit: LogicalUnit
     timeout: float = 200.0
-    current: Sent | None = None
+    under_way: list[Sent] = attrs.Factory(list)
 
     def send(
         self,
@@ -103,9 +109,7 @@ class Daemon:
         may_issue: Callable[[], bool] | None = None,
     ) -> Result:
         """Send one command and record it."""
-        sent = Sent(self, of, parse_command(cdb, data), self.world.newest)
-        self.world.sent.append(sent)
-        self.current = sent
+        sent = self._sent(of, cdb, data)
         try:
             sent.result = self.unit.execute(
                 of,
@@ -116,13 +120,51 @@ class Daemon:
                 may_issue=may_issue,
             )
         finally:
-            self.current = None
+            self.under_way = []
+        self._answered(sent)
+        return sent.result
+
+    def send_together(
+        self, *plays: Play, may_issue: Callable[[int], bool] = lambda _: True
+    ) -> list[Result]:
+        """Send several commands that share their commit; `may_issue` is told which is asked."""
+        orders = []
+        sent = []
+        for index, play in enumerate(plays):
+            of, cdb, data = as_sent(play)
+            sent.append(self._sent(of, cdb, data))
+            orders.append(
+                Order(
+                    of,
+                    sent[-1].command,
+                    False,
+                    self.world.clock.now + self.timeout,
+                    functools.partial(may_issue, index),
+                    lambda: False,
+                )
+            )
+        try:
+            results = self.unit.attempt_all(orders)
+        finally:
+            self.under_way = []
+        for one, result in zip(sent, results, strict=True):
+            assert isinstance(result, Result)
+            one.result = result
+            self._answered(one)
+        return [one.result for one in sent if one.result is not None]
+
+    def _sent(self, of: Nexus, cdb: bytes, data: bytes) -> Sent:
+        sent = Sent(self, of, parse_command(cdb, data), self.world.newest)
+        self.world.sent.append(sent)
+        self.under_way.append(sent)
+        return sent
+
+    def _answered(self, sent: Sent) -> None:
         sent.high = self.world.newest
         known = self.unit._store._commits.known
         sent.base = known.number if known is not None else 0
         if sent.answered:
             self.world.required = max(self.world.required, sent.base)
-        return sent.result
 
     def register(
         self, name: str, key: int, *, may_issue: Callable[[], bool] | None = None
@@ -149,16 +191,10 @@ class Daemon:
                 self.tidy()
             case ("power cycle",):
                 self.power_cycle()
-            case ("keys", str() as name):
-                self.send(nexus(name), in_cdb(0))
-            case ("spc2", str() as name):
-                self.send(nexus(name), RESERVE_6)
-            case ("spc2 release", str() as name):
-                self.send(nexus(name), RELEASE_6)
-            case (int() as action, str() as name, int() as key, int() as other):
-                self.send(nexus(name), out_cdb(action, type_=5), basic_list(key, other))
+            case ("together", *plays):
+                self.send_together(*plays)  # type: ignore[arg-type]
             case _:
-                raise AssertionError(command)
+                self.send(*as_sent(command))
 
     def power_cycle(self) -> None:
         """The administrator's command; acknowledged by returning."""
@@ -170,6 +206,20 @@ class Daemon:
         store = self.unit._store
         store._next_upkeep = 0.0
         self.unit.tidy()
+
+
+def as_sent(command: Play) -> tuple[Nexus, bytes, bytes]:
+    """A SCSI command of a script: who sends it, its CDB and its parameter list."""
+    match command:
+        case ("keys", str() as name):
+            return nexus(name), in_cdb(0), b""
+        case ("spc2", str() as name):
+            return nexus(name), RESERVE_6, b""
+        case ("spc2 release", str() as name):
+            return nexus(name), RELEASE_6, b""
+        case (int() as action, str() as name, int() as key, int() as other):
+            return nexus(name), out_cdb(action, type_=5), basic_list(key, other)
+    raise AssertionError(command)
 
 
 class World:
@@ -192,6 +242,7 @@ class World:
         self.truth: dict[int, Document] = {}
         self.phantoms: list[tuple[int, str]] = []
         self.sent: list[Sent] = []
+        self.carried: dict[int, list[Sent]] = {}
         self.daemons: list[Daemon] = []
         self.required = 1
         names = self.disk.directory(COMMITS).names
@@ -249,11 +300,21 @@ class World:
         before = self.truth[self.newest]
         assert (document.number, document.previous) == (before.number + 1, before.txid)
         self.truth[document.number] = document
-        if document.applied and document.applied[0].opcode is not None:
-            writer = document.snapshot.daemon
-            author = next(d for d in self.daemons if d.unit._store.daemon == writer)
-            sent = author.current or next(s for s in reversed(self.sent) if s.daemon is author)
-            sent.numbers.append(document.number)
+        author = next(d for d in self.daemons if d.unit._store.daemon == document.snapshot.daemon)
+        for applied in document.applied:
+            if applied.opcode is not None:
+                sent = self._sender_of(author, applied, document)
+                sent.numbers.append(document.number)
+                self.carried.setdefault(document.number, []).append(sent)
+
+    def _sender_of(self, author: Daemon, applied: Applied, document: Document) -> Sent:
+        """Which command of a daemon a line is about: of those under way, else the latest."""
+        own = [sent for sent in reversed(self.sent) if sent.daemon is author]
+        return next(
+            sent
+            for sent in (*author.under_way, *own)
+            if document.number not in sent.numbers and _is_of(sent, applied)
+        )
 
     # ------------------------------------------------------------------ judging
 
@@ -261,25 +322,30 @@ class World:
         """Every reply fits the chain, and the chain is what the commands make it."""
         for number in sorted(self.truth)[1:]:
             assert self.truth[number].previous == self.truth[number - 1].txid
-        by_number = {number: sent for sent in self.sent for number in sent.numbers}
         for number in sorted(self.truth)[1:]:
-            self._judge_transaction(number, by_number.get(number))
+            self._judge_transaction(number)
         for sent in self.sent:
             self._judge_reply(sent)
 
-    def _judge_transaction(self, number: int, sent: Sent | None) -> None:
+    def _judge_transaction(self, number: int) -> None:
         before, after = self.truth[number - 1], self.truth[number]
         if not after.applied:
             assert after.snapshot.state == before.snapshot.state, "a seal changes nothing"
-        if sent is None:
-            return
-        outcome = self._step(sent, number - 1)
-        assert _but_for_slots(outcome.state) == _but_for_slots(after.snapshot.state)
-        assert outcome.state is not before.snapshot.state
+        if number in self.carried:
+            last = self._states(number)[-1]
+            assert _but_for_slots(last) == _but_for_slots(after.snapshot.state)
 
-    def _step(self, sent: Sent, number: int) -> Outcome:
-        state = self.truth[number].snapshot.state
-        return step(state, sent.nexus, sent.command, report_attentions=False)
+    def _states(self, number: int) -> list[LogicalUnitState]:
+        """The states within a transaction, one after each command; each reply is kept."""
+        state = self.truth[number - 1].snapshot.state
+        states = []
+        for sent in self.carried.get(number, ()):
+            outcome = step(state, sent.nexus, sent.command, report_attentions=False)
+            assert outcome.state is not state, "a line of the audit trail changes something"
+            sent.reply = Result.of(outcome.reply)
+            state = outcome.state
+            states.append(state)
+        return states
 
     def _judge_reply(self, sent: Sent) -> None:
         assert len(sent.numbers) <= 1, f"applied twice: {sent.numbers}"
@@ -288,17 +354,18 @@ class World:
         if not sent.answered:
             return
         if sent.numbers:
-            number = sent.numbers[0]
-            assert sent.low < number <= sent.high
-            assert sent.result == Result.of(self._step(sent, number - 1).reply)
+            assert sent.low < sent.numbers[0] <= sent.high
+            assert sent.result == sent.reply
             return
-        fits = [
-            number
-            for number in range(sent.low, sent.high + 1)
-            if (outcome := self._step(sent, number)).state is self.truth[number].snapshot.state
+        states = [self.truth[sent.low].snapshot.state]
+        for number in range(sent.low + 1, sent.high + 1):
+            states += [*self._states(number), self.truth[number].snapshot.state]
+        assert any(
+            (outcome := step(state, sent.nexus, sent.command, report_attentions=False)).state
+            is state
             and Result.of(outcome.reply) == sent.result
-        ]
-        assert fits, f"{sent.result} fits no moment from {sent.low} to {sent.high}"
+            for state in states
+        ), f"{sent.result} fits no moment from {sent.low} to {sent.high}"
 
     def judge_recovery(self, disk: Disk, *, work: bool = True) -> int:
         """What a new daemon finds on a disk after a power loss; returns the head's number.
@@ -317,7 +384,7 @@ class World:
         assert head.number >= self.required, f"{head.number} lost {self.required}"
         document = self.truth[head.number]
         assert (head.txid, head.state) == (document.txid, document.snapshot.state)
-        self._judge_history(unit, head.number)
+        self._judge_history(unit)
         if work:
             result = unit.execute(
                 nexus("later"), out_cdb(6), basic_list(0, 0xF), report_attentions=False
@@ -330,12 +397,31 @@ class World:
         assert not client.fds
         return head.number
 
-    def _judge_history(self, unit: LogicalUnit, newest: int) -> None:
-        told = [(record.number, record.txid) for record in unit.history()]
-        assert len(told) == len(set(told)), "history tells a transaction twice"
-        assert [number for number, _ in told] == sorted(number for number, _ in told)
-        for number, txid in told:
-            assert self.truth[number].txid == txid, "history tells what never happened"
+    def _judge_history(self, unit: LogicalUnit) -> None:
+        numbers = self.judge_trail(unit.history())
         for sent in self.sent:
             if sent.answered and sent.numbers:
-                assert (sent.numbers[0], self.truth[sent.numbers[0]].txid) in told
+                assert sent.numbers[0] in numbers
+
+    def judge_trail(self, trail: Iterable[AuditRecord]) -> set[int]:
+        """The audit trail has each of its transactions whole, once and in order; which it has."""
+        told = list(trail)
+        for number, records in itertools.groupby(told, lambda record: record.number):
+            document = self.truth[number]
+            whole = [(document.txid, applied) for applied in document.applied]
+            assert [(record.txid, record.applied) for record in records] == whole
+        numbers = [record.number for record in told]
+        assert numbers == sorted(numbers), "history goes back"
+        return set(numbers)
+
+
+def _is_of(sent: Sent, applied: Applied) -> bool:
+    """Whether a line of the audit trail can be of this command."""
+    who = (applied.nexus, applied.target_port, applied.action)
+    if who != (sent.nexus.initiator_port.text, sent.nexus.target_port, action_name(sent.command)):
+        return False
+    if not isinstance(sent.command, PersistentReserveOut):
+        return True
+    given = sent.command.parameters
+    keys = (given.reservation_key, given.service_action_reservation_key)
+    return keys == (applied.key, applied.service_action_key)
