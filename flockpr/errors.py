@@ -17,6 +17,7 @@ means misuse, configuration, input/output, or state that must not be guessed at:
         ├── StoreUnavailable     input/output failed; may go by itself (ENOSPC, EIO, ESTALE ...)
         │   └── HostFenced       this host was declared fenced, and must not serve until a reboot
         ├── Busy                 nothing was done; try again
+        │   └── ServedElsewhere  another host's target serves it, and one of the two must be alone
         └── OutcomeUnknown       a commit was issued and its outcome is not known yet
 """
 
@@ -112,6 +113,10 @@ class HostFenced(StoreUnavailable):
 
 class Busy(StoreError):
     """Nothing was done; the same command may be sent again."""
+
+
+class ServedElsewhere(Busy):
+    """Another host's target serves the LUN, and what it is on allows one host only."""
 
 
 class OutcomeUnknown(StoreError):

@@ -33,6 +33,7 @@ PUBLIC = [
     "ReservationType",
     "Result",
     "Sense",
+    "ServedElsewhere",
     "StateLost",
     "StateUnreadable",
     "Status",

@@ -25,6 +25,7 @@ from typing import Final, Literal
 
 import attrs
 
+from flockpr import events
 from flockpr.block import senses
 from flockpr.block.absent import report_luns
 from flockpr.block.administration import no_medium
@@ -43,7 +44,8 @@ from flockpr.block.table import find, transfer_of
 from flockpr.core.access import AccessClass
 from flockpr.core.machine import step
 from flockpr.core.model import Nexus, UnitConfig
-from flockpr.errors import ConfigError, StoreError
+from flockpr.errors import Busy, ConfigError, ServedElsewhere, StoreError, StoreUnavailable
+from flockpr.filesystems import Guard, Promise
 from flockpr.gate import HostClaim, Permit
 from flockpr.logical_unit import Result, failure
 from flockpr.spc.cdb import parse_command
@@ -85,13 +87,15 @@ class Disk:
         timeout: Seconds within which every command is answered, but for the I/O itself.
         calls: System calls on the image.
         permit: Makes the permit; a test's may be another one.
-        claim: Keep other hosts' targets away from this LUN.
+        guard: What is promised on the file system, and whether it still holds; None: a test's.
+        claim: Leave this host's mark, and keep other hosts' targets away where `guard` demands.
         patience: Seconds to wait for another host's target that is only looking.
 
     Raises:
         ConfigError: The LUN has no image, or an argument cannot be.
-        StoreError: The image cannot be used, a QEMU uses it, or another host's target serves
-            the LUN.
+        ServedElsewhere: Another host's target serves the LUN, and that one or this one has to
+            be alone.
+        StoreError: The image cannot be used, or a QEMU uses it.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Disk:
         calls: ImageCalls | None = None,
         permit: Callable[[Callable[[float], None], Callable[[int], None]], PermitLike]
         | None = None,
+        guard: Guard | None = None,
         claim: bool = True,
         patience: float = CLAIM_PATIENCE,
     ) -> None:
@@ -133,22 +138,32 @@ class Disk:
         self._attached = Attached(units, identity.name, door)
         self._device.on_change = self._attached.tell
         self._closed = False
+        self._calls = calls
+        self._guard = guard
+        self._withheld: StoreUnavailable | None = None
         self._claim: HostClaim | None = None
         make = permit or functools.partial(_permit, root, identity, calls)
-        self._permit = self._medium.permit = make(self._on_open, self._medium.opened)
+        self._permit = self._medium.permit = make(self._on_open, self._on_descriptor)
         self._open(os.path.join(root, identity.name) if claim else None, patience)
 
     def _open(self, claimed: str | None, patience: float) -> None:
         try:
             if claimed is not None:
-                self._claim = HostClaim(claimed)
-                self._claim.take(patience)
+                self._take_claim(claimed, patience)
             self._permit.open()
             if not self._medium.blocks:
                 raise ConfigError(f"{self._medium.path} has not a single block")
         except BaseException:
             self.close()
             raise
+
+    def _take_claim(self, path: str, patience: float) -> None:
+        promise = self.promise
+        self._claim = HostClaim(path, exclusive=promise is not None and promise.exclusive)
+        try:
+            self._claim.take(patience)
+        except Busy as error:
+            raise ServedElsewhere(*error.args) from error
 
     def close(self) -> None:
         """Let go of the image, and let other hosts serve the LUN; commands fail from now on."""
@@ -168,6 +183,36 @@ class Disk:
     def deleted(self) -> bool:
         """Whether the LUN is known to be deleted; one that is merely missing is not."""
         return self._claim is not None and self._claim.deleted()
+
+    # ------------------------------------------------------------------ what is promised
+
+    @property
+    def promise(self) -> Promise | None:
+        """What is promised on its file system; None for a test's disk."""
+        return None if self._guard is None else self._guard.promise
+
+    def look_at_promise(self) -> None:
+        """See whether what was promised at the start still holds; nobody gets in where it does
+        not, until it does again. Never touches the file system, which may hang.
+        """
+        fault = None if self._guard is None else self._guard.look()
+        before, self._withheld = self._withheld, fault
+        if fault is not None and before is None:
+            # The answer is NOT READY from here on, and what is under way ends.
+            self._permit.bar(self)
+            # The kernel may have lost the permit and taken it again without a word: only another
+            # one is worth something.
+            self._permit.renew()
+            events.lost_mount(self._medium.path, str(fault))
+        elif fault is None and before is not None:
+            log.warning("%s: what was promised holds again; it is served", self._medium.path)
+            self._permit.admit(self)
+
+    def _on_descriptor(self, fd: int) -> None:
+        """The image was opened: is it where it was, and does QEMU stay away?"""
+        if self._guard is not None:
+            self._guard.opened(fd, self._calls)
+        self._medium.opened(fd)
 
     @property
     def blocks(self) -> int:
@@ -271,7 +316,7 @@ class Disk:
             for _ in range(TRIES):
                 if task.cancelled() or self._left(task.nexus):
                     return TASK_ABORTED
-                if not self._permit.enter(task.deadline):
+                if self._withheld is not None or not self._permit.enter(task.deadline):
                     return self._kept_out()
                 try:
                     state = self._served.current()
@@ -318,7 +363,7 @@ class Disk:
     def _kept_out(self) -> ScsiReply:
         if self._closed:
             return self._device.check(LUN_NOT_SUPPORTED)
-        fault = self._permit.fault
+        fault = self._withheld or self._permit.fault
         if fault is None:
             return BUSY
         self._log.error(str(fault), "%s: %s", self.identity.name, fault)

@@ -85,6 +85,15 @@ class PermitLike(Protocol):
     def lost(self) -> bool:
         """Tell whether an I/O error means that the permit is gone."""
 
+    def bar(self, who: object) -> None:
+        """Let nobody enter until `admit(who)`."""
+
+    def admit(self, who: object) -> None:
+        """`who` needs it no more."""
+
+    def renew(self) -> None:
+        """Close the descriptor when all have left; the next to enter takes the permit anew."""
+
     def attend(self) -> None:
         """A session is attached."""
 

@@ -19,6 +19,7 @@ from flockpr.cli.common import (
 )
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.cli.lun_view import HEADINGS, Viewer, lines, row
+from flockpr.cli.promise_view import promise_document, promise_lines
 from flockpr.cli.text import printable, table
 from flockpr.errors import StoreError
 
@@ -156,12 +157,16 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _show_new(args: argparse.Namespace, root: str, identity: LunIdentity, done: str) -> None:
-    document = Viewer(args, root).document(identity)
+    viewer = Viewer(args, root)
+    document = viewer.document(identity)
+    promise = promise_document(viewer.terms, root, identity.image)
     if args.json:
-        emit_json({"root": root, "lun": document})
+        emit_json({"root": root, "lun": document, "promise": promise})
     else:
         shown = ("naa", "serial", "lun", "size", "image", "iqn")
         emit([f"{done} {identity.name} in {printable(root)}", *lines(root, document, shown)])
+        if promise is not None:
+            emit(promise_lines(promise, image=identity.image is not None))
 
 
 def _list(args: argparse.Namespace) -> int:

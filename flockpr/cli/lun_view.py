@@ -12,6 +12,7 @@ from flockpr.cli.text import printable, size_text
 from flockpr.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from flockpr.filesystems import Terms
     from flockpr.store.identity import LunIdentity
 
 HEADINGS = ("LUN", "NAME", "NAA", "SIZE", "IMAGE")
@@ -24,26 +25,34 @@ class Viewer:
     Args:
         args: With `config`, where a target may have been given a name.
         root: The root.
+
+    Attributes:
+        terms: What is declared and allowed about file systems.
     """
 
     def __init__(self, args: argparse.Namespace, root: str) -> None:
         self._root = root
         self._verb = f"{args.verb} {args.action}"
-        self._target = self._configured(args.config)
+        from flockpr.filesystems import Terms
 
-    def _configured(self, config: str | None) -> str | None:
-        """The name of the one target of all logical units, if the configuration gives one."""
+        self._target: str | None = None
+        self.terms: Terms = Terms()
+        self._configure(args.config)
+
+    def _configure(self, config: str | None) -> None:
+        """What the configuration says: the name of one target of all, and about fencing."""
         if not may_be_configured(config):
-            return None  # without the price of the loader
+            return  # without the price of the loader
         from flockpr.daemon.config import load_settings
 
         try:
-            target = load_settings({"config": config}).target
+            settings = load_settings({"config": config})
         except ConfigError as error:
             # Whoever said where the root is can do without the file.
             note(self._verb, error, "iqn is the one without a configuration")
-            return None
-        return None if target is None else target.name
+            return
+        self._target = None if settings.target is None else settings.target.name
+        self.terms = settings.terms
 
     def document(self, identity: LunIdentity) -> dict[str, Any]:
         """The object that stands for a logical unit."""

@@ -28,7 +28,7 @@ _OPTIONS = (
     ("log-level", "LEVEL", "debug, info, warning or error"),
     ("log-format", "FORMAT", "text or json"),
 )
-_PLAIN = ("root", "config", "unit_attentions")
+_PLAIN = ("root", "config", "unit_attentions", "allow_unproven")
 
 
 def add(verbs: Verbs) -> None:
@@ -51,6 +51,18 @@ def add(verbs: Verbs) -> None:
         help="report pending unit attentions on this door (default: off, since it sees nothing "
         "but reservation commands)",
     )
+    parser.add_argument(
+        "--fencing",
+        metavar="WHAT",
+        help="`external`: every host that is cut off is fenced from outside before another one "
+        "takes over; what a target on NFS 3 cannot do without (default: none)",
+    )
+    parser.add_argument(
+        "--allow-unproven",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="serve although nothing can be promised on the file system, on one host at a time",
+    )
     parser.set_defaults(run=run)
 
 
@@ -65,4 +77,4 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.daemon.config import load_settings
     from flockpr.daemon.main import serve
 
-    return serve(load_settings(flags(args)))
+    return serve(load_settings(flags(args), fencing=args.fencing))

@@ -17,6 +17,7 @@ from flockpr.cli.common import (
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.promise_view import configured_terms, promise_document, promise_summary
 from flockpr.cli.text import duration, printable, table
 from flockpr.errors import StoreError
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import list_luns, read_identity
 
+    terms = configured_terms("status", args.config)
     root = find_root(args)
     if args.lun:
         names = [read_identity(root, args.lun).name]
@@ -48,7 +50,14 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         try:
             with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
-                documents.append({**unit.status().to_json(), "error": None})
+                documents.append(
+                    {
+                        **unit.status().to_json(),
+                        "promise": promise_document(terms, root, unit.identity.image),
+                        "image": unit.identity.image,
+                        "error": None,
+                    }
+                )
                 fault = unit.lock_fault()
             if fault is not None:
                 note("status", fault, "liveness is unknown")
@@ -70,7 +79,7 @@ def describe(document: dict[str, Any]) -> list[str]:
     """Lines for people about one logical unit.
 
     Args:
-        document: `UnitStatus.to_json()`.
+        document: `UnitStatus.to_json()`, and what is promised.
     """
     age = document["age_s"]
     lines = [
@@ -98,6 +107,8 @@ def describe(document: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("  no registrations")
+    if (promise := document["promise"]) is not None:
+        lines += promise_summary(promise, image=document["image"] is not None)
     pending = len(document["attentions"])
     if pending:
         lines.append(f"  unit attentions wait for {pending} initiator{'s' * (pending > 1)}")

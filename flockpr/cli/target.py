@@ -59,12 +59,24 @@ def add(verbs: Verbs) -> None:
     )
     for key, metavar, text in _OPTIONS:
         parser.add_argument(f"--{key}", metavar=metavar, help=text)
+    parser.add_argument(
+        "--fencing",
+        metavar="WHAT",
+        help="`external`: every host that is cut off is fenced from outside before another one "
+        "takes over; what a target on NFS 3 cannot do without (default: none)",
+    )
+    parser.add_argument(
+        "--allow-unproven",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="serve although nothing can be promised on the file system, on one host at a time",
+    )
     parser.set_defaults(run=run)
 
 
 def flags(args: argparse.Namespace) -> dict[str, object]:
     """What was given on the command line for [serve], by key."""
-    keys = ["root", "config", *(key.replace("-", "_") for key, _, _ in _OPTIONS)]
+    keys = ["root", "config", "allow_unproven", *(key.replace("-", "_") for key, _, _ in _OPTIONS)]
     return {key: value for key in keys if (value := getattr(args, key)) is not None}
 
 
@@ -79,5 +91,6 @@ def run(args: argparse.Namespace) -> int:
         "name": args.name,
         "chap": args.chap,
         "allow_unauthenticated": args.allow_unauthenticated,
+        "fencing": args.fencing,
     }
     return serve_target(load_settings(flags(args), target=target))

@@ -59,6 +59,7 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     *,
     target: Mapping[str, object] | None = None,
+    fencing: str | None = None,
     system_file: str = SYSTEM_FILE,
     user_file: bool = True,
     uid: int | None = None,
@@ -73,6 +74,8 @@ def load_settings(
         target: What the command line says about the target door: keys of [target], and
             `portals`, texts of ADDRESS:PORT or ADDRESS:PORT,TAG. With it, even when it is
             empty, there is a target door, whatever the files say.
+        fencing: What the command line says about `fencing` in [target]; without a target door
+            it means nothing.
         system_file: The weakest file; may be absent.
         user_file: Whether the user's own file counts.
         uid: Whose defaults to use; the effective user's by default.
@@ -107,6 +110,10 @@ def load_settings(
     _merge(merged, {"serve": forced})
     if target is not None:
         _merge(merged, _from_target_flags(target))
+    if fencing is not None:
+        told = _from_target_flags({"fencing": fencing})
+        if _has_target(merged):
+            _merge(merged, told)
     return _settle(merged, from_files, forced, files=tuple(read), environ=environ, uid=uid)
 
 

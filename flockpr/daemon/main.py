@@ -97,7 +97,7 @@ def run(settings: Settings, style: Style) -> int:
         if settings.serve.pidfile is not None:
             pidfile = stack.enter_context(Pidfile(settings.serve.pidfile))
         if account is None:
-            check_root(settings)
+            check_root(settings, gated=with_target)
         doors = open_doors(settings, passed) if style.helper else []
         stack.callback(close_doors, doors)
         target = None
@@ -116,7 +116,7 @@ def run(settings: Settings, style: Style) -> int:
         preload(with_target=with_target)
         reduce_privileges(account)
         if account is not None:
-            check_root(settings)
+            check_root(settings, gated=with_target)
         service = Service(settings, doors, notifier, target, hangup_ends=style.hangup_ends)
         if not service.start():
             return 0

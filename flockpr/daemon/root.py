@@ -7,7 +7,10 @@ import os
 import threading
 
 from flockpr.daemon.settings import Settings
-from flockpr.errors import ConfigError, FlockprError
+from flockpr.errors import ConfigError, FlockprError, Unproven
+from flockpr.filesystems import Gated
+from flockpr.filesystems.rules import Answer
+from flockpr.filesystems.terms import ALLOW, refusal
 
 _log = logging.getLogger("flockpr.daemon")
 
@@ -15,7 +18,7 @@ PATIENCE = 2.0
 """Seconds for a root to answer; a command may still wait for it longer than that."""
 
 
-def check_root(settings: Settings, patience: float = PATIENCE) -> None:
+def check_root(settings: Settings, patience: float = PATIENCE, *, gated: bool = False) -> None:
     """Make the default root, or look whether the given one can be used.
 
     A root that somebody named is never made: where it is missing, the share is not mounted,
@@ -25,14 +28,21 @@ def check_root(settings: Settings, patience: float = PATIENCE) -> None:
     A root that does not answer is no reason to end: commands to it are answered in bounded
     time, and its server may come back.
 
+    Args:
+        settings: The root, and what the operator declared.
+        patience: Seconds for it to answer.
+        gated: There is a target door.
+
     Raises:
         ConfigError: It is not there, is no directory, or not for this user.
+        Unproven: Nothing can be promised on its file system.
     """
     outcome: list[FlockprError] = []
 
     def look() -> None:
         try:
             _look(settings.root, make=settings.root_is_default)
+            _judge(settings, gated=gated)
         except FlockprError as error:
             outcome.append(error)
 
@@ -44,6 +54,33 @@ def check_root(settings: Settings, patience: float = PATIENCE) -> None:
         raise outcome[0]
     if thread.is_alive():
         _log.warning("%s does not answer; serving all the same", settings.root)
+
+
+def _judge(settings: Settings, *, gated: bool) -> None:
+    """Say what can be promised on the file system of the root, and refuse where that is nothing."""
+    root, terms = settings.root, settings.terms
+    try:
+        promise = terms.promise(root)
+    except OSError as error:
+        _log.warning("%s: %s; its file system is not known", root, error.strerror)
+        return
+    if gated and promise.gated is Gated.NO:
+        if not terms.allow_unproven:
+            raise refusal(root, promise)
+        _log.error("%s: %s; SERVED ALL THE SAME, as was allowed", root, promise.line())
+    if promise.advisory is Answer.NO and not terms.allow_unproven:
+        raise Unproven(
+            f"{root}: reservations cannot be kept on {promise.filesystem}: "
+            + "; ".join(promise.advisory_reasons),
+            "; ".join((*promise.remedies, ALLOW)),
+        )
+    if promise.advisory is not Answer.YES and not promise.one_host:
+        _log.warning(
+            "%s: reservations are recorded on %s; other hosts may not see them: %s",
+            root,
+            promise.filesystem,
+            "; ".join(promise.advisory_reasons),
+        )
 
 
 def _look(root: str, *, make: bool) -> None:

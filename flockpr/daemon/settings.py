@@ -23,6 +23,7 @@ from flockpr.daemon.schema import (
     key,
 )
 from flockpr.daemon.target_settings import Lun, Portal, Target
+from flockpr.filesystems import Terms
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +38,7 @@ class Serve:
             and by the peer's process.
         unit_attentions: Report pending unit attentions on this door.
         host: Name of this host in identities and in the audit trail; otherwise the kernel's.
+        allow_unproven: Serve on file systems on which nothing can be promised.
         timeout: Seconds after which a command is answered whatever the storage does.
         drain: Seconds that a terminating daemon waits for commands in execution.
         user: User to become before a lock directory is touched (name or number).
@@ -55,6 +57,7 @@ class Serve:
     initiator: str | None = key(str, check_initiator)
     unit_attentions: bool = key(bool, default=False)
     host: str | None = key(str, check_filled)
+    allow_unproven: bool = key(bool, default=False)
     timeout: float = key(float, check_between(0.1, 300), default=10.0)
     drain: float = key(float, check_between(0, 300), default=8.0)
     user: str | None = key(str, check_filled)
@@ -161,6 +164,12 @@ class Settings:
     target: Target | None = None
     portals: tuple[Portal, ...] = ()
     files: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> Terms:
+        """Under which terms about the file system to serve."""
+        fencing = "none" if self.target is None else self.target.fencing
+        return Terms(fencing, allow_unproven=self.serve.allow_unproven)
 
     @property
     def all_defaults(self) -> bool:

@@ -106,6 +106,7 @@ class TargetDoor:
             chap=prepared.secrets.initiators,
             mutual=prepared.secrets.target,
             allow_unauthenticated=target.allow_unauthenticated,
+            terms=settings.terms,
             limits=Limits(
                 connections=most if target.connections is None else target.connections,
                 keepalive=target.keepalive,

@@ -37,6 +37,8 @@ class Target:
         chap: File with the secrets of CHAP, for its owner only; otherwise initiators need not
             prove who they are.
         allow_unauthenticated: Serve without CHAP where other hosts can connect.
+        fencing: What keeps the late writes of a host that is cut off from the storage, where the
+            file system does not: nothing, or something that the operator sees to.
         connections: TCP connections at a time; otherwise what the limit of open files affords.
         keepalive: Seconds of silence after which an initiator is asked whether it lives.
     """
@@ -45,6 +47,7 @@ class Target:
     luns: tuple[str, ...] | None = key(list, check_each(check_lun_name), convert=tuple)
     chap: str | None = key(str, check_absolute)
     allow_unauthenticated: bool = key(bool, default=False)
+    fencing: str = key(str, check_one_of("none", "external"), default="none")
     connections: int | None = key(int, check_between(1, 1 << 20))
     keepalive: float = key(float, check_between(1, 3600), default=30.0)
 

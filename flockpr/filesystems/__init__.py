@@ -7,6 +7,7 @@ writes for sure, on one host or on many. `flockpr probe` goes by the same table.
 
 from __future__ import annotations
 
+from flockpr.filesystems.guard import Guard
 from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
 from flockpr.filesystems.terms import Terms, promise_of
@@ -15,6 +16,7 @@ __all__ = [
     "Facts",
     "Fencing",
     "Gated",
+    "Guard",
     "Promise",
     "Terms",
     "judge",

@@ -72,7 +72,8 @@ def facts_of_mount(mount: Mount | None, sources: Sources | None = None) -> Facts
         return Facts(
             mount,
             lock_protocol=_lock_protocol(mount, sources),
-            dlm_fences=_dlm_fences(sources),
+            dlm_fences=_dlm(sources, "enable_fencing", "-f"),
+            dlm_locks=_dlm(sources, "enable_plock", "-p"),
         )
     return Facts(mount)
 
@@ -103,11 +104,11 @@ def _lock_protocol(mount: Mount, sources: Sources) -> str | None:
     return None
 
 
-def _dlm_fences(sources: Sources) -> bool | None:
-    """Whether dlm_controld waits for fencing: its command line, then its file, then its default."""
+def _dlm(sources: Sources, name: str, short: str) -> bool | None:
+    """A switch of dlm_controld: its command line, then its file, then its default, which is on."""
     for arguments in _dlm_controlds(sources.procfs):
-        told = _option(arguments)
-        return told if told is not None else _configured(sources.dlm_conf)
+        told = _option(arguments, f"--{name}", short)
+        return told if told is not None else _configured(sources.dlm_conf, name)
     return None
 
 
@@ -120,27 +121,27 @@ def _dlm_controlds(procfs: str) -> Iterator[list[str]]:
                     yield command.split("\0")
 
 
-def _option(arguments: list[str]) -> bool | None:
+def _option(arguments: list[str], long: str, short: str) -> bool | None:
     """What the command line says, in all of its spellings; the last one counts."""
     told = None
     for one, after in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = one.partition("=")
-        if name == "--enable_fencing":
+        if name == long:
             told = value if equals else after
-        elif one == "-f":
+        elif one == short:
             told = after
-        elif one.startswith("-f") and len(one) > 2:
-            told = one[2:]
+        elif one.startswith(short) and not one.startswith("--"):
+            told = one[len(short) :]
     return None if told is None else told.strip().lower() not in _OFF
 
 
-def _configured(path: str) -> bool | None:
+def _configured(path: str, wanted: str) -> bool | None:
     text = _text(path)
     if text is None:
         return None if os.path.lexists(path) else True
     for line in text.splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "enable_fencing":
+        name, _, value = line.partition("#")[0].partition("=")
+        if name.strip() == wanted:
             return value.strip().lower() not in _OFF
     return True
 

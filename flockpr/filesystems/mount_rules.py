@@ -29,6 +29,7 @@ class Facts:
         lockd: Whether the kernel has the lock manager of NFS 3; None where that is not known.
         lock_protocol: Of GFS2, such as ``lock_dlm``; None where that is not known.
         dlm_fences: Whether DLM waits for fencing; None where that is not known.
+        dlm_locks: Whether DLM carries byte-range locks between nodes; None likewise.
     """
 
     mount: Mount | None
@@ -36,6 +37,7 @@ class Facts:
     lockd: bool | None = None
     lock_protocol: str | None = None
     dlm_fences: bool | None = None
+    dlm_locks: bool | None = None
 
     @property
     def kind(self) -> str:
@@ -89,7 +91,7 @@ def findings_of(facts: Facts) -> Iterator[Finding]:
 def _nfs(facts: Facts, mount: Mount) -> Iterator[Finding]:
     version = nfs_version(mount)
     old = not version.startswith("4")
-    if mount.has("nolock") or mount.value("local_lock") in ("all", "posix"):
+    if mount.has("nolock") or not {"all", "posix"}.isdisjoint(mount.values("local_lock")):
         yield _finding("nfs-locks", "nolock or local_lock: locks stay on this host")
     if version == "2":
         yield _finding("nfs-v2", "NFS 2 has no locks beyond the first 2 GiB of a file")
@@ -121,9 +123,12 @@ def _recover(value: str | None) -> Finding:
 def _gfs2(facts: Facts, mount: Mount) -> Iterator[Finding]:
     if mount.has("localflocks"):
         yield _finding("gfs2-locks", "localflocks: locks stay on this host")
-    protocol = facts.lock_protocol or mount.value("lockproto")
-    if protocol not in (None, "lock_dlm") or mount.has("lock_nolock"):
-        yield _finding("gfs2-locks", f"{protocol or 'lock_nolock'}: there is no cluster")
+    protocols = {facts.lock_protocol or "lock_dlm", *mount.values("lockproto")} - {"lock_dlm"}
+    if protocols or mount.has("lock_nolock"):
+        what = " ".join(sorted(protocols)) or "lock_nolock"
+        yield _finding("gfs2-locks", f"{what}: there is no cluster")
+    if facts.dlm_locks is False:
+        yield _finding("gfs2-locks", "enable_plock=0: locks stay on this host")
     if facts.dlm_fences is False:
         yield _finding("cluster-unfenced", "enable_fencing=0: locks of a lost node are given away")
     yield _finding("cluster-fencing", "GFS2 is as safe as the fencing of its nodes")

@@ -34,10 +34,14 @@ class Mount:
         """Whether one of these options is set, in these very words."""
         return any(name in self.options for name in names)
 
+    def values(self, name: str) -> tuple[str, ...]:
+        """What follows ``name=``, each time that it is there."""
+        start = f"{name}="
+        return tuple(one[len(start) :] for one in self.options if one.startswith(start))
+
     def value(self, name: str) -> str | None:
         """What follows ``name=``; None where the option is not there."""
-        start = f"{name}="
-        return next((one[len(start) :] for one in self.options if one.startswith(start)), None)
+        return next(iter(self.values(name)), None)
 
 
 def read_table() -> str:

@@ -13,7 +13,7 @@ import attrs
 
 from flockpr.filesystems.kinds import CLUSTER, NETWORK
 from flockpr.filesystems.mount_rules import Facts, findings_of
-from flockpr.filesystems.rules import ANSWERS, MOUNT_RULES, Answer, Finding, Outcome, Weight
+from flockpr.filesystems.rules import ANSWERS, RULES, Answer, Finding, Outcome, Weight
 
 
 class Gated(enum.Enum):
@@ -60,6 +60,11 @@ class Promise:
     advisory_reasons: tuple[str, ...] = ()
 
     @property
+    def one_host(self) -> bool:
+        """Whether it is a file system of one host, where one kernel sees to everything."""
+        return self.gated is Gated.YES and not self.many_hosts
+
+    @property
     def exclusive(self) -> bool:
         """Whether one host's targets alone may serve a LUN there."""
         return self.gated is Gated.NO
@@ -87,7 +92,9 @@ class Promise:
         }
 
 
-def judge(facts: Facts, fencing: Fencing = Fencing.NONE) -> Promise:
+def judge(
+    facts: Facts, fencing: Fencing = Fencing.NONE, tried: tuple[Finding, ...] = ()
+) -> Promise:
     """What is promised where these are the facts.
 
     What could not be found out counts as if it had been found bad: nobody tells a program later.
@@ -95,8 +102,9 @@ def judge(facts: Facts, fencing: Fencing = Fencing.NONE) -> Promise:
     Args:
         facts: About the mount.
         fencing: What the operator declared.
+        tried: What was found by trying.
     """
-    findings = tuple(findings_of(facts))
+    findings = (*findings_of(facts), *tried)
     against = [one for one in findings if _speaks_against(one, fencing)]
     declared = any(_is_declared(one) for one in findings)
     clustered = facts.kind in CLUSTER
@@ -108,7 +116,7 @@ def judge(facts: Facts, fencing: Fencing = Fencing.NONE) -> Promise:
         filesystem=facts.filesystem,
         conditions=_once(_condition(one) for one in findings if one not in against),
         reasons=_once(_reason(one) for one in against),
-        remedies=_once(MOUNT_RULES[one.name].remedy for one in against),
+        remedies=_once(RULES[one.name].remedy for one in against),
         advisory=ANSWERS[max(map(_advisory, findings), default=Weight.NOTHING)],
         advisory_reasons=_once(_reason(one) for one in findings if _advisory(one)),
     )
@@ -137,7 +145,7 @@ def together(root: Promise, image: Promise) -> Promise:
 
 
 def _speaks_against(finding: Finding, fencing: Fencing) -> bool:
-    rule = MOUNT_RULES[finding.name]
+    rule = RULES[finding.name]
     weight = rule.weight(finding.outcome, "gated")
     if finding.outcome is Outcome.UNKNOWN or weight is Weight.REFUSE:
         return weight is not Weight.NOTHING
@@ -145,22 +153,22 @@ def _speaks_against(finding: Finding, fencing: Fencing) -> bool:
 
 
 def _is_declared(finding: Finding) -> bool:
-    return finding.outcome is Outcome.BAD and MOUNT_RULES[finding.name].declared
+    return finding.outcome is Outcome.BAD and RULES[finding.name].declared
 
 
 def _advisory(finding: Finding) -> Weight:
-    return MOUNT_RULES[finding.name].weight(finding.outcome, "advisory")
+    return RULES[finding.name].weight(finding.outcome, "advisory")
 
 
 def _condition(finding: Finding) -> str:
     if finding.outcome is Outcome.NOTE:
         return finding.what
-    rule = MOUNT_RULES[finding.name]
+    rule = RULES[finding.name]
     return rule.condition if rule.weight(finding.outcome, "gated") is Weight.CONDITION else ""
 
 
 def _reason(finding: Finding) -> str:
-    return f"{MOUNT_RULES[finding.name].title}: {finding.what}"
+    return f"{RULES[finding.name].title}: {finding.what}"
 
 
 def _once(texts: Iterable[str]) -> tuple[str, ...]:

@@ -168,3 +168,15 @@ MOUNT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     }
 )
 """Every name that a finding about a mount can have."""
+
+TRIED_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        "lock-descriptions": Rule("locks of two descriptions", _NO, _NO, _NO, remedy=OTHER),
+        "lock-ranges": Rule("locks of different bytes", _NO, _NO, _NO, remedy=OTHER),
+        "direct": Rule("direct reads and writes", _NIL, _NO, _IF, "O_DIRECT works", OTHER),
+    }
+)
+"""What a target tries on an image before it serves it, and a probe too."""
+
+RULES: Final[Mapping[str, Rule]] = MappingProxyType({**MOUNT_RULES, **TRIED_RULES})
+"""All by which a daemon judges."""

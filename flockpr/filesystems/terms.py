@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import attrs
 
 from flockpr.errors import Unproven
-from flockpr.filesystems.facts import Sources, facts_of
+from flockpr.filesystems import facts
+from flockpr.filesystems.facts import Sources
+from flockpr.filesystems.mounts import covering
 from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
 
 ALLOW = "--allow-unproven (allow_unproven = true in [serve]) serves it all the same, on one host"
@@ -29,7 +33,7 @@ def promise_of(
     Raises:
         OSError: It cannot be looked at.
     """
-    return judge(facts_of(path, fd=fd, sources=sources), Fencing(fencing))
+    return judge(facts.facts_of(path, fd=fd, sources=sources), Fencing(fencing))
 
 
 @attrs.frozen
@@ -56,6 +60,13 @@ class Terms:
         if image is None:
             return whole
         return together(whole, promise_of(image, fencing=self.fencing, sources=self.sources))
+
+    def told(self, root: str, image: str) -> Promise:
+        """The same by the mount table alone: the image is not touched, since that may hang."""
+        table = (self.sources or facts.SYSTEM).table()
+        path = os.path.normpath(os.path.join(os.path.realpath(root), image))
+        of_image = facts.facts_of_mount(covering(path, table), self.sources)
+        return together(self.promise(root), judge(of_image, self.fencing))
 
     def judge(self, root: str, image: str | None = None) -> Promise:
         """The same for a target that is about to serve.

@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from flockpr.errors import ConfigError, FlockprError, LunNotFound, StoreError
+from flockpr.errors import ConfigError, FlockprError, LunNotFound, ServedElsewhere, StoreError
 from flockpr.iscsi.sessions import SessionRegistry
 from flockpr.iscsi.settings import LunSettings
 from flockpr.iscsi.targets import Lun, TargetMap
@@ -68,6 +68,7 @@ class Inventory:
         self._closed = False
         self._inodes: dict[str, int] = {}
         self._complaints: dict[str, str] = {}
+        self._elsewhere: dict[str, str] = {}
 
     def close(self) -> None:
         """Serve nothing more; never waits for a look that hangs."""
@@ -119,6 +120,7 @@ class Inventory:
                 if self._names is None or name in self._names:
                     self._pick_up(name)
             self._complaints = {n: why for n, why in self._complaints.items() if n in found}
+            self._elsewhere = {n: which for n, which in self._elsewhere.items() if n in found}
 
     def _look(self) -> dict[str, int]:
         """What may be LUNs, with the inode numbers that the directory itself tells."""
@@ -165,8 +167,9 @@ class Inventory:
         except StoreError as error:
             self._complain(name, error)
             return
-        if identity.image is not None:
-            self._try_to_add(identity)
+        if identity.image is None or self._elsewhere.get(name) == identity.incarnation:
+            return
+        self._try_to_add(identity)
 
     def _let_go(self, lun: Lun, units: Units) -> None:
         """Serve a LUN no more: its sessions stay, and do not find it (05/25/00)."""
@@ -192,6 +195,12 @@ class Inventory:
     def _try_to_add(self, identity: LunIdentity) -> None:
         try:
             self._add(identity)
+        except ServedElsewhere as error:
+            # That its claim ends some day says nothing about that host's last writes: where
+            # nothing fences them, a person has to say that it is this host's turn.
+            self._elsewhere[identity.name] = identity.incarnation
+            self._complain(identity.name, error)
+            log.error("%s is not served until this target is started again", identity.name)
         except (FlockprError, OSError) as error:
             self._complain(identity.name, error)
 
@@ -231,15 +240,18 @@ class Watch:
         interval: Seconds between two looks, more or less: the targets of two hosts that look at
             the same moment keep each other out.
         look: Looks; what it raises is logged, once for as long as it stays so.
+        name: Of the thread.
     """
 
-    def __init__(self, interval: float, look: Callable[[], None]) -> None:
+    def __init__(
+        self, interval: float, look: Callable[[], None], name: str = "iscsi-inventory"
+    ) -> None:
         self._interval = interval
         self._look = look
         self._over = threading.Event()
         self._told = ""
         # A daemon thread: one that hangs in the kernel must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="iscsi-inventory", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start to look."""

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -19,8 +20,9 @@ from types import TracebackType
 from typing import Self
 
 from flockpr.block import Disk, Pool
-from flockpr.block.disk import CLAIM_PATIENCE
 from flockpr.errors import ConfigError
+from flockpr.filesystems import Gated, Guard, Promise, Terms
+from flockpr.filesystems.guard import Snapshot, snapshot
 from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.connection import Connection
 from flockpr.iscsi.door import Door
@@ -66,6 +68,7 @@ class TargetServer:
         chap: Accounts of which an initiator must prove one; none: it need not.
         mutual: What the target proves, to initiators that ask it to.
         allow_unauthenticated: Serve without CHAP where other hosts can connect.
+        terms: Under which promises about the file system it serves; see `flockpr.filesystems`.
         limits: Bounds of what peers may cost.
         units: The root's logical units, if another door shares them; not closed here.
         open_disk: Opens a disk; for tests that put something else there.
@@ -88,6 +91,7 @@ class TargetServer:
         chap: Sequence[ChapAccount] = (),
         mutual: ChapAccount | None = None,
         allow_unauthenticated: bool = False,
+        terms: Terms | None = None,
         limits: Limits | None = None,
         units: Units | None = None,
         open_disk: OpenDisk | None = None,
@@ -100,6 +104,8 @@ class TargetServer:
         self.root = root
         self._portals = tuple(portals)
         self._limits = limits or Limits()
+        self._terms = terms or Terms()
+        self._looked: tuple[Snapshot, frozenset[str]] | None = None
         self._shared_units = units
         self._units: Units | None = None
         self._open_disk = open_disk or self._opened
@@ -131,6 +137,7 @@ class TargetServer:
             patience=self._limits.task_management,
         )
         self._watch = Watch(self._limits.rescan, self.rescan)
+        self._mounts = Watch(self._limits.mounts, self.look_at_promises, "iscsi-mounts")
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._most = self._limits.connections or 0
@@ -224,6 +231,7 @@ class TargetServer:
                 listener.start()
             self._started = True
             self._watch.start()
+            self._mounts.start()
         except BaseException:
             self.stop(0.0)
             raise
@@ -240,6 +248,17 @@ class TargetServer:
             self._inventory.rescan(self._units)
             self._most = self._room()
 
+    def look_at_promises(self) -> None:
+        """See whether the file systems are still what they were when it began to serve. Called
+        every now and then by itself; touches none of them, so it never hangs with one.
+        """
+        luns = list(self._targets.luns)
+        now = snapshot(self._terms.sources), frozenset(lun.identity.name for lun in luns)
+        if now != self._looked:
+            for lun in luns:
+                lun.disk.look_at_promise()
+            self._looked = now
+
     def _room(self) -> int:
         """How many clients may be connected."""
         return self._limits.connections or affordable_connections(
@@ -249,6 +268,7 @@ class TargetServer:
     def _made(self, identity: LunIdentity, settings: LunSettings) -> Lun:
         """A LUN whose disk is open."""
         disk = self._open_disk(identity, settings)
+        _tell(identity.name, disk.promise)
         tasks = TaskSet(
             identity.name,
             workers=self._limits.workers,
@@ -260,6 +280,8 @@ class TargetServer:
 
     def _opened(self, identity: LunIdentity, settings: LunSettings) -> Disk:
         assert self._units is not None
+        assert identity.image is not None
+        image = os.path.join(self.root, identity.image)
         return Disk(
             self.root,
             identity,
@@ -269,8 +291,7 @@ class TargetServer:
             read_only=settings.read_only,
             removable=settings.removable,
             physical_block_size=settings.physical_block_size,
-            # Later the next look is soon enough, and the LUNs behind this one need not wait.
-            patience=0.0 if self._started else CLAIM_PATIENCE,
+            guard=Guard(self._terms, self.root, image),
         )
 
     # ------------------------------------------------------------------ connections
@@ -358,6 +379,7 @@ class TargetServer:
         self._stopped = True
         # In time unless the root hangs, and then it serves nothing more.
         self._watch.stop(_LEAST)
+        self._mounts.stop(_LEAST)
         # In threads of their own: to close a file of a server that hangs may hang.
         threads = [
             threading.Thread(target=_close, args=(lun,), name="iscsi-close", daemon=True)
@@ -384,6 +406,18 @@ class TargetServer:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _tell(name: str, promise: Promise | None) -> None:
+    """Log what is promised for a LUN that is about to be served."""
+    if promise is None:
+        return
+    if promise.gated is Gated.NO:
+        log.error("%s is served WITHOUT A PROMISE, as was allowed: %s", name, promise.line())
+        return
+    log.info("%s: %s", name, promise.line())
+    for condition in promise.conditions:
+        log.info("%s: only if: %s", name, condition)
 
 
 def _close(lun: Lun) -> None:

@@ -129,6 +129,7 @@ class Limits:
         task_management: A task management function whose commands do not end in this time
             is answered "rejected": the initiator escalates.
         rescan: Between two looks for LUNs that came or went.
+        mounts: Between two looks at the mount table.
     """
 
     connections: int | None = None
@@ -149,6 +150,7 @@ class Limits:
     data_in: int = 256 << 20
     task_management: float = 20.0
     rescan: float = 2.0
+    mounts: float = 5.0
 
 
 def is_loopback(host: str) -> bool:

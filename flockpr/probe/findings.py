@@ -11,6 +11,7 @@ from flockpr.filesystems.rules import (
     LOCKD,
     MOUNT_RULES,
     OTHER,
+    TRIED_RULES,
     Finding,
     Outcome,
     Rule,
@@ -27,9 +28,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         # One host, one directory.
         "place": Rule("a directory of its own", _NO, _NO, _NO, remedy=_AGAIN),
-        "lock-descriptions": Rule("locks of two descriptions", _NO, _NO, _NO, remedy=OTHER),
         "lock-processes": Rule("locks of two processes", _NO, _NO, _NO, remedy=OTHER),
-        "lock-ranges": Rule("locks of different bytes", _NO, _NO, _NO, remedy=OTHER),
         "lock-close": Rule("a lock when another descriptor closes", _NO, _NO, _NO, remedy=OTHER),
         "lock-death": Rule("locks of a process that died", _IF, _NO, _NO, ALONE, OTHER),
         "flock": Rule("flock beside locks of bytes", _NIL, _NIL, _NIL),
@@ -37,7 +36,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "rename": Rule("rename, whole and in order", _NO, _NO, _NO, remedy=OTHER),
         "revalidation": Rule("names that appear", _NO, _NO, _NO, remedy=OTHER),
         "sync": Rule("fsync of a directory", _NO, _NO, _NO, remedy=OTHER),
-        "direct": Rule("direct reads and writes", _NIL, _NO, _IF, "O_DIRECT works", OTHER),
+        **TRIED_RULES,
         "hole": Rule("holes", _NIL, _NIL, _NIL),
         # Two hosts.
         "peer": Rule("a second host", _IF, _IF, _IF, _PAIR),

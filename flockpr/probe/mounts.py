@@ -24,6 +24,7 @@ class Host:
         lockd: See there.
         lock_protocol: See there.
         dlm_fences: See there.
+        dlm_locks: See there.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Host:
     lockd: bool | None = None
     lock_protocol: str | None = None
     dlm_fences: bool | None = None
+    dlm_locks: bool | None = None
 
     @property
     def facts(self) -> Facts:

@@ -38,7 +38,7 @@ def test_status_contested_lun_shows_all_of_it(root: str, capsys: Capture) -> Non
 
     assert main(["status", "--root", root]) == 0
 
-    head, reservation, headings, alice, bob = capsys.readouterr().out.splitlines()
+    head, reservation, headings, alice, bob, promised = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"disk: generation 2, APTPL off, transaction 4, changed \d+ s ago", head)
     assert reservation == (
         "  reservation: Write Exclusive, registrants only, "
@@ -49,6 +49,7 @@ def test_status_contested_lun_shows_all_of_it(root: str, capsys: Capture) -> Non
     assert alice.endswith("holder")
     assert not bob.endswith("holder")
     assert headings.index("KEY") == alice.index("0x") == bob.index("0x")
+    assert promised.startswith("  enforced for the targets of ")
 
 
 def test_status_registrant_that_is_served_is_alive(root: str, capsys: Capture) -> None:

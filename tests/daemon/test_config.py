@@ -133,11 +133,12 @@ def test_named_file_that_is_absent_is_an_error_and_others_may_be(sources: Source
 def test_each_key_of_serve_has_a_variable_that_is_heard(sources: Sources, variable: str) -> None:
     """FLOCKPR_ and the key in capitals sets the key, converted to its type."""
     texts = {"timeout": "3", "drain": "4", "log_level": "error", "log_format": "json"}
-    texts |= {"unit_attentions": "yes", "socket_mode": "0660", "lun": "a", "initiator": "iqn.x:y"}
+    texts |= {"unit_attentions": "yes", "allow_unproven": "on"}
+    texts |= {"socket_mode": "0660", "lun": "a", "initiator": "iqn.x:y"}
     key = ENVIRONMENT[variable]
     settings = sources.load(environ={variable: texts.get(key, "/some/path")})
     value = getattr(settings.serve, key)
-    expected = {"timeout": 3.0, "drain": 4.0, "unit_attentions": True}
+    expected = {"timeout": 3.0, "drain": 4.0, "unit_attentions": True, "allow_unproven": True}
     assert value == expected.get(key, texts.get(key, "/some/path"))
 
 

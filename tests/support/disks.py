@@ -142,11 +142,24 @@ class OpenPermit:
         self.inside = 0
         self.entered = 0
         self.attended = 0
+        self.renewed = 0
         self._path = path
         self._on_open = on_open
         self._on_descriptor = on_descriptor
         self._opened = False
         self._lock = threading.Lock()
+
+    def bar(self, who: object) -> None:
+        """Let nobody in."""
+        self.closed = True
+
+    def admit(self, who: object) -> None:
+        """Let them in again."""
+        self.closed = False
+
+    def renew(self) -> None:
+        """Take it anew."""
+        self.renewed += 1
 
     def open(self) -> None:
         """Open the image."""

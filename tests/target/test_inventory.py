@@ -100,14 +100,34 @@ def test_lun_that_is_created_is_served_without_being_asked(root: pathlib.Path) -
         assert session.settle() == []
 
 
-def test_lun_of_another_host_is_served_when_that_one_is_gone(root: pathlib.Path) -> None:
-    """Skipped at the start and at each look, until its claim ends."""
+def test_lun_of_a_host_that_must_be_alone_is_never_taken_over(
+    root: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That its claim ends says nothing about its last writes: only a new start serves it."""
     claim = HostClaim(str(root / "disk"), host="elsewhere")
     claim.take()
     with TargetServer(str(root), portals=[Portal(port=0)], limits=NEVER) as server:
         server.rescan()
         assert names(server) == {"other"}
+        assert "disk is not served until this target is started again" in caplog.text
         claim.close()
+        server.rescan()
+        assert names(server) == {"other"}
+    with TargetServer(str(root), portals=[Portal(port=0)], limits=NEVER) as server:
+        assert names(server) == {"disk", "other"}
+
+
+def test_lun_that_is_made_anew_is_served_although_its_name_was_another_hosts(
+    root: pathlib.Path,
+) -> None:
+    """What was refused was the other disk."""
+    claim = HostClaim(str(root / "disk"), host="elsewhere")
+    claim.take()
+    with TargetServer(str(root), portals=[Portal(port=0)], limits=NEVER) as server:
+        assert names(server) == {"other"}
+        claim.close()
+        delete_lun(str(root), "disk")
+        create_lun(str(root), "disk", image="images/disk.img")
         server.rescan()
         assert names(server) == {"disk", "other"}
 
@@ -385,7 +405,7 @@ HOLD = """
 
 @pytest.mark.peer("iscsi-ls")
 def test_target_process_finds_luns_that_come(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """One that is created, and one whose host dies: iscsi-ls lists both, without a restart."""
+    """One that is created, without a restart; never one whose host has died."""
     tool = require("iscsi-ls")["iscsi-ls"]
     holder = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HOLD), str(root / "disk")],
@@ -410,5 +430,8 @@ def test_target_process_finds_luns_that_come(root: pathlib.Path, tmp_path: pathl
         eventually(lambda: listed("third"), "the LUN that was created")
         assert not listed("disk")
         holder.kill()
-        eventually(lambda: listed("disk"), "the LUN of the other host")
+        holder.wait()
+        create_lun(str(root), "fourth", size=SIZE)
+        eventually(lambda: listed("fourth"), "a look after the other host's end")
+        assert not listed("disk")
         assert target.stop() == 0

@@ -1,0 +1,101 @@
+"""How hosts and gates look: lines for people, from the documents of `--json` (docs/cli.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flockpr.cli.text import duration, printable, table
+
+_HEADINGS = ("HOST", "NUMBER", "DOORS", "LAST CONTACT", "STATE")
+
+
+def host_lines(hosts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of hosts, and the proofs of those that are declared fenced."""
+    if not hosts:
+        return ["no host has said anything yet"]
+    rows = [
+        (
+            host["host"] or "unknown",
+            str(host["number"]),
+            " ".join(host["doors"]),
+            "never" if host["age_s"] is None else f"{duration(host['age_s'])} ago",
+            _state(host),
+        )
+        for host in hosts
+    ]
+    lines = table(_HEADINGS, rows)
+    for host in hosts:
+        if (declared := host["fenced"]) is not None:
+            who = f"{declared['user']} on {declared['declared_on']}, {declared['time']}"
+            lines.append(printable(f"{_label(host)} was declared fenced by {who}:"))
+            lines.append(printable(f"  {declared['proof']}"))
+    return lines
+
+
+def _state(host: Mapping[str, Any]) -> str:
+    words = ["this host"] if host["here"] else []
+    words += ["declared fenced"] if host["fenced"] is not None else []
+    return ", ".join(words)
+
+
+def gate_lines(document: Mapping[str, Any]) -> list[str]:
+    """Lines about the gate of one logical unit."""
+    gate = document["gate"]
+    if gate is None:
+        return [f"{printable(document['name'])}: no image, so there is no gate"]
+    return [f"{printable(document['name'])}: {printable(gate['image'])}", *detail_lines(gate)]
+
+
+def detail_lines(gate: Mapping[str, Any]) -> list[str]:
+    """Permits, knocks and waits."""
+    permits = [
+        f"{_label(one)}{' (silent)' * one['silent']}{_times(one['count'])}"
+        for one in gate["permits"]
+    ]
+    if gate["narrowing"]:
+        permits.append("a command that takes access away has those of all others")
+    lines = [f"  permits: {', '.join(permits) or 'nobody'}"]
+    for one in gate["knocks"]:
+        whom = "all" if one["everybody"] else "silent hosts alone"
+        lines.append(f"  knocks: {_label(one)}, for {whom}")
+    for one in gate["waits"]:
+        age = "" if one["age_s"] is None else f", for {duration(one['age_s'])} now"
+        lines.append(f"  waits: {_label(one)} (pid {one['pid']}) for {_hosts(one['for'])}{age}")
+    return [printable(line) for line in lines]
+
+
+def force_lines(document: Mapping[str, Any], *, already: bool) -> list[str]:
+    """Lines about a host that was, or would be, declared fenced."""
+    host = document["host"]
+    name = f"{host['host'] or 'host'} {host['number']}"
+    luns = ", ".join(one["name"] for one in document["luns"]) or "none"
+    age = host["age_s"]
+    seen = "never heard of" if age is None else f"last heard of {duration(age)} ago"
+    lines = [f"{name}: {seen}; its permit is in the way for: {luns}"]
+    if already:
+        declared = host["fenced"] or {}
+        lines.append(f"was declared fenced already, at {declared.get('time')}: {document['proof']}")
+    elif document["done"]:
+        lines.append("declared fenced: commands wait for it no longer, on any host")
+        lines.append("reboot it before its target is started again")
+    else:
+        lines.append("it did not give its permit back when it was called")
+        lines.append("nothing was done; with --yes it is declared fenced, until it was rebooted:")
+        lines.append(f"  proof: {document['proof']}")
+        lines.append("if it can still write, that destroys data")
+        if document["fresh"]:
+            lines.append("it seems to live: that needs --yes-it-is-fenced")
+    return [printable(line) for line in lines]
+
+
+def _hosts(hosts: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(map(_label, hosts)) or "nobody"
+
+
+def _label(host: Mapping[str, Any]) -> str:
+    return str(host["host"] or f"host {host['number']}")
+
+
+def _times(count: int) -> str:
+    return f" x{count}" if count > 1 else ""
