@@ -33,7 +33,7 @@ _XZ_MAGIC = b"\xfd7zXZ\0"
 
 _MODULE_FILES = re.compile(
     r"/kernel/(arch/x86/crypto|block|crypto|lib|drivers/virtio|net/(9p|core|dns_resolver|sunrpc)"
-    r"|fs/(9p|ext4|fscache|jbd2|lockd|mbcache|netfs|nfs|nfsd|nfs_common|overlayfs)"
+    r"|fs/(9p|configfs|dlm|ext4|fscache|gfs2|jbd2|lockd|mbcache|netfs|nfs|nfsd|nfs_common|overlayfs)"
     r"|drivers/(block|char|net|scsi)/(iscsi_tcp|libiscsi|net_failover|scsi|sd_mod|sg|virtio))"
 )
 """Where the modules of this rig live; the rest of the 400 MB package is not unpacked."""

@@ -239,6 +239,11 @@ class Machine:
                 tails.append(f"--- {name}\n{text[-2000:]}")
         return MachineError("\n".join([f"{self.name}: {what}", *tails]))
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has power."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """Power cut."""
         end(self._process)
