@@ -52,6 +52,7 @@ class Hub:
     path: Path
     _socket: socket.socket = field(init=False)
     _stations: dict[str, bool] = field(factory=dict, init=False)
+    _deaf: set[str] = field(factory=set, init=False)
     _seen: dict[bytes, str] = field(factory=dict, init=False)
     _thread: threading.Thread = field(init=False)
 
@@ -72,9 +73,14 @@ class Hub:
         """Drop all frames from and to a station."""
         self._stations[str(station.socket)] = False
 
+    def deafen(self, station: Station) -> None:
+        """Drop all frames to a station: what it sends arrives."""
+        self._deaf.add(str(station.socket))
+
     def mend(self, station: Station) -> None:
         """End a cut."""
         self._stations[str(station.socket)] = True
+        self._deaf.discard(str(station.socket))
 
     def close(self) -> None:
         """Stop forwarding."""
@@ -92,7 +98,7 @@ class Hub:
             self._seen[frame[6:12]] = source
             known = None if frame[0] & _BROADCAST_BIT else self._seen.get(frame[:6])
             for target in [known] if known else list(self._stations):
-                if target != source and self._stations.get(target):
+                if target != source and self._stations.get(target) and target not in self._deaf:
                     self._deliver(frame, target)
 
     def _deliver(self, frame: bytes, target: str) -> None:

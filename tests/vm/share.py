@@ -31,10 +31,10 @@ FLOCKPR = f"env PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m flock
 """The command line of this very flockpr in a machine."""
 
 _BRIDGE = Path(__file__).parent / "guest" / "bridge.py"
-_PACKAGES = ("nfs-kernel-server", "nfs-common")
+PACKAGES = ("nfs-kernel-server", "nfs-common")
 TREE_MODULES = ("9p", "9pnet_virtio", "overlay")
 """What `tree_arguments` takes in the machine."""
-_MODULES = (
+MODULES = (
     *("virtio_pci", "virtio_console", "virtio_net", "virtio_blk"),
     *TREE_MODULES,
     *("crc32c_generic", "ext4", "nfsv4", "nfsd"),
@@ -184,7 +184,7 @@ def tree_arguments(packages: Path) -> list[str]:
 
 
 @define
-class _Builder:
+class Builder:
     """Boots machines of one kind on one segment."""
 
     folder: Path
@@ -196,15 +196,25 @@ class _Builder:
     stack: ExitStack
     _count: int = field(default=0, init=False)
 
-    def boot(self, name: str, arguments: Sequence[str]) -> Host:
-        """A machine that was started and is not waited for."""
+    def boot(self, name: str, arguments: Sequence[str], *, again: Station | None = None) -> Host:
+        """A machine that was started and is not waited for.
+
+        Args:
+            name: Its name, and that of its host.
+            arguments: More of QEMU.
+            again: The place of the machine of that name that was killed; None for a new one.
+        """
         self._count += 1
-        station = self.hub.join(self._count)
+        station = again or self.hub.join(self._count)
         trees = tree_arguments(self.packages)
         card = station.arguments(self.hub.path)
+        folder = self.folder
+        if again is not None:
+            folder = self.folder / f"boot{self._count}"
+            folder.mkdir()
         machine = Machine(
             name,
-            self.folder,
+            folder,
             self.kernel,
             self.initrd,
             memory=self.memory,
@@ -214,15 +224,17 @@ class _Builder:
         return Host(machine, station)
 
 
-def _network(host: Host, card: str, address: str) -> None:
+def network(host: Host, card: str, address: str) -> None:
+    """Give a network card its address."""
     host.machine.check(f"ip link set {card} up; ip addr add {address}/24 dev {card}")
 
 
-def _prepare(host: Host) -> None:
+def prepare(host: Host) -> None:
+    """Wait until a machine has booted; name it, and connect it to the segment."""
     machine = host.machine
     machine.wait_booted()
     machine.check(f"echo {machine.name} > /proc/sys/kernel/hostname; ip link set lo up")
-    _network(host, "eth0", host.station.address)
+    network(host, "eth0", host.station.address)
 
 
 @contextmanager
@@ -235,16 +247,16 @@ def boot_lab(folder: Path, names: Sequence[str], memory: int = 512) -> Iterator[
         memory: MiB of each machine.
     """
     chosen = kernel()
-    packages = package_tree("nfs", _PACKAGES)
+    packages = package_tree("nfs", PACKAGES)
     initrd = folder / "host.initrd"
-    initrd.write_bytes(initramfs(chosen, _MODULES, environment={"ROOT": "host"}))
+    initrd.write_bytes(initramfs(chosen, MODULES, environment={"ROOT": "host"}))
     disk = folder / "share.img"
     with disk.open("wb") as stream:
         stream.truncate(_DISK_BYTES)
     with ExitStack() as stack:
         hub = Hub(folder / "hub")
         stack.callback(hub.close)
-        builder = _Builder(folder, hub, chosen, initrd, packages, memory, stack)
+        builder = Builder(folder, hub, chosen, initrd, packages, memory, stack)
         drive = f"driver=raw,node-name=share,file.driver=file,file.filename={disk}"
         server = builder.boot(
             "server", ["-blockdev", drive, "-device", "virtio-blk-pci,drive=share"]
@@ -252,11 +264,11 @@ def boot_lab(folder: Path, names: Sequence[str], memory: int = 512) -> Iterator[
         ports = [tunnel.free_port() for _ in names]
         pairs = zip(names, ports, strict=True)
         hosts = [builder.boot(name, tunnel.arguments(port)) for name, port in pairs]
-        _prepare(server)
+        prepare(server)
         server.machine.check(_EXPORT)
         for host in hosts:
-            _prepare(host)
-            _network(host, "eth1", tunnel.BRIDGE_ADDRESS)
+            prepare(host)
+            network(host, "eth1", tunnel.BRIDGE_ADDRESS)
             host.machine.check(
                 f"mkdir -p {MOUNT_POINT}; mount -t nfs -o vers=4.2,hard "
                 f"{server.station.address}:/ {MOUNT_POINT}"

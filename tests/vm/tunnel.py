@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import define, field
@@ -33,9 +34,20 @@ def arguments(port: int) -> list[str]:
     Args:
         port: Of 127.0.0.1.
     """
-    forward = f"hostfwd=tcp:127.0.0.1:{port}-{BRIDGE_ADDRESS}:{BRIDGE_PORT}"
+    return forwarding({port: BRIDGE_PORT})
+
+
+def forwarding(ports: Mapping[int, int]) -> list[str]:
+    """QEMU's arguments for a second network card, over which nothing but these ports leads.
+
+    Args:
+        ports: Ports of 127.0.0.1, and to which port of the machine each leads.
+    """
+    forwards = "".join(
+        f",hostfwd=tcp:127.0.0.1:{port}-{BRIDGE_ADDRESS}:{inside}" for port, inside in ports.items()
+    )
     card = "netdev=tunnel,romfile=,mac=52:54:00:01:00:01"
-    return ["-netdev", f"user,id=tunnel,restrict=on,{forward}", "-device", f"virtio-net-pci,{card}"]
+    return ["-netdev", f"user,id=tunnel,restrict=on{forwards}", "-device", f"virtio-net-pci,{card}"]
 
 
 @define
