@@ -38,8 +38,19 @@ def host_number(host: str | None = None) -> int:
             boot = file.read().strip()
     except OSError:
         boot = ""
-    text = f"{boot} {host or socket.gethostname()}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") % HOSTS
+    name = host or socket.gethostname()
+    digest = hashlib.sha256(f"{boot} {name}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big") % HOSTS
+    _names[number] = name
+    return number
+
+
+def own_name(number: int) -> str:
+    """The name that a number of this host was made of."""
+    return _names.get(number) or socket.gethostname()
+
+
+_names: dict[int, str] = {}
 
 
 class HostClaim:
