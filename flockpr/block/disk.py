@@ -149,17 +149,26 @@ class Disk:
     def _open(self, claimed: str | None, patience: float) -> None:
         try:
             if claimed is not None:
-                self._take_claim(claimed, patience)
+                self._take_claim(claimed, patience, alone=self._alone)
+            before = self._alone
             self._permit.open()
+            if claimed is not None and self._alone and not before:
+                # Its locks turned out to be none worth the name, and that was allowed.
+                self._unclaim()
+                self._take_claim(claimed, patience, alone=True)
             if not self._medium.blocks:
                 raise ConfigError(f"{self._medium.path} has not a single block")
         except BaseException:
             self.close()
             raise
 
-    def _take_claim(self, path: str, patience: float) -> None:
-        promise = self.promise
-        self._claim = HostClaim(path, exclusive=promise is not None and promise.exclusive)
+    @property
+    def _alone(self) -> bool:
+        """Whether one host's targets alone may serve it."""
+        return self._guard is not None and self._guard.promise.exclusive
+
+    def _take_claim(self, path: str, patience: float, *, alone: bool) -> None:
+        self._claim = HostClaim(path, exclusive=alone)
         try:
             self._claim.take(patience)
         except Busy as error:
@@ -203,7 +212,7 @@ class Disk:
             # The kernel may have lost the permit and taken it again without a word: only another
             # one is worth something.
             self._permit.renew()
-            events.lost_mount(self._medium.path, str(fault))
+            events.lost_mount(self._medium.path, fault.what)
         elif fault is None and before is not None:
             log.warning("%s: what was promised holds again; it is served", self._medium.path)
             self._permit.admit(self)

@@ -129,7 +129,7 @@ class Service:
             },
         )
         self._notifier.ready(f"serving {self._settings.root}")
-        start_survey(self._settings.root, self._luns)
+        start_survey(self._settings.root, self._luns, self._settings.terms)
         return True
 
     def _start_target(self, target: TargetDoor) -> bool:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable
 
 from flockpr.errors import LunNotFound, StoreError
+from flockpr.filesystems import Gated, Terms
 from flockpr.filesystems.kinds import COHERENT
 from flockpr.filesystems.mounts import filesystem_type
 from flockpr.store.provision import list_luns, read_identity
@@ -23,24 +24,26 @@ MOST_NAMES = 10
 """How many names of logical units a message holds."""
 
 
-def start_survey(root: str, luns: Iterable[str]) -> None:
+def start_survey(root: str, luns: Iterable[str], terms: Terms | None = None) -> None:
     """Survey in the background; never blocks, never raises.
 
     Args:
         root: The root.
         luns: Names of the logical units that doors were told to serve.
+        terms: What the operator declared about file systems.
     """
     names = sorted(set(luns))
     # A daemon thread: one that hangs in the kernel must not keep the process from ending.
-    thread = threading.Thread(target=survey, args=(root, names), name="survey", daemon=True)
+    thread = threading.Thread(target=survey, args=(root, names, terms), name="survey", daemon=True)
     with contextlib.suppress(RuntimeError):  # no thread to be had: others have said so
         thread.start()
 
 
-def survey(root: str, luns: Iterable[str]) -> None:
+def survey(root: str, luns: Iterable[str], terms: Terms | None = None) -> None:
     """Log what looks like a mistake."""
     try:
         _tell_reach(root)
+        _tell_ungated(root, terms or Terms())
         missing = [name for name in luns if not _exists(root, name)]
         if missing:
             _tell_missing(root, missing)
@@ -58,6 +61,22 @@ def _tell_reach(root: str) -> None:
             root,
             kind,
         )
+
+
+def _tell_ungated(root: str, terms: Terms) -> None:
+    """Name the logical units whose targets a command at the helper door may not reach."""
+    for listing in list_luns(root):
+        identity = listing.identity
+        if identity is None or identity.image is None:
+            continue
+        promise = terms.told(root, identity.image)
+        if promise.gated is Gated.NO:
+            _log.warning(
+                "%s: a command that takes access away is not known to stop the reads and writes"
+                " of targets: %s",
+                identity.name,
+                promise.line(),
+            )
 
 
 def _exists(root: str, name: str) -> bool:

@@ -49,6 +49,15 @@ class Tables:
         assert old in text
         self._table.write_text(text.replace(old, new), encoding="utf-8")
 
+    def replace(self, old: str, new: str) -> None:
+        """The same, where they are there."""
+        text = self._table.read_text(encoding="utf-8")
+        self._table.write_text(text.replace(old, new), encoding="utf-8")
+
+    def clear(self) -> None:
+        """Leave nothing in the table."""
+        self._table.write_text("")
+
     def recover(self, value: str) -> None:
         """Set nfs.recover_lost_locks."""
         parameters = self.place / "sys/module/nfs/parameters"
