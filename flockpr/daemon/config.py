@@ -74,8 +74,8 @@ def load_settings(
         target: What the command line says about the target door: keys of [target], and
             `portals`, texts of ADDRESS:PORT or ADDRESS:PORT,TAG. With it, even when it is
             empty, there is a target door, whatever the files say.
-        fencing: What the command line says about `fencing` in [target]; without a target door
-            it means nothing.
+        fencing: What the command line says about `fencing` in [target], of a daemon that may
+            have no target door.
         system_file: The weakest file; may be absent.
         user_file: Whether the user's own file counts.
         uid: Whose defaults to use; the effective user's by default.
@@ -112,6 +112,7 @@ def load_settings(
         _merge(merged, _from_target_flags(target))
     if fencing is not None:
         told = _from_target_flags({"fencing": fencing})
+        merged = merged | {"fencing": fencing}
         if _has_target(merged):
             _merge(merged, told)
     return _settle(merged, from_files, forced, files=tuple(read), environ=environ, uid=uid)
@@ -253,6 +254,7 @@ def _settle(
         path = default_socket(environ, uid)
         run_check(check_socket_path, path, "the default socket", "give another with --socket")
         sockets = [attrs.evolve(_inherit(Socket(path=path), from_files, forced), is_default=True)]
+    target = Target(**merged.get("target", {})) if _has_target(merged) else None
     return Settings(
         root=serve.root or default_root(environ, uid),
         root_is_default=serve.root is None,
@@ -262,8 +264,9 @@ def _settle(
         serve=serve,
         luns={name: Lun(**entry) for name, entry in merged.get("lun", {}).items()},
         initiators=merged.get("initiators", {}),
-        target=Target(**merged.get("target", {})) if _has_target(merged) else None,
+        target=target,
         portals=_portals(merged) if _has_target(merged) else (),
+        fencing=merged.get("fencing") or ("none" if target is None else target.fencing),
         files=files,
     )
 

@@ -23,6 +23,7 @@ from flockpr.daemon.qemu_options import announcement
 from flockpr.daemon.settings import Settings
 from flockpr.daemon.sockets import Door
 from flockpr.daemon.survey import start_survey
+from flockpr.filesystems import declare
 from flockpr.manager.file_lock import FileLockManager
 from flockpr.prhelper.connection import Limits
 from flockpr.prhelper.identity import Identifier, port_from, rules_from
@@ -90,6 +91,7 @@ class Service:
         self._hangup_ends = hangup_ends
         _raise_descriptor_limit()
         serve = settings.serve
+        declare(settings.terms)
         self._units = Units(settings.root, timeout=serve.timeout, host=serve.host)
         # All doors draw on one limit: a crowd at one must not keep others from being accepted.
         each = affordable_connections(len(doors) + (target is not None))

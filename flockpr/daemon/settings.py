@@ -150,6 +150,7 @@ class Settings:
         initiators: Table [initiators]: what a connection is told by, to the initiator port.
         target: Table [target]; None when there is no target door.
         portals: Where the target door listens; with `target`, at least one.
+        fencing: As in [target], or as the command line says of a daemon without a target door.
         files: The configuration files that were read, weakest first.
     """
 
@@ -163,13 +164,13 @@ class Settings:
     initiators: Mapping[str, str] = attrs.field(factory=dict)
     target: Target | None = None
     portals: tuple[Portal, ...] = ()
+    fencing: str = "none"
     files: tuple[str, ...] = ()
 
     @property
     def terms(self) -> Terms:
         """Under which terms about the file system to serve."""
-        fencing = "none" if self.target is None else self.target.fencing
-        return Terms(fencing, allow_unproven=self.serve.allow_unproven)
+        return Terms(self.fencing, allow_unproven=self.serve.allow_unproven)
 
     @property
     def all_defaults(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flockpr.filesystems.guard import Guard
 from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
-from flockpr.filesystems.terms import Terms, promise_of
+from flockpr.filesystems.terms import Terms, declare, promise_of, promised
 
 __all__ = [
     "Facts",
@@ -19,7 +19,9 @@ __all__ = [
     "Guard",
     "Promise",
     "Terms",
+    "declare",
     "judge",
     "promise_of",
+    "promised",
     "together",
 ]

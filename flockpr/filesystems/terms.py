@@ -6,7 +6,7 @@ import os
 
 import attrs
 
-from flockpr.errors import Unproven
+from flockpr.errors import StoreUnavailable, Unproven
 from flockpr.filesystems import facts
 from flockpr.filesystems.facts import Sources
 from flockpr.filesystems.mounts import covering
@@ -81,10 +81,47 @@ class Terms:
         return promise
 
 
+_declared = Terms()
+
+
+def declare(terms: Terms) -> None:
+    """Set the terms of this process, for commands that take access away, whichever door they
+    come through; without it nothing is declared and nothing allowed.
+    """
+    global _declared  # noqa: PLW0603 - what an operator says of a host is one for a process
+    _declared = terms
+
+
+def promised(path: str, fd: int) -> Promise:
+    """What is promised for an image that a command of this process is about to take alone.
+
+    Args:
+        path: The image.
+        fd: A descriptor of it.
+
+    Raises:
+        StoreUnavailable: Nothing, and that was not allowed: that the command has all permits
+            would say nothing about the reads and writes of others. For a person.
+        OSError: It cannot be looked at.
+    """
+    terms = _declared
+    promise = promise_of(path, fencing=terms.fencing, fd=fd, sources=terms.sources)
+    if promise.gated is Gated.NO and not terms.allow_unproven:
+        what, remedy = _words(promise)
+        fault = StoreUnavailable(what, path, remedy)
+        fault.for_a_person = True
+        raise fault
+    return promise
+
+
 def refusal(path: str, promise: Promise) -> Unproven:
     """Why a target does not serve there."""
-    return Unproven(
-        f"{path}: reads and writes cannot be gated on {promise.filesystem}: "
-        + "; ".join(promise.reasons),
-        "; ".join((*promise.remedies, ALLOW)),
-    )
+    what, remedy = _words(promise)
+    return Unproven(f"{path}: {what}", remedy)
+
+
+def _words(promise: Promise) -> tuple[str, str]:
+    """What is wrong, and what can be done."""
+    why = "; ".join(promise.reasons)
+    what = f"reads and writes cannot be gated on {promise.filesystem}: {why}"
+    return what, "; ".join((*promise.remedies, ALLOW))

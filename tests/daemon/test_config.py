@@ -21,6 +21,7 @@ from flockpr.daemon.documents import MAX_FILE
 from flockpr.daemon.settings import Serve, Settings
 from flockpr.daemon.target_settings import Target
 from flockpr.errors import ConfigError
+from flockpr.filesystems import Terms
 
 
 class Sources:
@@ -121,6 +122,18 @@ def test_config_variable_names_the_file_and_the_flag_beats_it(sources: Sources) 
     other = sources.named.with_name("other.toml")
     other.write_text('[serve]\nhost = "o"\n')
     assert sources.load({"config": str(other)}, environ).serve.host == "o"
+
+
+def test_fencing_is_declared_with_or_without_a_target_door(sources: Sources) -> None:
+    """The helper door's commands have to know it, too; a flag beats the file."""
+    assert sources.load().terms == Terms()
+    sources.user.write_text('[target]\nfencing = "external"\n[serve]\nallow_unproven = true\n')
+    assert sources.load().terms == Terms("external", allow_unproven=True)
+    assert sources.load(fencing="none").terms == Terms(allow_unproven=True)
+    sources.user.write_text("")
+    flagged = sources.load(fencing="external")
+    assert flagged.target is None
+    assert flagged.terms == Terms("external")
 
 
 def test_named_file_that_is_absent_is_an_error_and_others_may_be(sources: Sources) -> None:
