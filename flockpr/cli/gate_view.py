@@ -7,6 +7,7 @@ from typing import Any
 
 from flockpr.cli.text import duration, printable, table
 
+_DAY = 86400.0
 _HEADINGS = ("HOST", "NUMBER", "DOORS", "LAST CONTACT", "STATE")
 
 
@@ -45,6 +46,31 @@ def gate_lines(document: Mapping[str, Any]) -> list[str]:
     if gate is None:
         return [f"{printable(document['name'])}: no image, so there is no gate"]
     return [f"{printable(document['name'])}: {printable(gate['image'])}", *detail_lines(gate)]
+
+
+def current(
+    hosts: Sequence[Mapping[str, Any]], luns: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The hosts that somebody who looks at logical units wants to hear of: those that have to do
+    with one now, or were heard of within a day.
+    """
+    concerned = set()
+    for gate in [lun["gate"] for lun in luns if lun.get("gate")]:
+        concerned |= {one["number"] for one in (*gate["permits"], *gate["knocks"])}
+        for wait in gate["waits"]:
+            concerned |= {wait["number"], *(one["number"] for one in wait["for"])}
+    return [
+        host
+        for host in hosts
+        if host["number"] in concerned or (host["age_s"] is not None and host["age_s"] < _DAY)
+    ]
+
+
+def busy(gate: Mapping[str, Any] | None) -> bool:
+    """Whether there is anything to say of a gate."""
+    return gate is not None and any(
+        gate[key] for key in ("permits", "narrowing", "knocks", "waits")
+    )
 
 
 def detail_lines(gate: Mapping[str, Any]) -> list[str]:

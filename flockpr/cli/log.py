@@ -47,6 +47,11 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="the commands that were refused or changed nothing, from the daemons' journals",
     )
+    parser.add_argument(
+        "--events",
+        action="store_true",
+        help="what happened to its locks and its gate instead of commands, from the journals",
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="the newest N")
     add_root(parser)
     add_json(parser)
@@ -106,10 +111,12 @@ def run(args: argparse.Namespace) -> int:
     name = read_identity(root, args.lun).name
     with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
         records: Iterable[Record]
-        if args.refused:
+        if args.refused or args.events:
             begins = None
             # Each daemon has a journal of its own; their clocks are all there is to go by.
-            records = sorted(map(_complete, unit.refusals()), key=lambda one: str(one["time"]))
+            refused = map(_complete, unit.refusals()) if args.refused else ()
+            noted = map(_of_event, unit.events()) if args.events else ()
+            records = sorted((*refused, *noted), key=lambda one: str(one["time"]))
         else:
             begins = unit.history_begins()
             records = (_complete(record.to_json()) for record in unit.history())
@@ -120,13 +127,13 @@ def run(args: argparse.Namespace) -> int:
         shown = list(collections.deque(chosen, maxlen=args.limit))
     begins_at = first["time"] if first else None
     if args.json:
-        head = {"root": root, "name": name, "refused": args.refused}
+        head = {"root": root, "name": name, "refused": args.refused, "events": args.events}
         emit_json({**head, "begins": begins, "begins_at": begins_at, "records": shown})
         return ExitCode.GOOD
     where = f" with transaction {begins}" if begins is not None else ""
     emit(
         [
-            f"{name}: {'journals begin' if args.refused else 'history begins'}{where}"
+            f"{name}: {'history begins' if begins is not None else 'journals begin'}{where}"
             + (f" at {printable(str(begins_at))}" if begins_at else "")
         ]
     )
@@ -137,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
 _KEYS = (
     *("number", "time", "initiator", "target_port", "action", "opcode", "key"),
     *("service_action_key", "type", "status", "generation_before", "generation_after"),
-    *("raised", "host", "daemon", "door", "txid"),
+    *("raised", "host", "daemon", "door", "txid", "event", "where", "text"),
 )
 
 
@@ -149,18 +156,28 @@ def _complete(record: Record) -> Record:
     return {**{key: record.get(key) for key in _KEYS}, **record}
 
 
+def _of_event(event: Record) -> Record:
+    """An event as a record: what a command has and it has not is zero or empty."""
+    nothing: Record = {"initiator": "", "target_port": 0, "status": 0, "raised": [], "door": ""}
+    nothing |= {"generation_before": 0, "generation_after": 0}
+    return _complete({**nothing, "action": event["event"], **event})
+
+
 _HEADERS = (
     *("NUMBER", "TIME", "INITIATOR", "ACTION", "KEY", "SERVICE KEY", "TYPE", "STATUS"),
-    *("GENERATION", "HOST"),
+    *("GENERATION", "HOST", "EVENT", "WHAT"),
 )
 
 
 def _row(record: Record) -> tuple[str, ...]:
     before, after = record["generation_before"], record["generation_after"]
-    time = str(record["time"])
+    time = re.sub(r"\.\d+Z$", "Z", str(record["time"]))
+    if record["event"] is not None:
+        what = (_text(record["host"]), _text(record["event"]), _text(record["text"]))
+        return ("", time, *[""] * 7, *what)
     return (
         _text(record["number"]),
-        re.sub(r"\.\d+Z$", "Z", time),
+        time,
         _text(record["initiator"]),
         _text(record["action"]),
         _text(record["key"]),
@@ -169,6 +186,8 @@ def _row(record: Record) -> tuple[str, ...]:
         _status(record["status"]),
         _text(after) if before == after else f"{before} -> {after}",
         _text(record["host"]),
+        "",
+        "",
     )
 
 

@@ -1,4 +1,4 @@
-"""`flockpr status`: who is registered, who holds, who is alive."""
+"""`flockpr status`: who is registered, who holds, who is alive, who serves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from flockpr.cli.common import (
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.gate_view import busy, current, detail_lines, host_lines
 from flockpr.cli.promise_view import configured_terms, promise_document, promise_summary
 from flockpr.cli.text import duration, printable, table
 from flockpr.errors import StoreError
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
+    from flockpr.gate.overview import LunGate, Overview
+    from flockpr.store.identity import LunIdentity
 
 
 def add(verbs: Verbs) -> None:
@@ -36,6 +39,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status of one logical unit, or of all in the root."""
+    from flockpr.gate.overview import Overview
     from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import list_luns, read_identity
 
@@ -46,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         names = [listing.name for listing in list_luns(root)]
     code = ExitCode.GOOD
+    overview = Overview.of(root)
+    gates: list[LunGate] = []
     documents: list[dict[str, Any]] = []
     for name in names:
         try:
@@ -55,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
                         **unit.status().to_json(),
                         "promise": promise_document(terms, root, unit.identity.image),
                         "image": unit.identity.image,
+                        "gate": gate_document(overview, unit.identity, gates),
                         "error": None,
                     }
                 )
@@ -65,14 +72,34 @@ def run(args: argparse.Namespace) -> int:
             # The other logical units are none the worse for this one.
             code = report("status", error)
             documents.append({"name": name, "error": error_document(error)})
+    hosts = [overview.host_to_json(number) for number in overview.concerned(gates)]
     if args.json:
-        emit_json({"root": root, "luns": documents})
+        emit_json({"root": root, "hosts": hosts, "luns": documents})
         return code
     blocks = [describe(document) for document in documents if document["error"] is None]
+    if shown := current(hosts, documents):
+        blocks.append(host_lines(shown))
     emit([line for block in blocks for line in ("", *block)][1:])
     if not names:
         emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
     return code
+
+
+def gate_document(
+    overview: Overview, identity: LunIdentity, gates: list[LunGate]
+) -> dict[str, Any] | None:
+    """The gate of one logical unit, which is added to `gates`; None where there is none to show."""
+    from flockpr.gate.overview import look
+
+    try:
+        gate = look(overview.root, identity)
+    except StoreError as error:
+        note("status", error, "who has permits is unknown")
+        return None
+    if gate is None:
+        return None
+    gates.append(gate)
+    return overview.gate_to_json(gate)
 
 
 def describe(document: dict[str, Any]) -> list[str]:
@@ -109,6 +136,8 @@ def describe(document: dict[str, Any]) -> list[str]:
         lines.append("  no registrations")
     if (promise := document["promise"]) is not None:
         lines += promise_summary(promise, image=document["image"] is not None)
+    if busy(document["gate"]):
+        lines += detail_lines(document["gate"])
     pending = len(document["attentions"])
     if pending:
         lines.append(f"  unit attentions wait for {pending} initiator{'s' * (pending > 1)}")

@@ -220,6 +220,10 @@ class Administration:
         """Commands that were refused or changed nothing, from all daemons' journals."""
         return self._store.refusals()
 
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What happened to its locks and its gate, from all processes' journals."""
+        return self._store.noted_events()
+
     # ------------------------------------------------------------------ upkeep
 
     def tidy(self) -> None:

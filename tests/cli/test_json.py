@@ -9,6 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from flockpr.cli import main
+from flockpr.events import Event, Kind
+from flockpr.gate import forcing
+from flockpr.store.journal import EventJournal
+from flockpr.store.syscalls import Syscalls
+from tests.support import gate_story
 from tests.support.docs import ROOT, read, rows, section
 from tests.support.luns import broken_lun, contested_lun, preempted_lun, spc2_lun
 
@@ -16,10 +21,21 @@ VERBS = {
     "lun list": [["lun", "list"]],
     "lun show": [["lun", "show", "disk"]],
     "status": [["status"], ["status", "disk"]],
-    "log": [["log", "disk"], ["log", "disk", "--refused"]],
+    "log": [["log", "disk"], ["log", "disk", "--refused"], ["log", "disk", "--events"]],
+    "gate show": [["gate", "show"], ["gate", "show", "disk"]],
+    "gate force": [
+        ["gate", "force", "disk", "--host", "node2", "--proof", "p"],
+        ["gate", "force", "disk", "--host", "node2", "--proof", "p", "--yes"],
+    ],
     "probe": [["probe"]],
 }
 PINNED = ROOT / "tests" / "cli" / "json_format_1.txt"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that does not answer is not called for seconds."""
+    monkeypatch.setattr(forcing, "CALL", 0.05)
 
 
 def flatten(value: object, path: str = "") -> Iterator[str]:
@@ -42,15 +58,18 @@ def documented(verb: str) -> dict[str, str]:
 
 def produced(verb: str, root: str, capsys: pytest.CaptureFixture[str]) -> list[object]:
     """The documents of a verb over a root in which everything occurs."""
-    contested_lun(root, "disk")
+    disk = contested_lun(root, "disk")
     preempted_lun(root, "taken")
     spc2_lun(root, "old")
     broken_lun(root, "wreck")
+    journal = EventJournal(Syscalls(), f"{root}/disk", host="node1", mode=0o600)
+    journal.write(Event(Kind.LOST_PERMIT, f"{root}/{disk.image}", "lost", 1e9))
     documents = []
-    for argv in VERBS[verb]:
-        where = [root] if verb == "probe" else ["--root", root]
-        assert main([*argv, *where, "--json"]) in (0, 12)
-        documents.append(json.loads(capsys.readouterr().out))
+    with gate_story.everything(root, disk.lun, f"{root}/{disk.image}"):
+        for argv in VERBS[verb]:
+            where = [root] if verb == "probe" else ["--root", root]
+            assert main([*argv, *where, "--json"]) in (0, 12)
+            documents.append(json.loads(capsys.readouterr().out))
     return documents
 
 

@@ -13,6 +13,9 @@ import pytest
 
 from flockpr.cli import main
 from flockpr.cli.log import parse_since, select
+from flockpr.events import Event, Kind
+from flockpr.store.journal import EventJournal
+from flockpr.store.syscalls import Syscalls
 from tests.support.luns import contested_lun
 
 Capture = pytest.CaptureFixture[str]
@@ -148,3 +151,44 @@ def test_log_wrong_limit_is_a_usage_error(limit: str, root: str, capsys: Capture
     """At least one."""
     assert main(["log", "disk", "--root", root, "--limit", limit]) == 2
     assert "--limit" in capsys.readouterr().err
+
+
+def test_log_events_are_shown_instead_of_commands(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When, on which host, what, in words; nothing that only commands have."""
+    root = str(tmp_path)
+    contested_lun(root)
+    journal = EventJournal(Syscalls(), f"{root}/disk", host="node7", mode=0o600)
+    journal.write(Event(Kind.SILENT_HOST, f"{root}/x", "node8 does not answer", 1e9))
+    capsys.readouterr()
+
+    assert main(["log", "disk", "--events", "--root", root]) == 0
+    head, headings, line = capsys.readouterr().out.splitlines()
+    assert head == "disk: journals begin at 2001-09-09T01:46:40.000000Z"
+    assert headings.split() == ["TIME", "HOST", "EVENT", "WHAT"]
+    assert line.split(maxsplit=3) == [
+        *("2001-09-09T01:46:40Z", "node7", "silent-host", "node8 does not answer")
+    ]
+
+
+def test_log_events_and_refused_are_shown_in_order(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What happened before a command was refused stands before it."""
+    root = str(tmp_path)
+    contested_lun(root)
+    journal = EventJournal(Syscalls(), f"{root}/disk", host="node7", mode=0o600)
+    for time in (1e9, 9e9):
+        journal.write(Event(Kind.LOST_PERMIT, f"{root}/x", "lost", time))
+    capsys.readouterr()
+
+    assert main(["log", "disk", "--events", "--refused", "--root", root, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["action"] for one in shown["records"]] == ["lost-permit", "RESERVE", "lost-permit"]
+    assert [one["event"] for one in shown["records"]] == ["lost-permit", None, "lost-permit"]
+    assert shown["events"]
+    assert shown["refused"]
+    assert main(["log", "disk", "--refused", "--root", root, "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["records"]
+    assert record["action"] == "RESERVE"

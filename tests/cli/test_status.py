@@ -13,6 +13,7 @@ import pytest
 
 from flockpr import LogicalUnit, OutAction, ReservationType, Status, create_lun
 from flockpr.cli import main
+from tests.support import gate_story
 from tests.support.luns import (
     ALICE,
     ALICE_KEY,
@@ -163,3 +164,44 @@ def test_status_empty_root_says_so(root: str, capsys: Capture) -> None:
     """And says how to go on."""
     assert main(["status", "--root", root]) == 0
     assert "flockpr lun create" in capsys.readouterr().out
+
+
+def test_status_of_a_gate_names_hosts_permits_and_knocks(root: str, capsys: Capture) -> None:
+    """Who has permits, who knocks, who waits for whom, and when they were heard of last."""
+    disk = contested_lun(root)
+    with gate_story.everything(root, disk.lun, os.path.join(root, str(disk.image))):
+        assert main(["status", "--root", root]) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    assert "  permits: node1, node2 (silent), node3 (silent)" in lines
+    assert "  knocks: node1, for all" in lines
+    assert any(line.startswith("  waits: node1 (pid 4711) for node2") for line in lines)
+    headings = next(n for n, line in enumerate(lines) if line.startswith("HOST"))
+    hosts = {line.split()[0]: line for line in lines[headings + 1 : headings + 4]}
+    assert set(hosts) == {"node1", "node2", "node3"}
+    assert " iscsi " in hosts["node1"]
+    assert hosts["node2"].rstrip().endswith(" d ago")
+    assert hosts["node3"].endswith("declared fenced")
+
+
+def test_status_of_hosts_that_are_long_gone_is_quiet(root: str, capsys: Capture) -> None:
+    """They are in `gate show` and in `--json`."""
+    create_lun(root, "disk", size=1 << 20)
+    gate_story.say(root, gate_story.SILENT, "node2", contact=gate_story.LONG_AGO)
+
+    assert main(["status", "--root", root]) == 0
+    assert "node2" not in capsys.readouterr().out
+    assert main(["status", "--root", root, "--json"]) == 0
+    assert [one["host"] for one in json.loads(capsys.readouterr().out)["hosts"]] == ["node2"]
+
+
+def test_status_without_the_image_says_that_permits_are_unknown(root: str, capsys: Capture) -> None:
+    """The reservations are known all the same."""
+    disk = contested_lun(root)
+    os.unlink(os.path.join(root, str(disk.image)))
+    capsys.readouterr()
+
+    assert main(["status", "--root", root, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["luns"][0]["gate"] is None
+    assert "who has permits is unknown" in printed.err

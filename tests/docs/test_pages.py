@@ -12,6 +12,7 @@ from tests.support.docs import ROOT, anchors, pages, prose
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _SENTENCE_END = re.compile(r"(?<=[.:;!?])\s+|\n\s*\n|\n\s*[-|]")
 _FENCING = re.compile(r"\bfenc(?:e|es|ed|er|ing)\b", re.IGNORECASE)
+_CODE = re.compile(r"`[^`]*`")
 _DENIAL = re.compile(
     r"\b(?:not|never|no|nothing|none|cannot|without|still needs?)\b", re.IGNORECASE
 )
@@ -46,7 +47,7 @@ def claims_of_fencing(text: str) -> list[str]:
     return [
         sentence
         for sentence in _SENTENCE_END.split(prose(text))
-        if _FENCING.search(sentence)
+        if _FENCING.search(_CODE.sub("", sentence))
         and not _DENIAL.search(sentence)
         and not _OF_OTHERS.search(sentence)
     ]
@@ -67,6 +68,7 @@ def test_page_never_calls_the_helper_door_fencing(page: pathlib.Path) -> None:
         ("GFS2 needs fencing of its nodes.", 0),
         ("The target fences who was preempted.", 0),
         ("An operator declares a host fenced.", 0),
+        ("What `fenced` means.", 0),
         ("A line\nof fencing.", 1),
     ],
 )
