@@ -44,7 +44,7 @@ def test_service_is_ready_before_it_looks_at_the_root(
     """The root may hang; the names are those that doors were told to serve."""
     order: list[object] = []
     monkeypatch.setattr(Notifier, "ready", lambda _, text: order.append("ready"))
-    monkeypatch.setattr(service, "start_survey", lambda root, luns: order.append((root, luns)))
+    monkeypatch.setattr(service, "start_survey", lambda root, luns, _: order.append((root, luns)))
     sockets = (
         ServedSocket(path=str(short / "a"), lun="typo"),
         ServedSocket(path=str(short / "b")),
