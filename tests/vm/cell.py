@@ -10,6 +10,7 @@ import base64
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ DUEL, FREE = "duel", "free"
 OF_DOOR = {"helper": FREE, "observer": DUEL}
 """The logical unit behind each socket of the helper door."""
 SIZE = 1 << 20
+_TIMEOUT, _USUAL_SECONDS = 10.0, 8.0
+"""Seconds in which a daemon answers, and in which two machines that have two processors for
+themselves make two logical units. Slower machines get more time to answer.
+"""
 PATIENCE = 300.0
 """Seconds that an emulated machine may need for anything on a host that does a lot beside."""
 
@@ -84,6 +89,7 @@ class HostDaemon:
     number: int
     stack: ExitStack
     folder: Path
+    timeout: float = field(default=0.0, init=False)
     _running: Running | None = field(default=None, init=False)
     _tunnels: dict[str, tunnel.Tunnel] = field(factory=dict, init=False)
     _machine: Machine | None = field(default=None, init=False)
@@ -124,7 +130,8 @@ class HostDaemon:
             for door, lun in OF_DOOR.items()
         )
         return (
-            f'[serve]\nroot = "{self.lab.root}"\nhost = "{self.node.name}"\n{sockets}'
+            f'[serve]\nroot = "{self.lab.root}"\nhost = "{self.node.name}"\n'
+            f"timeout = {self.timeout:.0f}\n{sockets}"
             f'[target]\nluns = ["{DUEL}", "{FREE}"]\nallow_unauthenticated = true\n'
             f"{self.lab.target_options}"
             f'[[portal]]\nportal = "{tunnel.BRIDGE_ADDRESS}:{DOORS["iscsi"]}"\n'
@@ -191,6 +198,7 @@ class Cell:
     lab: Lab
     folder: Path
     stack: ExitStack = field(factory=ExitStack, init=False)
+    timeout: float = field(default=0.0, init=False)
     daemons: list[HostDaemon] = field(init=False)
     urls: dict[str, Url] = field(factory=dict, init=False)
 
@@ -204,12 +212,19 @@ class Cell:
         """Make the logical units, and start the daemons."""
         first = self.lab.nodes[0].machine
         first.check(f"mkdir -p -m 700 {self.lab.root}")
-        for lun in (DUEL, FREE):
-            made = self.flockpr(0, f"lun create {lun} --size {SIZE} --json")
-            self.urls[lun] = _url(json.loads(made))
-        running = [(daemon, daemon.start) for daemon in self.daemons]
-        for _, start in running:
-            start()
+        begun = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._make, (DUEL, FREE), range(len(self.daemons))))
+        self.timeout = _TIMEOUT * max(1.0, (time.monotonic() - begun) / _USUAL_SECONDS)
+        print(f"   commands are answered within {self.timeout:.0f} s", flush=True)
+        for daemon in self.daemons:
+            daemon.timeout = self.timeout
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(HostDaemon.start, self.daemons))
+
+    def _make(self, lun: str, number: int) -> None:
+        made = self.flockpr(number, f"lun create {lun} --size {SIZE} --json")
+        self.urls[lun] = _url(json.loads(made))
 
     def close(self) -> None:
         """Close what leads into the machines; the daemons end with these."""

@@ -226,6 +226,7 @@ class Duelist:
                 session = self.cell.log_in(self.ledger.author, DUEL, self.number)
                 who = nexus(self.ledger.author, ISCSI_PORT)
                 self._guest = IscsiGuest(session, self.cell.urls[DUEL].lun, who)
+            self._guest.initiator.poll()  # the target asks now and then whether we live
             return self.history.send(self.ledger.author, self.number, self._guest, sent)
         except Broken:
             close_quietly(self._guest)

@@ -12,6 +12,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -246,8 +247,12 @@ class Match:
     def __attrs_post_init__(self) -> None:
         self.duel = Duel(self.cell, self.duels)
 
-    def play(self, row: Row) -> Figures:
+    def play(self, row: Row, *, settle: bool = True) -> Figures:
         """Play a row, and judge it.
+
+        Args:
+            row: It.
+            settle: Judge the order of the commands now; else `settle` has to follow some time.
 
         Raises:
             AssertionError: Something was lost, or done that may not be, or too slow.
@@ -264,31 +269,40 @@ class Match:
                 scene.wait(_QUIET_SECONDS)
             finally:
                 self.duel.hold()
-        return self._judge(row, scene, before)
+        scene.say("all are silent")
+        figures = self._figures(row, scene, before)
+        if settle:
+            self.settle()
+            scene.say("the order of the commands is explained")
+        assert figures.share >= ENOUGH, figures
+        return figures
 
-    def _tally(self) -> tuple[int, int, int]:
-        writes = sum(one.ledger.count(Outcome.GOOD) for one in self.duel.duelists)
-        return writes, self.duel.rounds, self.duel.checked
+    def settle(self) -> None:
+        """Explain all commands since the last time, by the rules and the audit trails.
 
-    def _judge(self, row: Row, scene: Scene, before: tuple[int, int, int]) -> Figures:
+        Raises:
+            NotLinearizable: There is no explanation.
+        """
+        trails = self._trails()
+        self.free.settle(trails[0])
+        self.duels.settle(trails[1])
+
+    def _figures(self, row: Row, scene: Scene, before: tuple[int, int, int]) -> Figures:
         windows = [(window.begun, window.closed) for window in scene.windows]
-        records = [*self.free.since(0.0), *self.duels.since(0.0)]
+        records = [*self.free.since(scene.begun), *self.duels.since(scene.begun)]
         outside, acknowledged = acknowledged_share(records, windows)
         for record in records:
             if not record.acknowledged and acknowledged_share([record], windows)[0]:
                 taken = record.ended - record.invoked
                 scene.say(f"not acknowledged, {taken:.1f} s: {record.command}: {record.answer}")
-        commands = self.free.settle(self.cell.trail(FREE)) + self.duels.settle(
-            self.cell.trail(DUEL, 1)
-        )
         writes, rounds, checked = self._tally()
-        figures = Figures(
+        return Figures(
             row=row.name,
             outcome="held",
             bound=row.bound,
             slack=round(scene.slack, 1),
             recovery=round(max((window.seconds for window in scene.windows), default=0.0), 1),
-            commands=commands,
+            commands=len(records),
             outside=outside,
             acknowledged=acknowledged,
             writes=writes - before[0],
@@ -296,8 +310,15 @@ class Match:
             checked=checked - before[2],
             remarks=tuple(scene.remarks),
         )
-        assert figures.share >= ENOUGH, figures
-        return figures
+
+    def _trails(self) -> list[list[dict[str, object]]]:
+        """The audit trails of both logical units, each as another host tells it."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self.cell.trail, (FREE, DUEL), (0, 1)))
+
+    def _tally(self) -> tuple[int, int, int]:
+        writes = sum(one.ledger.count(Outcome.GOOD) for one in self.duel.duelists)
+        return writes, self.duel.rounds, self.duel.checked
 
 
 @contextmanager
@@ -316,14 +337,20 @@ def match(lab: Lab, folder: Path) -> Iterator[Match]:
         cell.close()
 
 
-def play_all(playing: Match, rows: Sequence[Row]) -> list[Figures]:
-    """Play rows; the first that fails ends it, because what comes after says nothing."""
+def play_all(playing: Match, rows: Sequence[Row], *, each: bool = True) -> list[Figures]:
+    """Play rows; the first that fails ends it, because what comes after says nothing.
+
+    Args:
+        playing: Where.
+        rows: They.
+        each: Judge the order of the commands after each row, and not only after the last.
+    """
     found = []
     for row in rows:
         print(f"\n== {playing.cell.lab.column}: {row.name}", flush=True)
         begun = time.monotonic()
         try:
-            figures = playing.play(row)
+            figures = playing.play(row, settle=each or row is rows[-1])
         except Exception:
             for daemon in playing.cell.daemons:
                 _print_log(daemon)

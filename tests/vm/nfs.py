@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -270,6 +271,6 @@ def boot_nfs_lab(folder: Path, version: str, memory: int = 512) -> Iterator[NfsL
             lab.hosts.append(host)
             lab.nodes.append(Node(name, host.machine, doors))
         lab.export(first=True)
-        for number in range(len(_NAMES)):
-            lab.mount(number)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lab.mount, range(len(_NAMES))))
         yield lab

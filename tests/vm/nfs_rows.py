@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tests.vm.faults import Aside
 from tests.vm.matrix import Row, Scene
+
+_LONGER_THAN_A_LEASE = 15.0
 
 
 class Server(Protocol):
@@ -50,6 +53,37 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             for winner in (0, 1):
                 scene.duel.round(winner)
 
+    def until_rebooted(scene: Scene) -> None:
+        """A dead host's locks are freed by what statd tells when it has booted again."""
+        with scene.fault() as window:
+            scene.lab.kill(0)
+            taking = Aside(lambda: scene.duel.preempt(1))
+            scene.wait(_LONGER_THAN_A_LEASE)
+            assert not taking.over, "the disk was taken from a host that nobody has fenced"
+            scene.boot(0)
+            window.over()
+            fenced = taking.result()
+            scene.duel.sealed(fenced)
+            scene.duel.readmit(fenced)
+
+    def until_forced(scene: Scene) -> None:
+        """A host is gone for good, and an operator says so."""
+        with scene.fault() as window:
+            scene.lab.kill(0)
+            taking = Aside(lambda: scene.duel.preempt(1))
+            scene.wait(_LONGER_THAN_A_LEASE)
+            assert not taking.over, "the disk was taken from a host that nobody has fenced"
+            name, proof = scene.lab.nodes[0].name, "its power was cut by the test"
+            force = f"gate force --all --host {name} --proof '{proof}' --yes --yes-it-is-fenced"
+            shown = scene.cell.flockpr(1, force)
+            window.over()
+            scene.say(shown.strip())
+            fenced = taking.result()
+            scene.remarks.append(f"taken {fenced.good - window.ended:.0f} s after `gate force`")
+            scene.boot(0)
+            scene.duel.sealed(fenced)
+            scene.duel.readmit(fenced)
+
     rows = [
         Row("server restart", 60, after(server.restart_server), short=True),
         Row("server power cut", 90, after(server.power_cycle_server)),
@@ -57,5 +91,9 @@ def nfs_rows(server: Server) -> Sequence[Row]:
     ]
     if not server.leased:
         silent = after(lambda: server.restart_server(notify=False))
-        rows.append(Row("server restart without sm-notify", 60, silent))
+        rows += [
+            Row("host SIGKILL, and boot", 60, until_rebooted),
+            Row("host SIGKILL, `gate force`", 60, until_forced),
+            Row("server restart without sm-notify", 60, silent),
+        ]
     return rows
