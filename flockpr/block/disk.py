@@ -141,6 +141,7 @@ class Disk:
         self._calls = calls
         self._guard = guard
         self._withheld: StoreUnavailable | None = None
+        self._withheld_since = 0.0
         self._claim: HostClaim | None = None
         make = permit or functools.partial(_permit, root, identity, calls)
         self._permit = self._medium.permit = make(self._on_open, self._on_descriptor)
@@ -212,10 +213,11 @@ class Disk:
             # The kernel may have lost the permit and taken it again without a word: only another
             # one is worth something.
             self._permit.renew()
+            self._withheld_since = time.monotonic()
             events.lost_mount(self._medium.path, fault.what)
         elif fault is None and before is not None:
-            log.warning("%s: what was promised holds again; it is served", self._medium.path)
             self._permit.admit(self)
+            events.mount_back(self._medium.path, time.monotonic() - self._withheld_since)
 
     def _on_descriptor(self, fd: int) -> None:
         """The image was opened: is it where it was, and does QEMU stay away?"""

@@ -249,7 +249,7 @@ def test_running_target_whose_mount_changes_says_so(host: Host) -> None:
         host.tables.recover("Y")
         eventually(lambda: "the mount was lost" in daemon.text, "the look at the tables")
         host.tables.recover("N")
-        eventually(lambda: "holds again" in daemon.text, "the next look")
+        eventually(lambda: "the mount is back" in daemon.text, "the next look")
         assert daemon.end(signal.SIGTERM) == 0
 
 

@@ -193,7 +193,7 @@ def test_promise_that_goes_closes_the_gate_until_it_is_back(
     eventually(lambda: "the mount was lost" in caplog.text, "the event")
     mend_it(share.tables)
     eventually(lambda: answer(session) is None, "the gate to open")
-    eventually(lambda: "holds again" in caplog.text, "the end of it")
+    eventually(lambda: "the mount is back" in caplog.text, "the end of it")
 
 
 def test_other_file_system_over_the_path_closes_the_gate(served: tuple[Share, Session]) -> None:

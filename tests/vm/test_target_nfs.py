@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,32 +51,62 @@ def _io(machine: Machine, url: str, *commands: str) -> str:
     return done.output
 
 
-def test_target_on_nfs_serves_one_host_and_after_its_death_another(short_path: Path) -> None:
-    """The second host's target is refused by name of the cause, until the first host is gone.
+def _fails(machine: Machine, url: str, command: str) -> bool:
+    """Whether qemu-io cannot do this."""
+    done = machine.run(f"qemu-io -f raw -t none -c '{command}' {url}")
+    return done.status != 0 or "error" in done.output.lower() or "failed" in done.output.lower()
 
-    What the first one's client wrote with FUA is what the second one's reads.
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(1)
+
+
+def test_target_on_nfs_serves_on_two_hosts_and_one_goes_on_alone(short_path: Path) -> None:
+    """What the client of one writes with FUA is what the other one's reads, in both directions.
+
+    When one host dies the other serves on, without a pause for reads and writes.
     """
     require("qemu-system-x86_64", "busybox", "mkfs.ext4", "ip", "qemu-io")
     with boot_lab(short_path, ["host1", "host2"]) as lab:
         one, two = (host.machine for host in lab.hosts)
-        one.check(f"{FLOCKPR} lun create disk --root {ROOT} --size 16M")
+        made = one.check(f"{FLOCKPR} lun create disk --root {ROOT} --size 16M")
+        assert "enforced for the targets of any number of hosts, on nfs 4.2" in made
         _, here = _start(one)
         assert here is not None, one.run("cat /run/target.err").output
-        _io(one, here, "write -P 0xa1 0 1M", "write -f -P 0xb2 1M 64k", "read -P 0xa1 0 1M")
-        _io(one, here, "discard 0 64k", "read -P 0 0 64k", "read -P 0xb2 1M 64k")
-        refused, nothing = _start(two)
-        assert nothing is None
-        assert refused.wait().status != 0
-        assert "another host" in two.run("cat /run/target.err").output
-        _io(one, here, "write -f -P 0xc3 2M 64k")
+        running, there = _start(two)
+        assert there is not None, two.run("cat /run/target.err").output
+        _io(one, here, "write -P 0xa1 0 1M", "write -f -P 0xb2 1M 64k")
+        _io(two, there, "read -P 0xa1 0 1M", "read -P 0xb2 1M 64k")
+        _io(two, there, "discard 0 64k", "write -f -P 0xc3 2M 64k")
+        _io(one, here, "read -P 0 0 64k", "read -P 0xa1 64k 960k", "read -P 0xc3 2M 64k")
         one.kill()
-        deadline = time.monotonic() + _SECONDS
-        while (started := _start(two))[1] is None:  # the lease of the dead runs out
-            assert time.monotonic() < deadline, two.run("cat /run/target.err").output
-            time.sleep(1)
-        there = started[1]
-        assert there is not None
-        _io(two, there, "read -P 0 0 64k", "read -P 0xa1 64k 960k", "read -P 0xb2 1M 64k")
         _io(two, there, "read -P 0xc3 2M 64k", "write -f -P 0xd4 3M 4k", "read -P 0xd4 3M 4k")
         two.check("kill $(cat /run/target.pid)")
-        assert started[0].wait().status == 0, two.run("cat /run/target.err").output
+        assert running.wait().status == 0, two.run("cat /run/target.err").output
+
+
+def test_target_on_nfs_stops_where_lost_locks_would_be_taken_again(short_path: Path) -> None:
+    """recover_lost_locks=Y closes the gate of a target that serves, and keeps another from
+    starting; N opens it again.
+    """
+    require("qemu-system-x86_64", "busybox", "mkfs.ext4", "ip", "qemu-io")
+    with boot_lab(short_path, ["host1"]) as lab:
+        (machine,) = (host.machine for host in lab.hosts)
+        machine.check(f"{FLOCKPR} lun create disk --root {ROOT} --size 16M")
+        running, url = _start(machine)
+        assert url is not None, machine.run("cat /run/target.err").output
+        _io(machine, url, "write -P 0xa1 0 1M")
+        parameter = "/sys/module/nfs/parameters/recover_lost_locks"
+        machine.check(f"echo Y > {parameter}")
+        _until(lambda: _fails(machine, url, "read 0 512"), "the gate did not close")
+        assert "the mount was lost" in machine.check("cat /run/target.err")
+        second = machine.run(f"{FLOCKPR} target --root {ROOT} --portal 127.0.0.1:0")
+        assert second.status == 1
+        assert "lost locks are taken again without a word" in second.output
+        machine.check(f"echo N > {parameter}")
+        _until(lambda: not _fails(machine, url, "read -P 0xa1 0 1M"), "the gate did not open")
+        machine.check("kill $(cat /run/target.pid)")
+        assert running.wait().status == 0, machine.run("cat /run/target.err").output
