@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -63,13 +64,14 @@ def mount_of(device: int, path: str, table: str | None = None) -> Mount | None:
         table: The mount table; that of this process when None.
     """
     wanted = f"{os.major(device)}:{os.minor(device)}"
+    text = read_table() if table is None else table
     found = [
-        (number == wanted, _covers(mount.point, path), len(mount.point), index, mount)
-        for index, (number, mount) in enumerate(_lines(read_table() if table is None else table))
+        (line.device == wanted, _covers(line.point, path), len(line.point), index, line)
+        for index, line in enumerate(_lines(text))
+        if line.device == wanted or _covers(line.point, path)
     ]
     # The last of equal ones: it was mounted over the others.
-    fitting = [one for one in found if one[0] or one[1]]
-    return max(fitting, key=lambda one: one[:4])[4] if fitting else None
+    return max(found, key=lambda one: one[:4])[4].mount() if found else None
 
 
 def covering(path: str, table: str | None = None) -> Mount | None:
@@ -79,37 +81,50 @@ def covering(path: str, table: str | None = None) -> Mount | None:
         path: Absolute, without symbolic links.
         table: The mount table; that of this process when None.
     """
+    text = read_table() if table is None else table
     found = [
-        (len(mount.point), index, mount)
-        for index, (_, mount) in enumerate(_lines(read_table() if table is None else table))
-        if _covers(mount.point, path)
+        (len(line.point), index, line)
+        for index, line in enumerate(_lines(text))
+        if _covers(line.point, path)
     ]
-    return max(found, key=lambda one: one[:2])[2] if found else None
+    return max(found, key=lambda one: one[:2])[2].mount() if found else None
 
 
 def filesystem_type(device: int) -> str | None:
     """The file system type of a device number in this process's mount table."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    return next((mount.kind for number, mount in _lines(read_table()) if number == wanted), None)
+    lines = (line for line in _lines(read_table()) if line.device == wanted)
+    return next((line.mount().kind for line in lines), None)
 
 
 def _covers(point: str, path: str) -> bool:
     return path == point or path.startswith(point.rstrip("/") + "/")
 
 
-def _lines(table: str) -> list[tuple[str, Mount]]:
-    mounts = []
+@attrs.frozen
+class _Line:
+    """A line of the table, of which the rest is read where it is wanted: a host has hundreds."""
+
+    device: str
+    point: str
+    options: str
+    rest: tuple[str, ...]
+
+    def mount(self) -> Mount:
+        kind, source, options = self.rest
+        both = (*self.options.split(","), *options.split(","))
+        return Mount(kind, _plain(source), self.point, both, self.device)
+
+
+def _lines(table: str) -> Iterator[_Line]:
     for line in table.split("\n"):
-        fields = line.split(" ")
-        try:
-            rest = fields[fields.index("-", 6) + 1 :]
-            options = (*fields[5].split(","), *rest[2].split(","))
-            mount = Mount(rest[0], _plain(rest[1]), _plain(fields[4]), options, fields[2])
-        except (ValueError, IndexError):
-            continue
-        mounts.append((fields[2], mount))
-    return mounts
+        before, dash, after = line.partition(" - ")
+        fields, rest = before.split(" ", 6), after.split(" ")
+        if dash and len(fields) > 5 and len(rest) == 3:
+            yield _Line(fields[2], _plain(fields[4]), fields[5], (rest[0], rest[1], rest[2]))
 
 
 def _plain(text: str) -> str:
+    if "\\" not in text:
+        return text
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import attrs
 
@@ -82,6 +83,10 @@ class Terms:
 
 
 _declared = Terms()
+_FRESH = 1.0
+"""Seconds for which what was promised is believed: a stream of commands reads one table."""
+_MOST = 1000
+_recent: dict[tuple[str, int, Terms], tuple[float, Promise]] = {}
 
 
 def declare(terms: Terms) -> None:
@@ -105,12 +110,20 @@ def promised(path: str, fd: int) -> Promise:
         OSError: It cannot be looked at.
     """
     terms = _declared
+    key = (path, os.fstat(fd).st_dev, terms)
+    now = time.monotonic()
+    then, promise = _recent.get(key, (now - _FRESH, None))
+    if promise is not None and now - then < _FRESH:
+        return promise
     promise = promise_of(path, fencing=terms.fencing, fd=fd, sources=terms.sources)
     if promise.gated is Gated.NO and not terms.allow_unproven:
         what, remedy = _words(promise)
         fault = StoreUnavailable(what, path, remedy)
         fault.for_a_person = True
         raise fault
+    if len(_recent) > _MOST:
+        _recent.clear()
+    _recent[key] = (now, promise)
     return promise
 
 
