@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from flockpr.block.calls import ImageCalls
 from flockpr.block.image import claim_from_qemu, grow_image
 from flockpr.errors import Busy
-from flockpr.gate import Gate, ImageFile, open_image, take_unused
+from flockpr.gate import Gate, ImageFile, open_image, take_unused, wait_for_fencing
 from flockpr.store import files, images, provision, removal
 from flockpr.store.identity import LunIdentity
 from flockpr.store.syscalls import Syscalls
@@ -163,7 +163,7 @@ def _quiet(root: str, identity: LunIdentity, patience: float) -> Iterator[ImageF
     """The image while all targets wait; no QEMU has it open."""
     images.image_path(root, identity)
     assert identity.image is not None
-    gate = Gate(root, identity.lun, identity.image)
+    gate = Gate(root, identity.lun, identity.image, cluster_lock=wait_for_fencing)
     with gate.narrow(time.monotonic() + patience) as held:
         claim_from_qemu(ImageCalls(), held.image.fd, held.image.path)
         yield held.image

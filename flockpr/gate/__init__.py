@@ -12,6 +12,7 @@ hears of the other, `HostClaim` tells the targets of several hosts of each other
 
 from __future__ import annotations
 
+from flockpr.gate.clustered import wait_for_fencing
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.hosts import HostClaim
 from flockpr.gate.image import ImageFile, open_image
@@ -27,4 +28,5 @@ __all__ = [
     "Permit",
     "open_image",
     "take_unused",
+    "wait_for_fencing",
 ]

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 
 from flockpr import events
 from flockpr.errors import StoreError
-from flockpr.gate import fenced, places
+from flockpr.gate import fenced, places, roster
 from flockpr.gate.hosts import host_number
 from flockpr.gate.image import SYSCALLS, ImageFile, open_image
 from flockpr.gate.rounds import ClusterLock, Rounds
@@ -88,16 +88,13 @@ class Held:
         Returns:
             False if that was not possible in time.
         """
-        again = False
-        while not self._proven(again):
-            again, lost = True, self._way is None or self.image.direct
-            if lost:
+        while not self._proven():
+            if self._way is not None:
                 events.lost_permit(self._gate.path, "a command was under way")
             self.release()
             if time.monotonic() >= self._deadline:
                 return False
-            if lost:
-                time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, not secrecy
+            time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, not secrecy
             try:
                 self.take()
             except StoreError as error:
@@ -105,16 +102,16 @@ class Held:
                 return False
         return True
 
-    def _proven(self, again: bool) -> bool:
-        """Whether it is certain; `again`: they were taken after the commit.
+    def _proven(self) -> bool:
+        """Whether it is certain.
 
-        All of them are held on one description, and the server refuses what comes through that
-        once it has lost any. A read that may come out of the page cache proves nothing. There,
-        that the server gave the permits after the commit is the proof.
+        All permits are asked for once more: whoever has taken one since is in the way. And they
+        are all on one description, through which an NFSv4 server refuses reads once it has lost
+        any. (A read that may come out of the page cache proves nothing.)
         """
-        if self._way is None:
+        if self._way is None or not self._way.has_all():
             return False
-        return self.image.honoured() if self.image.direct else again
+        return not self.image.direct or self.image.honoured()
 
     def release(self) -> None:
         """Give them back."""
@@ -134,7 +131,8 @@ class Gate:
         number: Logical unit number.
         image: Path of the image, relative to the root.
         host: Name of this host; the system's by default.
-        cluster_lock: Returns once the file system has forgotten all hosts that it lost.
+        cluster_lock: Returns once all hosts that the file system has lost are fenced, where
+            their locks are given away before (`wait_for_fencing`).
         syscalls: Where the calls go.
     """
 
@@ -154,6 +152,12 @@ class Gate:
         self.host = host_number(host)
         self.cluster_lock = cluster_lock
         self.syscalls = syscalls or SYSCALLS
+
+    def name_of(self, host: int) -> str:
+        """A host as people know it."""
+        if host == self.host:
+            return "a target of this host"
+        return roster.name_of(self.root, host, self.syscalls)
 
     @contextlib.contextmanager
     def narrow(

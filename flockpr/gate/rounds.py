@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from flockpr import events
-from flockpr.errors import Busy
+from flockpr.errors import Busy, StoreError
 from flockpr.gate import local, places, roster
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.fences import fences_of
@@ -50,6 +50,9 @@ class Gated(Protocol):
     host: int
     syscalls: Syscalls
     cluster_lock: ClusterLock | None
+
+    def name_of(self, host: int) -> str:
+        """A host as people know it."""
 
 
 class Rounds:
@@ -104,6 +107,15 @@ class Rounds:
             gate = self._gate
             self._silence.knock(gate.root, gate.number, gate.path, gate.host, gate.syscalls)
             raise
+
+    def has_all(self) -> bool:
+        """Whether the server gives all permits once more. Of its own range a holder is not in
+        the way, so this says at once whether anybody else has taken one.
+        """
+        try:
+            return all(self.image.lock(place) for place in places.all_permits_but(self._fenced))
+        except StoreError:
+            return False
 
     def end(self) -> None:
         """Give all back: permits, then doorbell. Who hears nobody takes a permit."""
@@ -209,7 +221,9 @@ class Rounds:
     def _note(self, silent: frozenset[int]) -> None:
         """Remember who is in the way, and tell it once."""
         for host in sorted(silent - self._silence.known()):
-            events.silent_host(self._gate.path, self._name(host), time.monotonic() - self._begun)
+            events.silent_host(
+                self._gate.path, self._gate.name_of(host), time.monotonic() - self._begun
+            )
         self._silence.note(silent)
 
     def _step_back(self) -> None:
@@ -237,17 +251,12 @@ class Rounds:
                 silent = self._silence.try_once(self.image, self._fences.look())
 
     def _refuse(self, silent: Iterable[int]) -> None:
-        names = ", ".join(self._name(host) for host in sorted(silent))
+        names = ", ".join(self._gate.name_of(host) for host in sorted(silent))
         raise Busy(
             f"{names} did not give the permit back in time",
             self._gate.path,
             "`flockpr gate show` says who has it; a host that is dead may have to be fenced",
         )
-
-    def _name(self, host: int) -> str:
-        if host == self._gate.host:
-            return "a target of this host"
-        return roster.name_of(self._gate.root, host, self._gate.syscalls)
 
     # ------------------------------------------------------------------ time
 

@@ -12,10 +12,11 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
+from flockpr import events
 from flockpr.core.events import Event, LogicalUnitReset, PowerCycle
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import OutcomeUnknown, StoreError
-from flockpr.gate import Gate, Held
+from flockpr.gate import Gate, Held, wait_for_fencing
 from flockpr.logical_unit.decisions import Decisions, NeedsGate
 from flockpr.store.base import AuditRecord, Snapshot
 from flockpr.store.identity import LunIdentity, check_label
@@ -146,6 +147,9 @@ class Administration:
         with self._gate.narrow(deadline, withdrawn) as held:
             result = work(held)
             if held.committed:
+                if held.left_out:
+                    names = [self._gate.name_of(host) for host in sorted(held.left_out)]
+                    events.forced_gate(self._gate.path, names)
                 if not held.prove():
                     self._decisions.unproven = True
                     raise OutcomeUnknown(
@@ -252,4 +256,4 @@ def _gate_of(store: LockDirectory) -> Gate | None:
     if identity.image is None:
         return None
     root = os.path.dirname(store.path.rstrip("/")) or "."
-    return Gate(root, identity.lun, identity.image)
+    return Gate(root, identity.lun, identity.image, cluster_lock=wait_for_fencing)

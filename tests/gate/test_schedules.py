@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from tests.support import gate_scenes
+from tests.support.gate_host_mutants import SEEDS
 from tests.support.gate_mutants import CUTS
 from tests.support.gate_world import changing, play, schedules, walking
 
@@ -40,6 +42,26 @@ def test_schedules_by_chance_keep_the_promise() -> None:
     """Up to three targets."""
     for seed in range(150):
         play(walking(random.Random(seed)), targets=1 + seed % 3)
+
+
+@pytest.mark.parametrize("scene", gate_scenes.SCENES, ids=lambda scene: scene.__name__)
+def test_host_that_does_not_answer_keeps_the_promise_and_holds_up_nobody_for_long(
+    scene: gate_scenes.Scene,
+) -> None:
+    """It hangs, is dead, was declared fenced, is slow, or is where the command comes to."""
+    for seed in range(SEEDS):
+        scene(seed)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("scene", gate_scenes.SCENES, ids=lambda scene: scene.__name__)
+def test_host_that_does_not_answer_keeps_the_promise_in_many_schedules(
+    scene: gate_scenes.Scene,
+) -> None:
+    """The same, far more often."""
+    for seed in range(SEEDS, 2000):
+        scene(seed)
 
 
 @pytest.mark.sweep

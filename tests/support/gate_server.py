@@ -22,7 +22,9 @@ from flockpr.store.syscalls import Syscalls
 from tests.support.simtime import Clock, Scheduler
 
 LEASE = 0.01
-"""Seconds after which the locks of a client that is silent may be given to others."""
+"""Seconds after which the locks of a client that is silent may be given to others ..."""
+ENDING = 0.05
+"""... and that the server takes for it, from when somebody wants what they cover."""
 CUT = 0.012
 """Seconds that a host is cut off: longer than its lease."""
 
@@ -89,15 +91,15 @@ class Server:
     """Files, locks, and who is gone.
 
     Attributes:
-        leases: It gives the locks of a client that is gone to others, some time (NFSv4); else
-            it never does (NFSv3).
+        lease: Seconds after which it gives the locks of a client that is gone to others
+            (NFSv4); None: it never does (NFSv3).
         early: It does so at once, before the client is fenced (GFS2).
         declared: Numbers of the hosts that an operator declared fenced.
     """
 
     clock: Clock = attrs.Factory(Clock)
     scheduler: Scheduler | None = None
-    leases: bool = True
+    lease: float | None = LEASE
     early: bool = False
     declared: frozenset[int] = frozenset()
     files: dict[str, int] = attrs.Factory(dict)
@@ -120,12 +122,26 @@ class Server:
                     return lock
         return None
 
-    def expire(self, now: float) -> None:
-        """Forget the locks of clients that are gone for long enough."""
-        for description in self.descriptions:
-            gone = description.client.gone
-            if gone is not None and (self.early or (self.leases and now >= gone + LEASE)):
-                description.locks.clear()
+    def expire(self, mine: Description, start: int, end: int) -> None:
+        """Somebody wants a range: end the leases of clients that are gone and have it."""
+        now = self.clock.now
+        for client in {d.client for d in self.descriptions if d.client.gone is not None}:
+            assert client.gone is not None
+            if self.early:
+                client.forget()
+            elif self.lease is not None and now >= client.gone + self.lease:
+                if client.wanted is None and self._has(client, mine, start, end):
+                    client.wanted = now
+                if client.wanted is not None and now >= client.wanted + ENDING:
+                    client.forget()
+
+    def _has(self, client: Client, mine: Description, start: int, end: int) -> bool:
+        return any(
+            lock.start < end and start < lock.end
+            for description in self.descriptions
+            if description.client is client and description.inode == mine.inode
+            for lock in description.locks
+        )
 
 
 class Client(Syscalls):
@@ -136,6 +152,7 @@ class Client(Syscalls):
         faults: By number of a call: what happens to the host just before it.
         calls: So many there were.
         gone: Since when the host is dead.
+        wanted: Since when somebody wants what it has, its lease being over.
     """
 
     def __init__(self, server: Server, host: str, faults: dict[int, str] | None = None) -> None:
@@ -144,6 +161,7 @@ class Client(Syscalls):
         self.faults = faults or {}
         self.calls = 0
         self.gone: float | None = None
+        self.wanted: float | None = None
         self.hangs_until = 0.0
         self.device = next(server.devices)
         self.on_death: Callable[[], None] = lambda: None
@@ -159,6 +177,9 @@ class Client(Syscalls):
                 for description in self._open.values():
                     description.lose()
                 self.server.clock.sleep(CUT)
+            case ["forget"]:
+                self.forget()  # as a NFSv3 server that restarts and asks nobody
+                self.server.clock.sleep(CUT)
             case ["die"]:
                 self.die()
             case ["hang", seconds]:
@@ -171,6 +192,11 @@ class Client(Syscalls):
             self.server.clock.sleep(left)
         if self.gone is not None:
             raise Died
+
+    def forget(self) -> None:
+        """The server forgets the locks, and nothing shows that it did."""
+        for description in self._open.values():
+            description.locks = []
 
     def die(self) -> None:
         """The host loses its power."""
@@ -222,7 +248,7 @@ class Client(Syscalls):
         if kind == fcntl.F_UNLCK:
             description.give_back(start, end)
             return
-        self.server.expire(self.server.clock.now)
+        self.server.expire(description, start, end)
         if self.server.conflict(description, kind, start, end):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         description.take(Lock(start, end, kind))

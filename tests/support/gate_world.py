@@ -48,7 +48,7 @@ FENCING = 0.3
 """Seconds after which a node that was lost is fenced (GFS2)."""
 BEAT = 0.002
 """Seconds between two questions at the doorbell."""
-NUMBERS = {"one": 0, "two": 1, "three": 500, "four": HOSTS - 1}
+NUMBERS = {"one": 0, "two": 1, "three": 500, "four": HOSTS - 1, "five": 150}
 """Of hosts; neighbours, and the ends of the range."""
 
 _MODULES = (fences, narrowing, permit, rounds, silence, stake)
@@ -63,6 +63,9 @@ class World(Server):
         good: When the first command was answered GOOD.
         writes: From when to when something was written by a state that lets the nexus write.
         holding: Commands that have the gate at this moment.
+        standstill: Longest time that a target without faults could not write ...
+        stops: ... and how often that was most of a grace.
+        commands: Those that are not over.
     """
 
     fenced: bool = False
@@ -76,6 +79,8 @@ class World(Server):
     points: int = 0
     calls: int = 0
     standstill: float = 0.0
+    stops: int = 0
+    commands: int = 0
     left_out: frozenset[int] = frozenset()
     left: int = 0
     knocks: list[Callable[[], None]] = attrs.Factory(list)
@@ -96,11 +101,11 @@ class World(Server):
 
 @attrs.define(eq=False)
 class SimTarget:
-    """A target that writes `times` times, if it may, and listens at the doorbell meanwhile.
+    """A target that writes `times` times, if it may, and until all commands are over, and listens
+    at the doorbell meanwhile.
 
     Attributes:
         slow: Seconds that each write takes.
-        crowded: Another write begins before one has ended.
     """
 
     world: World
@@ -136,24 +141,33 @@ class SimTarget:
 
     def run(self) -> None:
         """Write, and be used by nobody any more afterwards."""
-        done = 0
+        try:
+            self._run()
+        finally:
+            self._over = True
+
+    def _run(self) -> None:
+        done = kept_out = 0
         self.permit.attend()
         self._last = self.world.clock.now
-        while done < self.times:
+        while done < self.times or self.world.commands:
             if self.permit.enter(self.world.clock.now + 2 * PATIENCE):
                 done += 1
                 self._write()
             elif isinstance(self.permit.fault, HostFenced):
                 break
+            else:
+                kept_out += 1
+                assert kept_out < 3, "a target is kept out for good"
             self.world.clock.sleep(SLOW / 4)
         self.permit.rest()
-        self._over = True
 
     def _write(self) -> None:
         world, may = self.world, self._allowed
         self._writing = begun = world.clock.now
         if self.slow == SLOW and not self.client.faults:
             world.standstill = max(world.standstill, begun - self._last)
+            world.stops += begun - self._last > GRACE * 0.8
         try:
             if may:
                 world.clock.sleep(self.slow)
@@ -172,16 +186,17 @@ class SimTarget:
     def crowd(self) -> None:
         """A second writer: the target is never idle by itself."""
         self.world.clock.sleep(self.slow / 2)
-        for _ in range(self.times):
+        while not self._over:
             if self.permit.enter(self.world.clock.now + 2 * PATIENCE):
                 self.world.clock.sleep(self.slow)
                 self.permit.leave()
+            self.world.clock.sleep(SLOW / 4)
 
     def listen(self) -> None:
         """What the watch does, on its own thread."""
         client = Client(self.world, self.client.host)
         deaf = fences.fences_of("/root", client).look
-        with Doorbell("/root", client, self.permit.host) as bell:
+        with contextlib.suppress(Died), Doorbell("/root", client, self.permit.host) as bell:
             while not self._over and self.client.gone is None:
                 if self.permit.held and self.world.clock.now >= self.client.hangs_until:
                     self.permit.knock(bell.wanted(NUMBER, self.permit.host, deaf))
@@ -196,7 +211,11 @@ class SimCommand:
         at: When, in seconds.
         patience: How long it waits.
         tries: How often it is sent.
+        pause: Seconds between two.
         answered: When, and how long that took, each time.
+        before: Called at the beginning.
+        busied: Called when it was BUSY.
+        knows: It has seen before which hosts are declared fenced.
     """
 
     world: World
@@ -204,7 +223,11 @@ class SimCommand:
     at: float = SLOW
     patience: float = PATIENCE
     tries: int = 1
+    pause: float = 0.5
     answered: list[tuple[str, float]] = attrs.Factory(list)
+    before: Callable[[], None] = lambda: None
+    busied: Callable[[], None] = lambda: None
+    knows: bool = False
 
     def run(self) -> None:
         """Until it was answered GOOD, or as often as it is sent."""
@@ -214,6 +237,9 @@ class SimCommand:
             "/root", NUMBER, "image", host=self.client.host, cluster_lock=lock, syscalls=self.client
         )
         world.clock.sleep(self.at)
+        self.before()
+        if self.knows:
+            fences.fences_of("/root", self.client).look()
         for _ in range(self.tries):
             begun = world.clock.now
             try:
@@ -221,11 +247,12 @@ class SimCommand:
             except Busy as busy:
                 world.busy += 1
                 world.names.append(str(busy))
+                self.busied()
                 answer = "busy"
             self.answered.append((answer, world.clock.now - begun))
             if answer == "good":
                 return
-            world.clock.sleep(1.0)
+            world.clock.sleep(self.pause)
 
     def _once(self, gate: Gate) -> str:
         world = self.world
@@ -314,6 +341,7 @@ def act(world: World, choose: Choose, build: Build, *, crowds: bool = False) -> 
                         body()
                 finally:
                     world.left -= 1
+                    world.commands -= isinstance(getattr(body, "__self__", None), SimCommand)
 
             return run
 
@@ -324,6 +352,7 @@ def act(world: World, choose: Choose, build: Build, *, crowds: bool = False) -> 
                         world.knocks.pop()()
                 world.clock.sleep(LEASE)
 
+        world.commands = len(commands)
         for number, command in enumerate(commands):
             scheduler.add(f"command {number}", until_all_is_over(command.run))
         for number, target in enumerate(targets):
