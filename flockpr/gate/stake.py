@@ -13,7 +13,8 @@ import random
 import time
 from collections.abc import Callable
 
-from flockpr.errors import StoreError
+from flockpr import events
+from flockpr.errors import HostFenced, StoreError
 from flockpr.gate import fenced, local, places
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.fences import fences_of
@@ -121,7 +122,11 @@ class Stake:
                 time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy
         # After the byte was taken: whoever declares this host fenced and looks then finds it
         # held, or its declaration is found here.
-        fenced.check(self._root, self._host, self._sys)
+        try:
+            fenced.check(self._root, self._host, self._sys)
+        except HostFenced as error:
+            events.fenced_host(self.path, error.what)
+            raise
         return True
 
     def _try(self, bell: Doorbell) -> bool:
