@@ -5,10 +5,14 @@ from __future__ import annotations
 import datetime as dt
 
 
+def now() -> dt.datetime:
+    """Now, UTC; tests put a clock of their own in its place."""
+    return dt.datetime.now(dt.UTC)
+
+
 def utc_now() -> str:
     """Now, UTC, ISO 8601 with microseconds and "Z"."""
-    now = dt.datetime.now(dt.UTC)
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return now().isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def seconds_since(text: str) -> float | None:
@@ -19,4 +23,4 @@ def seconds_since(text: str) -> float | None:
         return None
     if then.tzinfo is None:
         return None
-    return (dt.datetime.now(dt.UTC) - then).total_seconds()
+    return (now() - then).total_seconds()
