@@ -19,7 +19,7 @@ from flockpr.cli.common import (
 )
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.cli.lun_view import HEADINGS, Viewer, lines, row
-from flockpr.cli.promise_view import promise_document, promise_lines
+from flockpr.cli.promise_view import declare_configured, promise_document, promise_lines
 from flockpr.cli.text import printable, table
 from flockpr.errors import StoreError
 
@@ -232,6 +232,7 @@ def _grow(args: argparse.Namespace) -> int:
     from flockpr.cli.text import parse_size, size_text
 
     size = parse_size(args.size)
+    declare_configured("lun grow", args.config)
     before = grow_lun(find_root(args), args.name, size)
     emit(
         [

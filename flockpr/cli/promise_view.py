@@ -34,6 +34,18 @@ def configured_terms(verb: str, config: str | None) -> Terms:
         return Terms()
 
 
+def declare_configured(verb: str, config: str | None) -> None:
+    """Make what the configuration declares and allows the terms of this process.
+
+    Args:
+        verb: For the message where it cannot be read.
+        config: The value of --config.
+    """
+    from flockpr.filesystems import declare
+
+    declare(configured_terms(verb, config))
+
+
 def promise_document(terms: Terms, root: str, image: str | None) -> dict[str, Any] | None:
     """The object `promise` of a JSON document; None where nothing can be told.
 
