@@ -1,12 +1,13 @@
-"""Whether an image is where locks are given away too early, and the wait that makes up for it.
+"""Whether having all permits means anything where an image is, and the wait that may be needed.
 
-A cluster's file system hands the byte ranges of a node that it lost to others before that node
-is fenced, so having them proves nothing yet (see `cluster_lock`).
+Where nothing is promised, locks of others may not be in the way at all. And a cluster's
+file system hands the byte ranges of a node that it lost to others before that node is fenced, so
+having them proves nothing yet (see `cluster_lock`).
 """
 
 from __future__ import annotations
 
-from flockpr.filesystems import promise_of
+from flockpr.filesystems import promised
 from flockpr.gate import cluster_lock
 from flockpr.gate.image import ImageFile
 from flockpr.store import files
@@ -24,10 +25,11 @@ def wait_for_fencing(image: ImageFile, deadline: float) -> bool:
         False: not in time, or it cannot be told.
 
     Raises:
-        StoreError: It cannot be told what the image is on.
+        StoreUnavailable: It cannot be told what the image is on, or nothing is promised there:
+            having the locks means nothing then.
     """
     try:
-        clustered = promise_of(image.path, fd=image.fd).cluster_lock
+        promise = promised(image.path, image.fd)
     except OSError as error:
         raise files.unavailable(error, "its file system cannot be told", image.path) from error
-    return not clustered or cluster_lock.force(image.path, deadline, image.key)
+    return not promise.cluster_lock or cluster_lock.force(image.path, deadline, image.key)
