@@ -1,0 +1,386 @@
+"""Two machines that share a disk with GFS2: corosync, dlm_controld, the file system on both.
+
+The fence device is real: a node that the other one has it fence loses its power. It is reached
+through the serial port of the machine, not through the segment, but does not listen to a node
+that was cut off, so it is always that one which dies. The test may put it out of order for a
+while, which makes the order of what happens at the death of a node the test's to choose, on a
+host of any speed.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from attrs import define, field
+
+from tests.vm import tunnel
+from tests.vm.gfs2_rows import gfs2_rows
+from tests.vm.initramfs import initramfs
+from tests.vm.kernel import Kernel, kernel, package_tree
+from tests.vm.lab import Node, card, free_ports
+from tests.vm.machine import Machine, MachineError
+from tests.vm.matrix import Row
+from tests.vm.network import Hub, Station
+from tests.vm.share import MOUNT_POINT, ROOT, TREE_MODULES, tree_arguments
+
+_PACKAGES = ("corosync", "dlm-controld", "gfs2-utils")
+_MODULES = (
+    *("virtio_pci", "virtio_console", "virtio_net", "virtio_blk"),
+    *TREE_MODULES,
+    *("crc32c_generic", "configfs", "dlm", "gfs2"),
+)
+_DISK_BYTES = 512 << 20
+_NAMES = ("host1", "host2")
+_MEMORY = 512  # MiB
+_JOURNAL_MEGABYTES = 8  # the least that mkfs.gfs2 makes
+PATIENT_SECONDS = 30
+"""Silence after which corosync takes a node for dead: no busy host is silent that long."""
+_SHORT_TOKEN_SECONDS = 3
+"""The same once a node is about to be killed."""
+_TOKENS = 30
+"""So many of corosync's tokens go round in that time at least, even if nobody has news."""
+_CONSENSUS = 1.2
+"""Of the time of a token, what it takes until all who are left agree."""
+_WAIT_SECONDS = 300
+_FOR_EVER = 86400
+
+
+class Fencing(enum.Enum):
+    """What happens to a node that the other one has lost."""
+
+    DEVICE = "it is powered off, when the device is in order: `Cluster.device_works`"
+    NO_DEVICE = "it should be fenced, and there is no device"
+    OFF = "the lock manager does not ask for fencing"
+
+
+_AGENT_CONF = "fence_all /run/fence_agent"
+_DLM_CONF = {
+    Fencing.DEVICE: _AGENT_CONF,
+    Fencing.NO_DEVICE: "",
+    Fencing.OFF: "enable_fencing=0",
+}
+
+_AGENT = """#!/bin/sh
+# It is told what to do as NAME=VALUE lines; `off` of a node is all that it is asked for.
+sed -n 's/^node=//p' > /run/fence.asked
+until test -e /run/fence.yes; do sleep 0.2; done
+rm -f /run/fence.asked /run/fence.yes
+"""
+
+_JOIN = """
+set -e
+mkdir -p /etc/corosync /etc/dlm /dev/misc /var/lib/corosync /var/log/corosync
+mkdir -p /var/log/dlm_controld /run/dlm_controld
+cat > /etc/corosync/corosync.conf << 'END'
+{corosync}
+END
+cat > /etc/dlm/dlm.conf << 'END'
+enable_startup_fencing=0
+{dlm}
+END
+cat > /run/fence_agent << 'END'
+{agent}
+END
+chmod 755 /run/fence_agent
+mount -t configfs configfs /sys/kernel/config
+# What udev would name them.
+for device in dlm-control dlm-monitor dlm_plock; do ln -sf ../$device /dev/misc/$device; done
+corosync
+dlm_controld
+"""
+
+
+def _corosync_conf(stations: Sequence[Station], token: int) -> str:
+    """Two nodes that are quorate alone, once they have seen each other; no encryption.
+
+    Args:
+        stations: Of the nodes.
+        token: Seconds of silence after which a node is taken for dead.
+    """
+    lines = [
+        "totem {",
+        "version: 2",
+        "cluster_name: flockpr",
+        "transport: udpu",
+        f"token: {token * 1000}",
+        f"token_retransmits_before_loss_const: {_TOKENS}",
+        "}",
+        "nodelist {",
+    ]
+    for station in stations:
+        lines += [
+            "node {",
+            f"ring0_addr: {station.address}",
+            f"name: node{station.number}",
+            f"nodeid: {station.number}",
+            "}",
+        ]
+    lines += ["}", "quorum {", "provider: corosync_votequorum", "two_node: 1", "}"]
+    lines += ["logging {", "to_logfile: yes", "logfile: /var/log/corosync.log", "}"]
+    return "\n".join(lines)
+
+
+@define
+class Cluster:
+    """Two nodes that mount one disk at ``/mnt/share``.
+
+    Args:
+        folder: Where everything goes; short.
+        stack: Ends the machines.
+        fencing: What happens to a node that is lost.
+        token: Seconds of silence after which corosync takes a node for dead.
+        device_works: Set while the fence device is in order.
+    """
+
+    folder: Path
+    stack: ExitStack
+    fencing: Fencing = Fencing.DEVICE
+    token: int = PATIENT_SECONDS
+    device_works: threading.Event = field(factory=threading.Event, init=False)
+    hub: Hub = field(init=False)
+    stations: Sequence[Station] = field(init=False)
+    nodes: list[Node] = field(factory=list, init=False)
+    _kernel: Kernel = field(init=False)
+    _packages: Path = field(init=False)
+    _boots: int = field(default=0, init=False)
+    _cut: set[int] = field(factory=set, init=False)
+    _power: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.device_works.set()
+        self._kernel = kernel()
+        self._packages = package_tree("gfs2", _PACKAGES)
+        self._initrd.write_bytes(initramfs(self._kernel, _MODULES, environment={"ROOT": "host"}))
+        with self._disk.open("wb") as stream:
+            stream.truncate(_DISK_BYTES)
+        self.hub = Hub(self.folder / "hub")
+        self.stack.callback(self.hub.close)
+        self.stations = [self.hub.join(number) for number, _ in enumerate(_NAMES, 1)]
+
+    @property
+    def _initrd(self) -> Path:
+        return self.folder / "node.initrd"
+
+    @property
+    def _disk(self) -> Path:
+        return self.folder / "shared.img"
+
+    @property
+    def column(self) -> str:
+        """What the file system is called in the table."""
+        return "GFS2"
+
+    @property
+    def root(self) -> str:
+        """Path of the root in both machines; the directory is not made yet."""
+        return ROOT
+
+    @property
+    def target_options(self) -> str:
+        """Nothing has to be declared."""
+        return ""
+
+    @property
+    def forgets(self) -> float:
+        """Seconds after which a silent node is not a member any more, and is being fenced."""
+        return self.token * (1 + _CONSENSUS)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The faults that only a cluster knows."""
+        return gfs2_rows(self)
+
+    # --- lives of the nodes -------------------------------------------------------------------
+
+    def form(self) -> None:
+        """Boot the nodes, make the cluster and the file system, and mount it on both."""
+        for number, name in enumerate(_NAMES):
+            ports = free_ports()
+            self.nodes.append(Node(name, self._machine(number, name, card(ports)), ports))
+        for number, _ in enumerate(self.nodes):
+            self._join(number)
+        for number, _ in enumerate(self.nodes):
+            self._wait_joined(number)
+        options = f"-p lock_dlm -t flockpr:share -j {len(_NAMES)} -J {_JOURNAL_MEGABYTES}"
+        self.nodes[0].machine.check(f"mkfs.gfs2 -q -O {options} /dev/vda")
+        # One after the other: the second finds the lock space of the first.
+        for number, _ in enumerate(self.nodes):
+            self._mount(number)
+
+    def boot(self, number: int) -> None:
+        """Boot a node that lost its power; it joins and mounts again."""
+        node = self.nodes[number]
+        self._set_token(1 - number, self.token)
+        self._link(number)
+        node.machine = self._machine(number, node.name, card(node.ports))
+        self._join(number)
+        self._wait_joined(number)
+        self._mount(number)
+
+    def hurry(self) -> None:
+        """From now on a node that is killed is taken for dead soon.
+
+        On a busy host one that is alive may be as well, so do it right before the end of one.
+        """
+        for number, _ in enumerate(self.nodes):
+            self._set_token(number, _SHORT_TOKEN_SECONDS)
+        time.sleep(2 * self.token / _TOKENS)  # the token that goes round has the old time
+
+    def kill(self, number: int) -> None:
+        """A node's power is gone."""
+        with self._power:
+            self.nodes[number].machine.kill()
+
+    def cut(self, number: int) -> None:
+        """Cut a node off from the other one; both go on with the disk, until one is fenced."""
+        self._cut.add(number)
+        self.hub.cut(self.stations[number])
+
+    def mend(self, number: int) -> None:
+        """Connect it again; it is booted, if the other one has had it fenced."""
+        if self._lost(1 - number):
+            deadline = time.monotonic() + _WAIT_SECONDS
+            while self.nodes[number].machine.alive:
+                assert time.monotonic() < deadline, self.state(1 - number)
+                time.sleep(0.2)
+            self.boot(number)
+        self._link(number)
+
+    def _link(self, number: int) -> None:
+        self.hub.mend(self.stations[number])
+        self._cut.discard(number)
+
+    def _machine(self, number: int, name: str, tunnels: Sequence[str]) -> Machine:
+        self._boots += 1
+        folder = self.folder / f"boot{self._boots}"
+        folder.mkdir()
+        drive = f"driver=raw,node-name=shared,file.driver=file,file.filename={self._disk}"
+        sharing = "file.locking=off,cache.direct=on,file.cache.direct=on"
+        machine = Machine(
+            name,
+            folder,
+            self._kernel,
+            self._initrd,
+            memory=_MEMORY,
+            arguments=[
+                *tree_arguments(self._packages),
+                *self.stations[number].arguments(self.hub.path),
+                *tunnels,
+                *("-blockdev", f"{drive},{sharing}"),
+                *("-device", "virtio-blk-pci,drive=shared,share-rw=on"),
+            ],
+        )
+        self.stack.callback(machine.kill)
+        return machine
+
+    def _join(self, number: int) -> None:
+        node, station = self.nodes[number], self.stations[number]
+        machine = node.machine
+        machine.wait_booted()
+        machine.check(
+            f"echo {node.name} > /proc/sys/kernel/hostname; ip link set lo up; "
+            f"ip link set eth0 up; ip addr add {station.address}/24 dev eth0; "
+            f"ip link set eth1 up; ip addr add {tunnel.BRIDGE_ADDRESS}/24 dev eth1"
+        )
+        corosync, dlm = _corosync_conf(self.stations, self.token), _DLM_CONF[self.fencing]
+        machine.check(_JOIN.format(corosync=corosync, dlm=dlm, agent=_AGENT))
+        if self.fencing is Fencing.DEVICE:
+            device = threading.Thread(target=self._fence_device, args=(number, machine))
+            device.daemon = True
+            device.start()
+
+    def _wait_joined(self, number: int) -> None:
+        self._until(
+            number,
+            f"dlm_tool status | grep -q 'quorate 1' && "
+            f"test $(dlm_tool status | grep -c '^node [0-9]* M') -eq {len(self.nodes)}",
+            "membership",
+        )
+
+    def _mount(self, number: int) -> None:
+        self.nodes[number].machine.check(
+            f"mkdir -p {MOUNT_POINT}; mount -t gfs2 -o noatime /dev/vda {MOUNT_POINT} || "
+            "{ dmesg | tail -n 20; dlm_tool status; exit 1; }"
+        )
+
+    # --- fencing ------------------------------------------------------------------------------
+
+    def wait_lost(self, survivor: int) -> None:
+        """Return when a node knows that the other one is not a member any more."""
+        self._until(survivor, self._other_is_lost(survivor), "the other's loss")
+
+    def wait_asked(self, survivor: int) -> None:
+        """Return when a node has asked its fence device to act."""
+        self._until(survivor, "test -s /run/fence.asked", "the call for the fence")
+
+    def _lost(self, survivor: int) -> bool:
+        return self.nodes[survivor].machine.run(self._other_is_lost(survivor)).status == 0
+
+    def _other_is_lost(self, survivor: int) -> str:
+        return f"dlm_tool status | grep -q '^node {self.stations[1 - survivor].number} X'"
+
+    def _fence_device(self, number: int, machine: Machine) -> None:
+        """Power off the other node whenever this one asks for it and is not cut off."""
+        try:
+            while True:
+                asked = "until test -s /run/fence.asked; do sleep 0.3; done"
+                machine.start(asked).wait(_FOR_EVER)
+                while number in self._cut or not self.device_works.is_set():
+                    time.sleep(0.2)
+                self.kill(1 - number)
+                answered = "while test -e /run/fence.asked; do sleep 0.2; done"
+                machine.check(f"touch /run/fence.yes; {answered}")
+        except (MachineError, OSError):
+            return  # it is dead itself
+
+    # --- the cluster --------------------------------------------------------------------------
+
+    def state(self, number: int) -> str:
+        """What the cluster's programs say on a node."""
+        return (
+            self.nodes[number]
+            .machine.run(
+                "dlm_tool status; dlm_tool ls; dlm_tool plocks share; cat /run/fence.asked; "
+                "tail -n 20 /var/log/corosync.log /var/log/dlm_controld/dlm_controld.log; "
+                "dmesg | tail -n 20"
+            )
+            .output
+        )
+
+    def _until(self, number: int, condition: str, what: str) -> None:
+        """Wait until a shell command succeeds on a node."""
+        machine = self.nodes[number].machine
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while machine.run(condition).status != 0:
+            if time.monotonic() > deadline:
+                raise machine.failure(f"waited in vain for {what}\n{self.state(number)}")
+            time.sleep(0.2)
+
+    def _set_token(self, number: int, seconds: int) -> None:
+        value = seconds * 1000
+        self.nodes[number].machine.check(
+            f"corosync-cmapctl -s totem.consensus u32 {int(value * _CONSENSUS)}; "
+            f"corosync-cmapctl -s totem.token u32 {value}"
+        )
+
+
+@contextmanager
+def boot_cluster(
+    folder: Path, fencing: Fencing = Fencing.DEVICE, token: int = PATIENT_SECONDS
+) -> Iterator[Cluster]:
+    """A cluster, booted and mounted; everything ends with the context.
+
+    Args:
+        folder: Where everything goes; short.
+        fencing: What happens to a node that is lost.
+        token: Seconds of silence after which corosync takes a node for dead.
+    """
+    with ExitStack() as stack:
+        cluster = Cluster(folder, stack, fencing, token)
+        cluster.form()
+        yield cluster
