@@ -17,8 +17,10 @@ import attrs
 import pytest
 
 from flockpr.cli import main
+from flockpr.prhelper.client import HelperClient
 from flockpr.store.provision import create_lun
 from tests.support.daemon_process import (
+    PATIENCE,
     Running,
     environment,
     eventually,
@@ -28,6 +30,7 @@ from tests.support.daemon_process import (
     start,
 )
 from tests.support.mount_tables import Tables
+from tests.support.scsi import basic_list, out_cdb
 
 SIZE = 8 << 20
 NFS42 = "rw,vers=4.2,hard,local_lock=none"
@@ -240,6 +243,37 @@ def test_helper_door_where_what_is_read_may_be_old_does_not_start(host: Host) ->
     assert "reservations cannot be kept on nfs 4.2" in text
     assert "without nocto" in text
     assert not host.socket.exists()
+
+
+def reserve(socket: pathlib.Path) -> tuple[int, bytes]:
+    """Register 0xA at a helper's socket and reserve, Write Exclusive: status and sense."""
+    assert register(socket, 0xA).status == 0
+    with HelperClient(str(socket), timeout=PATIENCE) as client, open("/dev/null", "r+b") as disk:
+        reply = client.execute(disk.fileno(), out_cdb(1, type_=1), basic_list(0xA))
+    return reply.status, reply.sense
+
+
+@pytest.mark.parametrize("how", ["refused", "allowed", "declared", "without an image"])
+def test_command_that_takes_access_away_through_the_helper_door_needs_a_promise(
+    host: Host, how: str
+) -> None:
+    """To have all permits where nothing is promised says nothing about others' writes."""
+    host.tables.remount("vers=4.2", "vers=3")
+    create_lun(str(host.root), "bare")
+    options = {"allowed": ["--allow-unproven"], "declared": ["--fencing", "external"]}
+    lun = "bare" if how == "without an image" else "disk"
+    command = ["--socket", str(host.socket), "--lun", lun, *options.get(how, [])]
+
+    with host.started("serve", *command) as daemon:
+        daemon.ready(host.socket)
+        status, sense = reserve(host.socket)
+        assert daemon.end() == 0
+
+    if how == "refused":
+        assert (status, sense[2] & 15, sense[12], sense[13]) == (2, 2, 4, 3)
+        assert "reads and writes cannot be gated on nfs 3" in daemon.text
+    else:
+        assert status == 0
 
 
 def test_running_target_whose_mount_changes_says_so(host: Host) -> None:
