@@ -52,6 +52,7 @@ def image(root: str, disk: LunIdentity) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not answer is not called for seconds."""
     monkeypatch.setattr(forcing, "CALL", 0.05)
+    monkeypatch.setattr(forcing, "FRESH", 10 * LONG)
 
 
 def document(root: str, capsys: Capture, *argv: str, code: int = 0) -> dict[str, Any]:

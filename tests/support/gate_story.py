@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import json
 import os
@@ -65,7 +66,9 @@ def everything(root: str, lun: int, image: str) -> Iterator[None]:
     is declared fenced.
     """
     wait = {"lun": lun, "since": utc_now(), "for": [f"{SILENT:010x}"]}
-    say(root, SERVING, "node1", waits=[wait])
+    # By a clock that is ahead: a busy machine must not make it silent.
+    later = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)).isoformat()
+    say(root, SERVING, "node1", contact=later, waits=[wait])
     say(root, SILENT, "node2", contact=LONG_AGO)
     fenced.declare(root, FENCED, proof="its power was cut", host="node3", lun="disk")
     with permit(image, SERVING, SILENT, FENCED), knock(root, lun, SERVING):
