@@ -291,6 +291,7 @@ class TargetServer:
             read_only=settings.read_only,
             removable=settings.removable,
             physical_block_size=settings.physical_block_size,
+            timeout=self._units.timeout,
             guard=Guard(self._terms, self.root, image),
         )
 

@@ -44,6 +44,11 @@ class Units:
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
         self._reaper.start()
 
+    @property
+    def timeout(self) -> float:
+        """Seconds within which every command is answered."""
+        return self._timeout
+
     def submit(
         self,
         lun: str,

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
+from flockpr.block import Disk
 from flockpr.errors import ConfigError, LunNotFound
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
@@ -23,6 +24,7 @@ from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
 from flockpr.store.identity import target_name
 from flockpr.store.provision import create_lun, read_identity
+from flockpr.units import Units
 from tests.support import iscsi_wire, sbc_cdbs
 from tests.support.in_process import Rig, descriptors, iscsi_threads, open_below
 from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused
@@ -67,6 +69,17 @@ def read_of(session: Session) -> bytes:
     reply = session.command(READ, read=512)
     assert reply.good, reply
     return reply.data
+
+
+def test_server_answers_within_the_time_of_its_logical_units(root: pathlib.Path) -> None:
+    """`timeout` of the daemon holds at this door, too: a PREEMPT that may wait for a lease longer
+    than the default is not given up by the one who asked for it.
+    """
+    with contextlib.closing(Units(str(root), timeout=123.0)) as units:
+        server = TargetServer(str(root), portals=[Portal(port=0)], units=units)
+        with server:
+            disks = [lun.disk for lun in server._targets.luns]
+            assert [disk._timeout for disk in disks if isinstance(disk, Disk)] == [123.0, 123.0]
 
 
 # ---------------------------------------------------------------------- sessions
