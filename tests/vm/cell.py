@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,6 @@ from tests.support.target_rig import Url, initiator_name
 from tests.vm import tunnel
 from tests.vm.lab import DOORS, Lab, Node
 from tests.vm.machine import Machine, Running
-from tests.vm.share import FLOCKPR
 
 DUEL, FREE = "duel", "free"
 OF_DOOR = {"helper": FREE, "observer": DUEL}
@@ -39,7 +39,8 @@ PATIENCE = 300.0
 
 _GUEST = Path(__file__).parent / "guest"
 _TOP = Path(__file__).parents[2]
-_RUN = f"env PYTHONPATH={_TOP} {sys.executable} {_GUEST / 'stalled.py'}"
+_PYTHON = f"env PYTHONPATH={_TOP} {sys.executable}"
+_RUN = f"{_PYTHON} {_GUEST / 'stalled.py'}"
 _BRIDGE = f"{sys.executable} {_GUEST / 'bridge.py'}"
 
 
@@ -185,6 +186,10 @@ class HostDaemon:
         """The end of what it printed."""
         return self.node.machine.run("tail -n 60 /run/daemon.log").output
 
+    def keep_log(self, path: Path) -> None:
+        """Write what it printed, since the last time, into a file of this host."""
+        path.write_text(self.node.machine.run("cat /run/daemon.log; : > /run/daemon.log").output)
+
 
 @define
 class Cell:
@@ -201,6 +206,8 @@ class Cell:
     timeout: float = field(default=0.0, init=False)
     daemons: list[HostDaemon] = field(init=False)
     urls: dict[str, Url] = field(factory=dict, init=False)
+    _preloaded: dict[int, Machine] = field(factory=dict, init=False)
+    _commands: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.daemons = [
@@ -232,7 +239,24 @@ class Cell:
 
     def flockpr(self, number: int, arguments: str) -> str:
         """Output of a command line of flockpr on a host, which must succeed."""
-        return self.lab.nodes[number].machine.check(f"{FLOCKPR} {arguments} --root {self.lab.root}")
+        machine = self.lab.nodes[number].machine
+        if self._preloaded.get(number) is not machine:
+            self._preloaded[number] = machine
+            machine.start(f"exec {_PYTHON} {_GUEST / 'preloaded.py'} > /run/flockpr.log 2>&1")
+        self._commands += 1
+        own = f"/run/flockpr.{self._commands}"
+        request = {
+            "arguments": [*shlex.split(arguments), "--root", self.lab.root],
+            "output": f"{own}.out",
+            "errors": f"{own}.err",
+            "answer": own,
+        }
+        line = shlex.quote(json.dumps(request))
+        return machine.check(
+            f"for i in $(seq 3000); do test -p /run/flockpr.in && break; sleep 0.1; done; "
+            f"mkfifo {own}; printf '%s\\n' {line} > /run/flockpr.in; read status < {own}; "
+            f"test $status = 0 || cat {own}.err; cat {own}.out; rm {own} {own}.*; exit $status"
+        )
 
     def trail(self, lun: str, number: int = 0) -> list[dict[str, object]]:
         """The audit trail of a logical unit, as one of the hosts tells it."""

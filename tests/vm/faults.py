@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from tests.vm.cell import PATIENCE
+from tests.support.target_rig import initiator_name
+from tests.vm.cell import DUEL, FREE, PATIENCE
 from tests.vm.duel import Fenced
 from tests.vm.lab import Lab
 from tests.vm.matrix import Row, Scene
@@ -54,8 +55,31 @@ class Aside:
 
 
 def calm(scene: Scene) -> None:
-    """No fault: what the others are compared with."""
+    """No fault: what the others are compared with. Both hosts say who is registered, and lives."""
     scene.wait(10)
+    scene.duel.hold()
+    names = [initiator_name(one.ledger.author) for one in scene.duel.duelists]
+    for number in (0, 1):
+        assert _liveness(scene, DUEL, number) == dict.fromkeys(names, "alive")
+    scene.duel.go()
+
+
+def _liveness(scene: Scene, lun: str, number: int) -> dict[str, str]:
+    """Who is registered, and whether he lives, as a host sees it."""
+    entries = scene.cell.status(lun, number)["registrations"]
+    return {str(entry["initiator"]): str(entry["liveness"]) for entry in entries}
+
+
+def _wait_gone(scene: Scene, victim: int) -> None:
+    """Wait until the other host sees nobody alive at a host that is dead."""
+    names = [initiator_name(client.label) for client in scene.crowd if client.host == victim]
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        seen = _liveness(scene, FREE, 1 - victim)
+        if all(seen.get(name) != "alive" for name in names):
+            return
+        assert time.monotonic() < deadline, seen
+        time.sleep(1)
 
 
 def daemon_killed(scene: Scene) -> None:
@@ -89,7 +113,8 @@ def host_killed(scene: Scene) -> None:
         lab.kill(victim)
         begun = time.monotonic()
         fenced = scene.duel.preempt(1 - victim)
-        scene.remarks.append(f"taken {time.monotonic() - begun:.0f} s after")
+        scene.remarks.append(f"taken {fenced.good - begun:.0f} s after")
+        _wait_gone(scene, victim)
         scene.boot(victim)
         window.over()
         scene.duel.readmit(fenced)

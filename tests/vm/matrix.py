@@ -8,6 +8,8 @@ then some quiet time; then all of it is judged.
 from __future__ import annotations
 
 import json
+import os
+import re
 import statistics
 import time
 import traceback
@@ -356,8 +358,17 @@ def play_all(playing: Match, rows: Sequence[Row], *, each: bool = True) -> list[
                 _print_log(daemon)
             raise
         print(f"   {time.monotonic() - begun:.0f} s: {figures}", flush=True)
+        _keep_logs(playing.cell, row)
         found.append(figures)
     return found
+
+
+def _keep_logs(cell: Cell, row: Row) -> None:
+    """What the daemons printed, for whoever wants to look at a run that held."""
+    if folder := os.environ.get("FLOCKPR_LOGS"):
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{cell.lab.column} {row.name}")
+        for daemon in cell.daemons:
+            daemon.keep_log(Path(folder) / f"{name}-{daemon.node.name}.log")
 
 
 def _print_log(daemon: Any) -> None:
