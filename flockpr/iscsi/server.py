@@ -293,6 +293,7 @@ class TargetServer:
             physical_block_size=settings.physical_block_size,
             timeout=self._units.timeout,
             guard=Guard(self._terms, self.root, image),
+            patience=self._limits.claim,
         )
 
     # ------------------------------------------------------------------ connections

@@ -130,6 +130,8 @@ class Limits:
             is answered "rejected": the initiator escalates.
         rescan: Between two looks for LUNs that came or went.
         mounts: Between two looks at the mount table.
+        claim: To find out that another host's target must serve alone: two hosts that look at
+            the same moment see each other and look again, and on GFS2 a look takes long.
     """
 
     connections: int | None = None
@@ -151,6 +153,7 @@ class Limits:
     task_management: float = 20.0
     rescan: float = 2.0
     mounts: float = 5.0
+    claim: float = 5.0
 
 
 def is_loopback(host: str) -> bool:

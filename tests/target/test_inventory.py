@@ -35,7 +35,7 @@ from tests.support.target_rig import (
 )
 
 REGISTER = 6
-NEVER = Limits(rescan=1e6, task_management=100.0)
+NEVER = Limits(rescan=1e6, claim=0.2, task_management=100.0)
 """Tests look themselves, so that they know when it was done."""
 NOT_SUPPORTED = (5, 0x25, 0)
 CHANGED = (6, 0x3F, 0x0E)

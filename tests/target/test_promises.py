@@ -47,7 +47,7 @@ class Share:
         return TargetServer(
             str(self.root),
             portals=[Portal(port=0)],
-            limits=Limits(rescan=1e6, mounts=mounts),
+            limits=Limits(rescan=1e6, mounts=mounts, claim=0.2),
             terms=Terms(allow_unproven=allow, sources=self.tables.sources),
             **options,  # type: ignore[arg-type]
         )
