@@ -172,11 +172,11 @@ def declare(
     )
     name = records.fenced_name(number)
     try:
-        fd, mode = records.provide(sys_, root)
+        directory = records.provide(sys_, root)
         try:
-            return _publish(sys_, fd, name, declaration, mode)
+            return _publish(sys_, directory, name, declaration)
         finally:
-            files.close_quietly(sys_, fd)
+            files.close_quietly(sys_, directory.fd)
     except (OSError, StoreError, Malformed) as error:
         raise records.failure(error, root, name) from error
 
@@ -196,13 +196,13 @@ def check_proof(text: str) -> str:
 
 
 def _publish(
-    sys_: Syscalls, fd: int, name: str, declaration: Declaration, mode: int
+    sys_: Syscalls, directory: records.Directory, name: str, declaration: Declaration
 ) -> Declaration:
     """Written aside and linked: of two who declare at once one wins, and a record is never seen
     in part.
     """
-    aside = f"{ASIDE_PREFIX}{secrets.token_hex(8)}"
-    files.write_new(sys_, aside, declaration.encode(), dir_fd=fd, mode=mode)
+    fd, aside = directory.fd, f"{ASIDE_PREFIX}{secrets.token_hex(8)}"
+    directory.write(sys_, aside, declaration.encode(), sync=True)
     try:
         # It exists: another operator's, or ours, because NFS repeats a LINK.
         with contextlib.suppress(FileExistsError):

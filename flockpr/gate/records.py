@@ -10,6 +10,8 @@ import os
 import re
 import stat
 
+import attrs
+
 from flockpr.errors import NewerFormat, StateUnreadable, StoreError
 from flockpr.store import files
 from flockpr.store.layout import FENCED_PREFIX, HOST_RECORDS, HOSTS
@@ -71,9 +73,45 @@ def open_records(syscalls: Syscalls, root: str) -> int | None:
         files.close_quietly(syscalls, root_fd)
 
 
-def provide(syscalls: Syscalls, root: str) -> tuple[int, int]:
-    """A descriptor of the directory, made where it is missing, and the mode of files in it:
-    whoever shares the root shares them.
+@attrs.frozen
+class Directory:
+    """The directory of records, open for writing records into it.
+
+    Attributes:
+        fd: Its descriptor; the caller closes it.
+        mode: Permission bits of records: whoever shares the root shares them.
+        owner: User and group that they are given to; None: those of this process will do.
+    """
+
+    fd: int
+    mode: int
+    owner: tuple[int, int] | None
+
+    def write(self, syscalls: Syscalls, name: str, data: bytes, *, sync: bool) -> None:
+        """Create a file in it; see `files.write_new`.
+
+        Raises:
+            OSError: As the system calls; nothing of that name is left.
+        """
+        files.write_new(syscalls, name, data, dir_fd=self.fd, mode=self.mode, sync=sync)
+        if self.owner is None:
+            return
+        try:
+            fd = syscalls.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.fd)
+            try:
+                syscalls.fchown(fd, *self.owner)
+            finally:
+                files.close_quietly(syscalls, fd)
+        except OSError:
+            files.discard(syscalls, name, dir_fd=self.fd)
+            raise
+
+
+def provide(syscalls: Syscalls, root: str) -> Directory:
+    """The directory, made where it is missing.
+
+    An operator may be the superuser, in a root that is another user's: daemons that could not
+    read what is made then would not serve any more. So it is given to whom the root belongs.
 
     Raises:
         OSError: As the system calls.
@@ -82,6 +120,8 @@ def provide(syscalls: Syscalls, root: str) -> tuple[int, int]:
     try:
         status = syscalls.fstat(root_fd)
         shared = bool(status.st_mode & stat.S_IWGRP)
+        foreign = os.geteuid() == 0 and status.st_uid != 0
+        owner = (status.st_uid, status.st_gid) if foreign else None
         made = True
         try:
             syscalls.mkdir(HOST_RECORDS, 0o700, dir_fd=root_fd)
@@ -90,14 +130,16 @@ def provide(syscalls: Syscalls, root: str) -> tuple[int, int]:
         fd = files.open_directory(syscalls, HOST_RECORDS, dir_fd=root_fd)
         try:
             if made:
-                if shared:
+                if owner is not None:
+                    syscalls.fchown(fd, *owner)
+                elif shared:
                     syscalls.fchown(fd, -1, status.st_gid)
                 syscalls.fchmod(fd, 0o2770 if shared else 0o700)  # whatever the umask
                 syscalls.fsync(root_fd)
         except BaseException:
             files.close_quietly(syscalls, fd)
             raise
-        return fd, 0o660 if shared else 0o600
+        return Directory(fd, 0o660 if shared else 0o600, owner)
     finally:
         files.close_quietly(syscalls, root_fd)
 

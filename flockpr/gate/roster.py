@@ -227,23 +227,23 @@ class _Entry:
 
     def _write(self) -> None:
         try:
-            fd, mode = records.provide(self._sys, self._root)
+            directory = records.provide(self._sys, self._root)
             try:
                 if not self._swept:
                     self._swept = True
-                    _sweep(self._sys, fd, self._number, self._name)
-                self._replace(fd, mode)
+                    _sweep(self._sys, directory.fd, self._number, self._name)
+                self._replace(directory)
             finally:
-                files.close_quietly(self._sys, fd)
+                files.close_quietly(self._sys, directory.fd)
             self._failed = False
         except (OSError, StoreError) as error:
             if not self._failed:
                 log.warning("%s: cannot be written: %s", records.path_of(self._root), error)
             self._failed = True
 
-    def _replace(self, fd: int, mode: int) -> None:
-        aside = f"{ASIDE_PREFIX}{secrets.token_hex(8)}"
-        files.write_new(self._sys, aside, self._encode(), dir_fd=fd, mode=mode, sync=False)
+    def _replace(self, directory: records.Directory) -> None:
+        fd, aside = directory.fd, f"{ASIDE_PREFIX}{secrets.token_hex(8)}"
+        directory.write(self._sys, aside, self._encode(), sync=False)
         try:
             self._sys.rename(aside, self._name, source_fd=fd, target_fd=fd)
         except OSError:

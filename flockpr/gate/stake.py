@@ -61,6 +61,7 @@ class Stake:
         self._on_descriptor = on_descriptor
         self._sys = syscalls
         self._place: places.Range | None = None
+        self._lost_since: float | None = None
 
     @property
     def fd(self) -> int:
@@ -85,7 +86,7 @@ class Stake:
             self.drop()
         if self.image is not None:
             return
-        image = open_image(self.path, self._sys)
+        image = self._open()
         try:
             if self._on_descriptor is not None:
                 self._on_descriptor(image.fd)
@@ -94,6 +95,20 @@ class Stake:
             raise
         self.image = image
         local.register(image.key, self._owner)
+
+    def _open(self) -> ImageFile:
+        """As `open_image`; that it cannot be, and that it can again, is told once."""
+        try:
+            image = open_image(self.path, self._sys)
+        except StoreError as error:
+            if self._lost_since is None:
+                self._lost_since = time.monotonic()
+                events.lost_mount(self.path, error.what)
+            raise
+        if self._lost_since is not None:
+            events.mount_back(self.path, time.monotonic() - self._lost_since)
+            self._lost_since = None
+        return image
 
     def take(self, deadline: float, given_up: Callable[[], bool]) -> bool:
         """Wait until nobody rings for it and a byte can be had.

@@ -387,7 +387,7 @@ class LockDirectory(Store):
         except FileNotFoundError:
             if self._was_deleted():
                 raise _deleted(self.path) from None
-            self._note_lost("is missing")
+            self._note_lost("nothing is at its path")
             raise _missing(self.path) from None
         except OSError as error:
             self._note_lost(error.strerror or "")

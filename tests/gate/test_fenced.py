@@ -79,6 +79,16 @@ def test_declare_in_a_shared_root_is_shared(tmp_path: Path) -> None:
     assert record_of(tmp_path).parent.stat().st_mode & 0o7777 == 0o2770
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_declare_by_the_superuser_can_be_read_by_whom_the_root_belongs_to(tmp_path: Path) -> None:
+    """Else its targets could not tell whether they are declared, and would not serve."""
+    os.chown(tmp_path, 12345, 23456)
+    fenced.declare(str(tmp_path), HOST, proof=PROOF)
+
+    for path in (record_of(tmp_path), record_of(tmp_path).parent):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
+
+
 def test_declare_again_returns_the_first(tmp_path: Path) -> None:
     """A record is never changed: others may have gone on by it."""
     first = fenced.declare(str(tmp_path), HOST, proof=PROOF)
