@@ -23,6 +23,16 @@ TYPE_NAMES = {
 }
 
 
+def readable_key(key: int) -> str | None:
+    """A reservation key as text, where it is text: at least two printable ASCII characters, and
+    zeros before or behind them.
+    """
+    text = key.to_bytes(8, "big").strip(b"\0")
+    if len(text) < 2 or any(not 0x20 < byte < 0x7F for byte in text):
+        return None
+    return text.decode("ascii")
+
+
 @attrs.frozen
 class UnitStatus:
     """A moment of one logical unit, for people; nothing is decided by it.
@@ -93,9 +103,13 @@ class UnitStatus:
         return {
             **_nexus(registration.nexus),
             "key": key_text(registration.key),
+            "key_text": readable_key(registration.key),
             "all_target_ports": registration.all_target_ports,
             **self._presence(registration.slot),
             "holder": reservation is not None and reservation.holder in (None, registration.nexus),
+            "attentions": [
+                attention_text(code) for code in state.pending.get(registration.nexus, ())
+            ],
         }
 
     def _presence(self, slot: int) -> dict[str, Any]:

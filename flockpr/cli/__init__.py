@@ -15,7 +15,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from flockpr._version import __version__
-from flockpr.cli import demo, gate, log, lun, probe, serve, status, target, upgrade
+from flockpr.cli import (
+    blame,
+    demo,
+    diff,
+    gate,
+    log,
+    lun,
+    probe,
+    serve,
+    status,
+    target,
+    upgrade,
+    watch,
+)
 from flockpr.cli.common import report
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.errors import FlockprError
@@ -42,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (serve, target, lun, status, log, gate, probe, upgrade, demo):
+    for module in (serve, target, lun, status, watch, log, blame, diff, gate, probe, upgrade, demo):
         module.add(verbs)
     return parser
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
 from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.keys import KeyPattern, concerns, parse_key
 from flockpr.cli.text import printable, table
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ def add(verbs: Verbs) -> None:
         "--nexus",
         metavar="NAME",
         help="only this initiator, as the log writes it; * and ? stand for any characters",
+    )
+    parser.add_argument(
+        "--key",
+        type=parse_key,
+        metavar="KEY",
+        help="only what this reservation key was sent with: hex digits, or the text that it is",
     )
     parser.add_argument(
         "--refused",
@@ -83,10 +90,16 @@ def parse_since(text: str) -> dt.datetime:
 
 
 def select(
-    records: Iterable[Record], *, since: dt.datetime | None, nexus: str | None
+    records: Iterable[Record],
+    *,
+    since: dt.datetime | None,
+    nexus: str | None,
+    key: KeyPattern | None = None,
 ) -> Iterator[Record]:
-    """The records from a time on, of an initiator given by name or pattern."""
+    """The records from a time on, of an initiator given by name or pattern, with a key."""
     for record in records:
+        if key is not None and not concerns(record, key):
+            continue
         if since is not None and not _at_or_after(record["time"], since):
             continue
         name = str(record["initiator"])
@@ -123,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         rest = iter(records)
         first = next(rest, None)
         everything = itertools.chain([first] if first else [], rest)
-        chosen = select(everything, since=args.since, nexus=args.nexus)
+        chosen = select(everything, since=args.since, nexus=args.nexus, key=args.key)
         shown = list(collections.deque(chosen, maxlen=args.limit))
     begins_at = first["time"] if first else None
     if args.json:
@@ -183,7 +196,7 @@ def _row(record: Record) -> tuple[str, ...]:
         _text(record["key"]),
         _text(record["service_action_key"]),
         _text(record["type"] or None),
-        _status(record["status"]),
+        status_text(record["status"]),
         _text(after) if before == after else f"{before} -> {after}",
         _text(record["host"]),
         "",
@@ -195,7 +208,8 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _status(status: object) -> str:
+def status_text(status: object) -> str:
+    """A SCSI status in words, whatever a journal has in its place."""
     from flockpr.spc.codes import Status
 
     names = {int(code): code.name.replace("_", " ") for code in Status}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flockpr.errors import ConfigError
 
@@ -35,13 +35,20 @@ def width(text: str) -> int:
     )
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    indent: str = "",
+    paint: Callable[[str, str], str] | None = None,
+) -> list[str]:
     """Lines of left-aligned columns, two blanks apart, without trailing blanks.
 
     Args:
         headers: One heading per column.
         rows: Cells; every row as long as `headers`.
         indent: Put before every line.
+        paint: Colours a cell, given its heading; what it adds must take no room.
 
     Returns:
         The heading line and one line per row; a column whose cells are all empty is left out.
@@ -53,15 +60,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str 
     lines = [[headers[column] for column in shown]]
     lines += [[row[column] for column in shown] for row in cells]
     widths = [max(width(line[column]) for line in lines) for column in range(len(shown))]
-    return [
-        (
-            indent
-            + "  ".join(
-                cell + " " * (room - width(cell)) for cell, room in zip(line, widths, strict=True)
-            )
-        ).rstrip()
-        for line in lines
-    ]
+
+    def line_of(line: Sequence[str], heading: bool) -> str:
+        parts = []
+        for cell, head, room in zip(line, lines[0], widths, strict=True):
+            painted = cell if heading or paint is None else paint(head, cell)
+            parts.append(painted + " " * (room - width(cell)))
+        return (indent + "  ".join(parts)).rstrip()
+
+    return [line_of(line, number == 0) for number, line in enumerate(lines)]
 
 
 def duration(seconds: float) -> str:

@@ -171,6 +171,20 @@ class Administration:
         with self._lock:
             return UnitStatus.of(self.identity, self._store.head(), self._store)
 
+    def status_at(self, number: int) -> UnitStatus:
+        """What it looked like after a transaction; nobody's liveness of then is known.
+
+        Raises:
+            StoreError: The transaction is no longer kept, or cannot be read.
+        """
+        snapshot = self._store.snapshot_at(number)
+        if snapshot is None:
+            kept = self._store.retained()
+            what = f"the state of transaction {number} is not kept"
+            remedy = f"{kept[0]} to {kept[-1]} are; `flockpr log` goes back further" if kept else ""
+            raise StoreError(what, self._store.path, remedy)
+        return UnitStatus(self.identity, snapshot, {}, None)
+
     def served_state(self) -> ServedState:
         """The newest state, which is durable: what a door may let commands through by.
 

@@ -333,6 +333,32 @@ class LockDirectory(Store):
         """See `Store.history`."""
         return self._archive.history(since)
 
+    def retained(self) -> list[int]:
+        """Numbers of the transactions whose whole state is still here, ascending.
+
+        Raises:
+            StoreUnavailable: Input or output failed.
+        """
+        try:
+            return self._commits.numbers()
+        except OSError as error:
+            where = f"{self.path}/{COMMITS}"
+            raise files.unavailable(error, "cannot be listed", where) from error
+
+    def snapshot_at(self, number: int) -> Snapshot | None:
+        """A transaction with its state, for people; None when it is not here any more.
+
+        Raises:
+            StateUnreadable: It cannot be read as ours.
+            StoreUnavailable: Input or output failed.
+        """
+        try:
+            document = self._commits.read(number)
+        except OSError as error:
+            where = f"{self.path}/{COMMITS}"
+            raise files.unavailable(error, "cannot be read", where) from error
+        return None if document is None else document.snapshot
+
     def history_begins(self) -> int:
         """See `Store.history_begins`."""
         return self._archive.begins()

@@ -22,6 +22,7 @@ VERBS = {
     "lun show": [["lun", "show", "disk"]],
     "status": [["status"], ["status", "disk"]],
     "log": [["log", "disk"], ["log", "disk", "--refused"], ["log", "disk", "--events"]],
+    "blame": [["blame", "a1"], ["blame", "b2", "disk", "--refused"]],
     "gate show": [["gate", "show"], ["gate", "show", "disk"]],
     "gate force": [
         ["gate", "force", "disk", "--host", "node2", "--proof", "p"],

@@ -1,0 +1,146 @@
+"""`flockpr watch`: the status, shown again whenever it changes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flockpr.cli.common import FORMAT, add_json, add_root, emit, find_root, report
+from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.promise_view import configured_terms
+from flockpr.cli.style import PLAIN, style_for
+from flockpr.errors import StoreError
+
+if TYPE_CHECKING:
+    from flockpr.cli.common import Verbs
+    from flockpr.cli.status_documents import Collected
+    from flockpr.filesystems import Terms
+
+_ENTER, _LEAVE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
+_HOME, _REST_OF_LINE, _REST = "\033[H", "\033[K", "\033[J"
+_MOVING = frozenset({"age_s", "last_contact"})
+"""Keys that change although nothing happens."""
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser("watch", help="the status, live")
+    parser.add_argument("lun", nargs="?", metavar="LUN", help="one logical unit (default: all)")
+    parser.add_argument(
+        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between looks (1)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=0, metavar="N", help="end after N looks (default: never)"
+    )
+    add_root(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.05 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError("must be 0.05 to 86400 seconds")
+    return seconds
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look again and again. On a terminal the screen is kept current; elsewhere, and with
+    `--json`, what has changed is printed: one document a line.
+    """
+    from flockpr.cli.status_documents import names_of
+
+    root = find_root(args)
+    terms = configured_terms("watch", args.config)
+    names_of(root, args.lun)  # a name that is not there is an error, not something to wait for
+    live = style_for() is not PLAIN and not args.json
+    show = _Screen() if live else _Lines(args.json)
+    with show:
+        looks = 0
+        try:
+            while True:
+                show.show(*_look(root, args.lun, terms, quiet=live))
+                looks += 1
+                if args.count and looks >= args.count:
+                    return ExitCode.GOOD
+                time.sleep(args.interval)
+        except KeyboardInterrupt:
+            return ExitCode.GOOD
+
+
+def _look(root: str, lun: str | None, terms: Terms, *, quiet: bool) -> tuple[Collected, list[str]]:
+    """What there is, and what went wrong: lines for the screen, else said on standard error."""
+    from flockpr.cli.status_documents import Collected, collect, names_of
+
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors) if quiet else contextlib.nullcontext():
+        try:
+            collected = collect("watch", root, names_of(root, lun), terms)
+        except StoreError as error:  # a share that is gone for a moment
+            collected = Collected([], [], report("watch", error))
+    return collected, errors.getvalue().splitlines()
+
+
+class _Lines:
+    """For files and pipes: only what changed."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
+        self._last = ""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to restore."""
+
+    def show(self, collected: Collected, _: Sequence[str]) -> None:
+        """Print it unless it is what was printed last."""
+        from flockpr.cli.status_view import screen
+
+        document = {"hosts": collected.hosts, "luns": collected.luns}
+        still = json.dumps(_still(document))
+        if still == self._last:
+            return
+        self._last = still
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self._json:
+            sys.stdout.write(json.dumps({"format": FORMAT, "time": at, **document}) + "\n")
+        else:
+            emit([f"-- {at}", *screen(collected)])
+        sys.stdout.flush()
+
+
+class _Screen:
+    """For a terminal: one screen, kept current."""
+
+    def __enter__(self) -> None:
+        sys.stdout.write(_ENTER)
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout.write(_LEAVE)
+        sys.stdout.flush()
+
+    def show(self, collected: Collected, errors: Sequence[str]) -> None:
+        """Draw over what is there, without a flicker."""
+        from flockpr.cli.status_view import screen
+
+        style = style_for()
+        head = f"flockpr watch, {time.strftime('%H:%M:%S')}; end with Ctrl-C"
+        lines = [head, "", *screen(collected, style), *(style.bad(line) for line in errors)]
+        text = "".join(f"{line}{_REST_OF_LINE}\n" for line in lines)
+        sys.stdout.write(f"{_HOME}{text}{_REST}")
+        sys.stdout.flush()
+
+
+def _still(value: Any) -> Any:
+    """A document without what moves by itself."""
+    if isinstance(value, dict):
+        return {key: _still(below) for key, below in value.items() if key not in _MOVING}
+    return [_still(one) for one in value] if isinstance(value, list) else value
