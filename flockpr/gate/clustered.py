@@ -3,22 +3,30 @@
 Where nothing is promised, locks of others may not be in the way at all. And a cluster's
 file system hands the byte ranges of a node that it lost to others before that node is fenced, so
 having them proves nothing yet (see `cluster_lock`).
+
+Where locks are no leases (NFSv3), a server that restarts may forget them without a word, and a
+target that lives does not know. It still hears the doorbell, so it is given time to.
 """
 
 from __future__ import annotations
 
-from flockpr.filesystems import promised
+import time
+
+from flockpr.filesystems import Gated, promised
 from flockpr.gate import cluster_lock
 from flockpr.gate.image import ImageFile
 from flockpr.store import files
 
+HEARING = 1.0
+"""Seconds for targets whose permits a server has forgotten: fifty questions at the doorbell."""
+
 
 def wait_for_fencing(image: ImageFile, deadline: float) -> bool:
-    """Return once every node that the cluster had lost before the call is fenced; at once where
-    the image is on another kind of file system.
+    """Return once every node that the cluster had lost before the call is fenced. On most other
+    file systems that is at once.
 
     Args:
-        image: The image; all permits are held.
+        image: The image; all permits are held, and somebody rings for everybody.
         deadline: When to give up, by `time.monotonic`.
 
     Returns:
@@ -32,4 +40,6 @@ def wait_for_fencing(image: ImageFile, deadline: float) -> bool:
         promise = promised(image.path, image.fd)
     except OSError as error:
         raise files.unavailable(error, "its file system cannot be told", image.path) from error
+    if promise.gated is Gated.DECLARED:
+        time.sleep(max(0.0, min(HEARING, deadline - time.monotonic())))
     return not promise.cluster_lock or cluster_lock.force(image.path, deadline, image.key)

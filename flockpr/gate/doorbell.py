@@ -69,6 +69,7 @@ class Doorbell:
         self.path = os.path.join(root, DOORBELL)
         self._sys = syscalls
         self._host = host_number() if host is None else host
+        self._called: set[int] = set()
         try:
             self._fd = _open(root, syscalls)
         except OSError as error:
@@ -86,22 +87,26 @@ class Doorbell:
         return lock_bytes(self._sys, self._fd, fcntl.F_WRLCK, place, self.path)
 
     def call(self, number: int, hosts: Iterable[int]) -> None:
-        """Ring for the permits of these hosts alone, as well as it goes: where another command
-        of this host does already, they are being called.
+        """Ring for the permits of these hosts alone, and of no others that were called before.
+        As well as it goes: where another command of this host calls one already, it is called.
 
         Raises:
             StoreError: Locks fail there.
         """
-        for group in sorted({places.group_of(host) for host in hosts}):
+        groups = {places.group_of(host) for host in hosts}
+        for group in sorted(groups):
             self.ring(number, group)
+        for group in self._called - groups:
+            self.hush(number, group)
+        self._called = groups
 
-    def hush(self, number: int) -> None:
-        """Ring for everybody no more; whoever is called alone still is.
+    def hush(self, number: int, group: int = places.EVERYBODY) -> None:
+        """Ring for everybody no more, or not for a group; whoever else is called still is.
 
         Raises:
             StoreError: Locks fail there; it may still be heard.
         """
-        place = places.ring(number, self._host)
+        place = places.ring(number, self._host, group)
         try:
             self._sys.set_lock(self._fd, fcntl.F_UNLCK, *place)
         except OSError as error:

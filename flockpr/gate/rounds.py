@@ -4,8 +4,9 @@ In rounds: ring for everybody, and targets that live give their permits back wit
 some do not, see whose permits they are, call those hosts alone and let everybody else go on
 meanwhile; once they have given way, or the file server has ended their leases, ring for
 everybody again. So a host that hangs or is dead costs the others one grace for each command,
-and none where this process knows it to be silent already; and whoever is called stays away
-until the command is over, so that each round has fewer to wait for.
+and none where this process knows it to be silent already. Whoever was late is called from then
+on, so that each round has fewer to wait for; only while a long wait for others lasts it is let
+go on.
 
 Nothing is held from one round to the next but the call. All permits are taken while somebody
 rings for everybody, in one system call, or piece by piece, ascending, around hosts that are
@@ -34,6 +35,8 @@ GRACE = 1.5
 """Seconds in which a target that lives gives its permit back, mostly: so long do all targets of
 the LUN stand still for one that does not.
 """
+CALM = 3.0
+"""Seconds of waiting for others after which a target that was late, but gave way, may go on."""
 PATIENCE = 0.1
 """Seconds without all permits after which somebody may be in the way who is declared fenced."""
 
@@ -83,6 +86,7 @@ class Rounds:
         self._silence = silence_of(image.key)
         self._fences = fences_of(gate.root, gate.syscalls)
         self._fenced: frozenset[int] = frozenset()
+        self._late: set[int] = set()
         self._barred: list[local.Yielding] = []
         self._waited_for_cluster = False
         self._bell = Doorbell(gate.root, gate.syscalls, gate.host)
@@ -142,6 +146,7 @@ class Rounds:
         while not self._bell.ring(self._gate.number):
             self._check_time("another command of this host that takes access away is under way")
             _pause()
+        self._bell.call(self._gate.number, self._late)
         for permit in local.permits_of(self.image.key):
             if permit not in self._barred:
                 self._barred.append(permit)
@@ -227,12 +232,19 @@ class Rounds:
         self._silence.note(silent)
 
     def _step_back(self) -> None:
-        """Let everybody go on but those who are called alone."""
-        self._bell.call(self._gate.number, self._silence.known())
+        """Let everybody go on but those who are late, who are called alone."""
+        self._late |= self._silence.known()
+        self._bell.call(self._gate.number, self._late)
         self.image.unlock(places.ALL_PERMITS)
         self._bell.hush(self._gate.number)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Lift the bars of the permits of this process that have been given back. Not of one
+        that is held: it would let others in again, who take as long.
+        """
         for permit in self._barred[:]:
-            if not permit.held:  # or it would let others in again, who take as long
+            if not permit.held:
                 self._barred.remove(permit)
                 permit.admit(self)
 
@@ -242,9 +254,12 @@ class Rounds:
         silent = self._silence.try_once(self.image, self._fences.known())
         if not silent:
             return
+        self._late |= silent
+        calm = time.monotonic() + CALM
         with roster.waiting(gate.root, gate.host, gate.number, silent, gate.syscalls):
             while silent:
-                self._bell.call(gate.number, silent)
+                self._bell.call(gate.number, self._late if time.monotonic() < calm else silent)
+                self._admit()
                 if self._over():
                     self._refuse(silent)
                 time.sleep(random.uniform(0.05, 0.1))  # noqa: S311 - jitter, not secrecy

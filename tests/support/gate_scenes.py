@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tests.support.gate_server import ENDING, LEASE, Client
 from tests.support.gate_world import (
+    CALM,
     FENCING,
     GRACE,
     NUMBERS,
@@ -151,6 +152,23 @@ def slow(seed: int) -> World:
     return world
 
 
+def late(seed: int) -> World:
+    """A target, and another one, hear the doorbell later than a grace; and one host is dead."""
+    world = World(lease=4 * CALM)
+    dice = random.Random(seed)
+
+    def build(world: World) -> tuple[list[SimTarget], list[SimCommand]]:
+        client, alive, ill = _hosts(world, "die", dice.randint(8, 24))
+        targets = [SimTarget(world, one, 4, beat=3 * GRACE) for one in (alive, ill)]
+        targets.append(SimTarget(world, Client(world, "five"), 4, beat=3.7 * GRACE))
+        return targets, [SimCommand(world, client, at=FENCED, patience=10 * CALM)]
+
+    act(world, walking(dice), build)
+    judge(world)
+    assert world.standstill < CALM + 4 * GRACE, "late ones are kept away for a host that is dead"
+    return world
+
+
 def two_commands(seed: int) -> World:
     """Of two hosts, and a host that is dead: one after the other, and neither keeps the other
     from what it needs.
@@ -282,6 +300,7 @@ SCENES: tuple[Scene, ...] = (
     lost_node,
     node_that_is_not_fenced_in_time,
     slow,
+    late,
     two_commands,
     around_a_fenced_host,
     two_commands_and_a_fenced_host,

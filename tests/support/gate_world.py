@@ -44,6 +44,8 @@ SLOW = 0.004
 """Seconds that a write takes on its way to the disk."""
 GRACE = 0.05
 """Seconds that all targets stand still for one that does not answer."""
+CALM = 0.2
+"""Seconds that a target which was late may be kept away while others are waited for."""
 FENCING = 0.3
 """Seconds after which a node that was lost is fenced (GFS2)."""
 BEAT = 0.002
@@ -106,12 +108,14 @@ class SimTarget:
 
     Attributes:
         slow: Seconds that each write takes.
+        beat: Seconds between two questions at the doorbell.
     """
 
     world: World
     client: Client
     times: int
     slow: float = SLOW
+    beat: float = BEAT
     permit: Permit = attrs.field(init=False)
     _allowed: bool = False
     _over: bool = False
@@ -200,7 +204,7 @@ class SimTarget:
             while not self._over and self.client.gone is None:
                 if self.permit.held and self.world.clock.now >= self.client.hangs_until:
                     self.permit.knock(bell.wanted(NUMBER, self.permit.host, deaf))
-                self.world.clock.sleep(BEAT)
+                self.world.clock.sleep(self.beat)
 
 
 @attrs.define(eq=False)
@@ -300,6 +304,7 @@ def installed(world: World) -> Iterator[None]:
         *((module, "events", mock.Mock()) for module in (permit, narrowing, rounds)),
         (places, "random", random.Random(1)),
         (rounds, "GRACE", GRACE),
+        (rounds, "CALM", CALM),
         (rounds, "PATIENCE", GRACE / 2),
         (stake, "NUDGE", LEASE),
         (fences, "LOOK_AGAIN", LEASE),

@@ -13,6 +13,7 @@ import inspect
 import random
 import sys
 import textwrap
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -59,9 +60,16 @@ class Mutant:
         source = textwrap.dedent(inspect.getsource(original))
         assert source.count(self.old) == 1, f"{self.name}: {self.old!r} is not in the source once"
         code = "from __future__ import annotations\n" + source.replace(self.old, self.new)
-        names = dict(vars(sys.modules[original.__module__]))
+        module = vars(sys.modules[original.__module__])
+        names = dict(module)
         exec(compile(code, f"<{self.name}>", "exec"), names)
-        with mock.patch.object(self.owner, self.function, names[self.function]):
+        changed = names[self.function]
+        if isinstance(changed, types.FunctionType):
+            # With the names of the module as they are when it runs: a scene may replace some.
+            live = types.FunctionType(changed.__code__, module, changed.__name__)
+            live.__defaults__, live.__kwdefaults__ = changed.__defaults__, changed.__kwdefaults__
+            changed = live
+        with mock.patch.object(self.owner, self.function, changed):
             yield
 
 
