@@ -45,9 +45,6 @@ class Permit:
         syscalls: Where the calls go.
 
     Attributes:
-        number: Logical unit number.
-        host: Number of this host.
-        door: Name of the door.
         fault: Why nobody gets in, beyond that a command which narrows access is under way.
     """
 
@@ -175,8 +172,8 @@ class Permit:
         return True
 
     def renew(self) -> None:
-        """Give it back, and the descriptor, once those inside have left, because it may not be
-        what it seems; who enters then takes it anew, if that may be.
+        """Give it back with the descriptor, once those inside have left: it may not be what it
+        seems. Who enters then takes it anew, if that may be.
         """
         with self._lock:
             self._lost = True
@@ -235,11 +232,7 @@ class Permit:
                 self._phase = Phase.DRAINING
 
     def yielded(self, deadline: float) -> bool:
-        """Wait until the permit, which is barred, is not held.
-
-        Returns:
-            False if it still is at the deadline, because a read or write takes so long.
-        """
+        """Wait until the permit, which is barred, is not held; False: a read or write is slow."""
         while True:
             with self._lock:
                 release = self._begin_release()
@@ -386,9 +379,8 @@ class Permit:
                 self._lost = False
                 self._phase = Phase.CLOSED if self._ending else Phase.IDLE
                 self._changed.notify_all()
-                closed: list[Callable[[], None]] = []
-                if self._ending:
-                    closed, self._closed = self._closed, closed
+                closed = self._closed if self._ending else []
+                self._closed = []
             for then in closed:
                 then()
             return

@@ -260,6 +260,7 @@ class Rounds:
             while silent:
                 self._bell.call(gate.number, self._late if time.monotonic() < calm else silent)
                 self._admit()
+                roster.beat(gate.root, gate.host, gate.syscalls)
                 if self._over():
                     self._refuse(silent)
                 time.sleep(random.uniform(0.05, 0.1))  # noqa: S311 - jitter, not secrecy

@@ -175,3 +175,32 @@ def test_claim_of_a_file_that_the_server_forgot_is_deleted_while_its_root_is_the
     claim.close()
     if not mounted:
         os.rename(f"{tmp_path}-aside", tmp_path)
+
+
+def test_targets_of_two_hosts_serve_together_where_they_may(lun: str) -> None:
+    """The mark stays, for people."""
+    claims = [HostClaim(lun, exclusive=False, host=host) for host in ("one", "two", "one")]
+    for claim in claims:
+        claim.take(LONG)
+    for claim in claims:
+        claim.close()
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_target_that_must_be_alone_does_not_begin_beside_another_hosts(
+    lun: str, *, exclusive: bool
+) -> None:
+    """Whichever of the two comes first, and whichever it is that must be alone."""
+    first = HostClaim(lun, exclusive=exclusive, host="one")
+    second = HostClaim(lun, exclusive=not exclusive, host="two")
+    first.take()
+    with pytest.raises(Busy, match="another host's target"):
+        second.take(0.0)
+    same = HostClaim(lun, exclusive=not exclusive, host="one")
+    same.take(LONG)
+    same.close()
+    first.close()
+    second.take(LONG)
+    with pytest.raises(Busy):
+        first.take(0.0)
+    second.close()

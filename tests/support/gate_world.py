@@ -316,6 +316,7 @@ def installed(world: World) -> Iterator[None]:
         (fenced, "numbers", lambda *_: world.declared),
         (fenced, "check", check),
         (roster, "waiting", mock.MagicMock()),
+        (roster, "beat", mock.Mock()),
         (roster, "name_of", lambda _, number, __: f"host {number}"),
         (permit, "watch_of", mock.Mock(return_value=types.SimpleNamespace(add=lambda _: None))),
         (Permit, "_release_aside", Permit._release),
