@@ -1,0 +1,142 @@
+"""What is broken on purpose, and the search that must notice.
+
+Some mutants are those of the stores and the gates; here they are found without a scene that was
+made for them, by going through schedules. Others leave out rules that only several hosts need.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import attrs
+
+from flockpr.gate import places
+from flockpr.gate.rounds import Rounds
+from flockpr.gate.stake import Stake
+from tests.support import gate_mutants, store_mutants
+from tests.support.explore.scenario import Scenario
+from tests.support.explore.scenarios import ON_LINKS, SCENARIOS
+from tests.support.explore.search import Bounds
+from tests.support.store_mutants import Mutant
+
+
+class Applicable(Protocol):
+    """Something that breaks the package for a while."""
+
+    @property
+    def name(self) -> str:
+        """What is broken."""
+
+    def applied(self) -> AbstractContextManager[None]:
+        """The package with it."""
+
+
+@attrs.frozen
+class Hunt:
+    """A mutant, and where it is found.
+
+    Attributes:
+        mutant: The mutant.
+        where: Name of the scenario.
+        bounds: Of the search.
+    """
+
+    mutant: Applicable
+    where: str
+    bounds: Bounds
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario."""
+        return SCENARIOS[self.where]
+
+
+_OLD: dict[str, Applicable] = {
+    mutant.name: mutant for mutant in (*store_mutants.MUTANTS, *gate_mutants.MUTANTS)
+}
+_WRITES = "preempted while it writes"
+_EARLY = "preempted before it writes"
+_CHANGED = "preempted by one whose key is changed meanwhile"
+
+HUNTS: tuple[Hunt, ...] = (
+    # ------------------------------------------------------------------ the chain
+    Hunt(_OLD["rename as the commit"], "both register", Bounds(1)),
+    Hunt(_OLD["stale-cache head: no directory revalidation"], "both register", Bounds(1)),
+    Hunt(_OLD["no base check after link"], "pruned by one", Bounds(1)),
+    Hunt(_OLD["phantom successor followed"], "pruned by one", Bounds(2)),
+    Hunt(_OLD["publish read for a decision"], "published by both", Bounds(1, 1, ("rename late",))),
+    Hunt(_OLD["BUSY after link"], "both register", Bounds(0, 1, ON_LINKS)),
+    Hunt(_OLD["any failure of link taken for a refusal"], "both register", Bounds(0, 1, ON_LINKS)),
+    Hunt(_OLD["unsettled transaction forgotten"], "both register", Bounds(0, 1, ON_LINKS)),
+    # ------------------------------------------------------------------ the gate
+    Hunt(_OLD["no drain"], _WRITES, Bounds(1)),
+    Hunt(_OLD["state not read again"], _WRITES, Bounds(1)),
+    Hunt(_OLD["permit on another description"], _WRITES, Bounds(0, 1, ("cut@A",))),
+    Hunt(_OLD["permit not waited for"], _WRITES, Bounds(1)),
+    Hunt(_OLD["permit believed"], _EARLY, Bounds(1, 1, ("cut@B",))),
+    Hunt(_OLD["answered before the proof"], _EARLY, Bounds(1, 1, ("cut@B",))),
+    Hunt(_OLD["not decided again"], _CHANGED, Bounds(1)),
+    Hunt(_OLD["committed without the gate"], _WRITES, Bounds(1)),
+    # ------------------------------------------------------------------ its rules for many hosts
+    Hunt(
+        Mutant(
+            "only some of the permits taken",
+            places,
+            "all_permits_but",
+            "if start < end:",
+            "if ranges and start < end:",
+            (),
+        ),
+        _WRITES,
+        Bounds(1),
+    ),
+    Hunt(
+        Mutant(
+            "a silent host not waited for",
+            Rounds,
+            "obtain",
+            "while not self._round():",
+            "if not self._round() and False:",
+            (),
+        ),
+        _WRITES,
+        Bounds(1),
+    ),
+    Hunt(
+        Mutant(
+            "a silent host left out like a fenced one",
+            Rounds,
+            "_take",
+            "self._leave_out(self._fences.look())",
+            "self._leave_out(self._in_the_way())",
+            (),
+        ),
+        _WRITES,
+        Bounds(1),
+    ),
+    Hunt(
+        Mutant(
+            "permits given back before the commit",
+            Rounds,
+            "_take",
+            "self.left_out = self._passed()",
+            "self.left_out = self._passed(); self.image.unlock(places.ALL_PERMITS)",
+            (),
+        ),
+        _EARLY,
+        Bounds(1, 1, ("cut@B",)),
+    ),
+    Hunt(
+        Mutant(
+            "a fenced target serves",
+            Stake,
+            "take",
+            "fenced.check(self._root, self._host, self._sys)",
+            "pass",
+            (),
+        ),
+        "declared fenced, and alive",
+        Bounds(1),
+    ),
+)
