@@ -19,6 +19,7 @@ from flockpr.cli import (
     blame,
     demo,
     diff,
+    doctor,
     gate,
     log,
     lun,
@@ -55,7 +56,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (serve, target, lun, status, watch, log, blame, diff, gate, probe, upgrade, demo):
+    for module in (
+        serve,
+        target,
+        lun,
+        status,
+        watch,
+        log,
+        blame,
+        diff,
+        doctor,
+        gate,
+        probe,
+        upgrade,
+        demo,
+    ):
         module.add(verbs)
     return parser
 

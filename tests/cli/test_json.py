@@ -23,6 +23,8 @@ VERBS = {
     "status": [["status"], ["status", "disk"]],
     "log": [["log", "disk"], ["log", "disk", "--refused"], ["log", "disk", "--events"]],
     "blame": [["blame", "a1"], ["blame", "b2", "disk", "--refused"]],
+    "doctor": [["doctor"]],
+    "doctor --evict": [["doctor", "taken", "--evict", "iqn.2026-01.example:bob"]],
     "gate show": [["gate", "show"], ["gate", "show", "disk"]],
     "gate force": [
         ["gate", "force", "disk", "--host", "node2", "--proof", "p"],
