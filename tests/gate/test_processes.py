@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +12,13 @@ import pytest
 
 from flockpr import LogicalUnit, OutAction, Status, create_lun
 from flockpr.core.access import allowed
+from flockpr.gate import rounds
+from flockpr.gate.silence import silence_of
+from flockpr.logical_unit.results import Result
 from tests.support.gate_process import KEYS, TYPE, Process, preempt
-from tests.support.gates import Aside
+from tests.support.gates import LONG, Aside, eventually
 from tests.support.luns import out
-from tests.support.scsi import WRITE_10, A, B
+from tests.support.scsi import WRITE_10, A, B, basic_list, out_cdb
 
 Start = Callable[..., Process]
 ROUNDS = 10
@@ -140,3 +145,35 @@ def test_target_killed_in_the_middle_of_a_write_is_waited_for_no_more(
 
     waiting.result()
     assert not allowed(unit.snapshot().state, A, WRITE_10)
+
+
+def test_target_that_hangs_holds_up_the_command_and_no_other(
+    unit: LogicalUnit, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, on another host than the one whose target goes on writing. Nothing is committed
+    until it wakes up, and gives way.
+    """
+    monkeypatch.setattr(rounds, "GRACE", 0.5)
+    monkeypatch.setattr(rounds, "CALM", 0.5)
+    hung, alive = start("serve", "a@one"), start("serve", "a@two")
+    for target in (hung, alive):
+        target.said("wrote")
+    hung.signal(signal.SIGSTOP)
+    before = unit.snapshot()
+    cdb, data = out_cdb(OutAction.PREEMPT, type_=TYPE), basic_list(KEYS[B], KEYS[A])
+
+    waiting = Aside(lambda: unit.execute(B, cdb, data, report_attentions=False, timeout=LONG))
+    image = os.stat(tmp_path / "disk.img")
+    silent = silence_of((image.st_dev, image.st_ino))
+    eventually(lambda: bool(silent.known()), "nobody is found to be in the way")
+    alive.wait_for("wrote", 20)
+    assert not waiting.done
+    assert unit.snapshot() == before
+
+    hung.signal(signal.SIGCONT)
+    assert waiting.result() == Result(Status.GOOD)
+    at = time.monotonic()
+    for target in (hung, alive):
+        target.wait_for("refused", 3)
+        target.kill()
+        assert not [write for write in target.writes() if write[1] > at]

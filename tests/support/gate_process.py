@@ -1,6 +1,6 @@
 """A process of its own with one end of the gate: a target that writes, or a command.
 
-Run as ``python -m tests.support.gate_process ROLE ROOT NAME``; it says on its output, a line
+Run as ``python -m tests.support.gate_process ROLE ROOT NAME[@HOST]``; it says on its output, a line
 each, what it has come to, and a target what it wrote from when to when (CLOCK_MONOTONIC, which
 is the same for all processes of a host).
 """
@@ -38,13 +38,16 @@ NEXUSES = {"a": A, "b": B}
 class Target:
     """Writes for one nexus, as a target does: by the state that it has read, under its permit."""
 
-    def __init__(self, root: str, nexus: Nexus) -> None:
+    def __init__(self, root: str, name: str) -> None:
         self.units = Units(root, timeout=LONG)
-        self.nexus = nexus
+        nexus, _, host = name.partition("@")
+        self.nexus = NEXUSES[nexus]
         self.state = LogicalUnitState()
         identity = LogicalUnit.open(f"{root}/disk").identity
         assert identity.image is not None
-        self.permit = Permit(root, identity.lun, identity.image, on_open=self.read)
+        self.permit = Permit(
+            root, identity.lun, identity.image, on_open=self.read, host=host or None
+        )
         self.permit.attend()
 
     def read(self, deadline: float) -> None:
@@ -79,7 +82,7 @@ def say(*words: object) -> None:
 
 def serve(root: str, name: str) -> None:
     """A target with several writers."""
-    target = Target(root, NEXUSES[name])
+    target = Target(root, name)
     writers = [threading.Thread(target=target.write, args=(n,)) for n in range(THREADS)]
     for writer in writers:
         writer.start()
@@ -87,7 +90,7 @@ def serve(root: str, name: str) -> None:
 
 def stall(root: str, name: str) -> None:
     """A target with a write that does not end."""
-    target = Target(root, NEXUSES[name])
+    target = Target(root, name)
     assert target.permit.enter(soon())
     say("inside")
     time.sleep(LONG)
@@ -177,6 +180,10 @@ class Process:
     def writes(self) -> list[tuple[float, float]]:
         """From when to when it wrote."""
         return [(float(b), float(e)) for word, b, e in list(self.lines) if word == "wrote"]
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL, and read the rest of what it said."""
