@@ -43,7 +43,7 @@ _MIX = (
     CLEAR,
 )
 _KEYS = (0, 1, 2, 3)
-_PAUSE = 0.05
+_PAUSE = 0.2
 """Seconds between two commands: the hosts are emulated, and their processors shared."""
 _AGAIN = 0.5
 """Seconds after which a client knocks again at a host that is away."""

@@ -8,7 +8,6 @@ loser registers again nothing of his may be carried out or appear.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,132 +48,10 @@ from tests.vm.stamps import (
     judge_sealed,
     stamps_in,
 )
+from tests.vm.writer import BLOCKS, REST, Writer
 
-BLOCKS = 8
-"""Blocks of each author."""
-_BATCH = 4
-"""Writes under way at once."""
-_REST = 0.05
 _AGAIN = 0.3
 Found = Mapping[int, Sequence[Stamp | None]]
-
-
-@define
-class Read:
-    """One READ of a duelist."""
-
-    issued: float
-    ended: float
-    good: bool
-
-
-@define(eq=False)
-class Writer(threading.Thread):
-    """Writes and reads for one initiator through one host, until told to stop.
-
-    Args:
-        cell: Where.
-        number: Of the host.
-        ledger: Where the writes are noted.
-        first: Its first block.
-    """
-
-    cell: Cell
-    number: int
-    ledger: Ledger
-    first: int
-    reads: list[Read] = field(factory=list, init=False)
-    failure: BaseException | None = field(default=None, init=False)
-    _ending: threading.Event = field(factory=threading.Event, init=False)
-    _may: threading.Event = field(factory=threading.Event, init=False)
-    _idle: threading.Event = field(factory=threading.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        super().__init__(name=f"writer{self.number}", daemon=True)
-        self._may.set()
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def run(self) -> None:
-        """Write, and read, and do not mind being refused."""
-        try:
-            while not self._ending.is_set():
-                self._session()
-        except BaseException as error:
-            self.failure = error
-        finally:
-            self._idle.set()
-
-    def _session(self) -> None:
-        session: Initiator | None = None
-        try:
-            session = self.cell.log_in(self.ledger.author, DUEL, self.number, session=1)
-            while not self._ending.is_set():
-                if not self._may.is_set():
-                    self._idle.set()
-                    self._may.wait(0.05)
-                    continue
-                self._idle.clear()
-                if not self._round(session):
-                    time.sleep(_REST)
-        except Broken:
-            self._ending.wait(_AGAIN)
-        finally:
-            if session is not None:
-                session.close()
-            self._idle.set()
-
-    def _round(self, session: Initiator) -> bool:
-        """A few writes at once, and a read; whether anything was done."""
-        lun = self.cell.urls[DUEL].lun
-        stamps = []
-        for _ in range(_BATCH):
-            block = self.first + (self.ledger.last % BLOCKS)
-            stamps.append(self.ledger.issue(block, time.monotonic()))
-        done = False
-        tasks = []
-        try:
-            for stamp in stamps:
-                cdb = sbc.write(stamp.block * SECTORS, SECTORS)
-                tasks.append((stamp, session.submit(lun, cdb, block_of(stamp))))
-            for stamp, task in tasks:
-                outcome = _outcome(session.wait(task))
-                self.ledger.end(stamp, outcome, time.monotonic())
-                done = done or outcome is Outcome.GOOD
-        finally:
-            now = time.monotonic()
-            for stamp in stamps:
-                if self.ledger.writes[stamp.number].outcome is Outcome.FLYING:
-                    self.ledger.end(stamp, Outcome.UNKNOWN, now)
-        issued = time.monotonic()
-        reply = session.command(lun, sbc.read(self.first * SECTORS, 1), read=512)
-        self.reads.append(Read(issued, time.monotonic(), reply.good))
-        return done
-
-    def pause(self) -> None:
-        """Return when nothing of it is under way."""
-        self._may.clear()
-        self._idle.clear()
-        assert self._idle.wait(PATIENCE), f"{self.name} still waits for an answer"
-
-    def go_on(self) -> None:
-        """End a pause."""
-        self._may.set()
-
-    def stop(self) -> None:
-        """End it, when its answers have come."""
-        self._ending.set()
-        self._may.set()
-
-
-def _outcome(reply: Reply) -> Outcome:
-    answer = Answer(reply.status, reply.code or (0, 0, 0))
-    if reply.good:
-        return Outcome.GOOD
-    if answer.decided or answer.attention or answer.refused:
-        return Outcome.REFUSED
-    return Outcome.UNKNOWN
 
 
 @define
@@ -194,7 +71,6 @@ class Duelist:
     ledger: Ledger = field(init=False)
     opened: int = field(default=0, init=False)
     before: dict[int, Stamp | None] = field(init=False)
-    fenced_at: float | None = field(default=None, init=False)
     _guest: IscsiGuest | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
@@ -268,7 +144,7 @@ class Duelist:
                     continue
             if reply.good:
                 return reply
-            time.sleep(_REST)
+            time.sleep(REST)
         raise AssertionError(f"{self.ledger.author} on host {self.number}: {reply}")
 
     def look(self, blocks: range, deadline: float) -> Found:
@@ -334,6 +210,7 @@ class Duel:
     cell: Cell
     history: History
     duelists: list[Duelist] = field(init=False)
+    goods: list[float] = field(factory=list, init=False)
     rounds: int = field(default=0, init=False)
     checked: int = field(default=0, init=False)
     _turn: int = field(default=0, init=False)
@@ -388,7 +265,7 @@ class Duel:
         begun = time.monotonic()
         self._take(one, other, begun + seconds)
         good = time.monotonic()
-        other.fenced_at = good
+        self.goods.append(good)
         deadline = good + PATIENCE
         found = one.look(other.blocks, deadline)
         judge_open(other.ledger, other.opened, other.before, found)
@@ -445,7 +322,6 @@ class Duel:
         loser.writer.pause()
         self.sealed(fenced)
         # From here on what he wrote may be there.
-        loser.fenced_at = None
         loser.opened = loser.ledger.last
         loser.before = dict(fenced.seals)
         loser.writer.reads.clear()
@@ -500,9 +376,3 @@ def _register(one: Duelist) -> Sent:
 
 def _reserve(one: Duelist) -> Sent:
     return out(RESERVE, one.key, type_=EARO)
-
-
-def quiet(action: Callable[[], object]) -> None:
-    """Do something that may fail with the host that it is done on."""
-    with contextlib.suppress(*Broken, AssertionError):
-        action()

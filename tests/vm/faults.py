@@ -113,7 +113,7 @@ def host_killed(scene: Scene) -> None:
         lab.kill(victim)
         begun = time.monotonic()
         fenced = scene.duel.preempt(1 - victim)
-        scene.remarks.append(f"taken {fenced.good - begun:.0f} s after")
+        scene.alone(window, fenced, begun)
         _wait_gone(scene, victim)
         scene.boot(victim)
         window.over()
@@ -130,7 +130,7 @@ def cut_in_io(scene: Scene, seconds: float) -> None:
         scene.wait(seconds)
         if scene.lab.forgets is not None and seconds > scene.lab.forgets:
             fenced = taking.result()  # while it is still cut off
-            scene.remarks.append(f"taken {fenced.good - begun:.0f} s after the cut")
+            scene.alone(window, fenced, begun)
         scene.mend(victim)
         window.over()
         fenced = taking.result()

@@ -29,10 +29,12 @@ COMMAND_SECONDS = 300
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off no_timer_check cryptomgr.notests "
-    "rcupdate.rcu_expedited=1 random.trust_cpu=on 8250.nr_uarts=1 audit=0 clocksource=acpi_pm"
+    "rcupdate.rcu_expedited=1 random.trust_cpu=on 8250.nr_uarts=1 audit=0 clocksource=acpi_pm "
+    "tsc=unstable"
 )
 """Mostly to boot faster. The clock is for the leases and timeouts under test: on a busy host the
-guest now and then calibrates its TSC wrongly, and its seconds were seen to last 0.2 s then."""
+guest now and then calibrates its TSC wrongly, and its seconds were seen to last 0.2 s then. The
+last one keeps such a TSC from the scheduler as well, whose seconds were seen to last 0.03 s."""
 
 
 INCOMING = ("-incoming", "defer")

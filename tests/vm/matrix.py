@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,175 +21,19 @@ from typing import Any
 import attrs
 from attrs import define, field, frozen
 
-from tests.vm.cell import DUEL, FREE, PATIENCE, Cell, Stall
-from tests.vm.crowd import Client, at_work, clients
+from tests.vm.cell import DUEL, FREE, Cell
+from tests.vm.crowd import at_work, clients
 from tests.vm.duel import Duel
-from tests.vm.history import History, Record, acknowledged_share
+from tests.vm.history import History, acknowledged_share
 from tests.vm.lab import Lab
+from tests.vm.scene import Row, Scene
 from tests.vm.stamps import Outcome
+
+__all__ = ["Figures", "Match", "Row", "Scene", "match", "play_all", "write_json"]
 
 ENOUGH = 0.95
 """Share of the commands outside of fault windows that have to be acknowledged."""
 _QUIET_SECONDS = 4.0
-_YARDSTICK = 16
-"""So many commands tell how fast the machines are."""
-_USUAL_SECONDS = 0.5
-"""What a command of the crowd takes on machines that have a host of two processors for them."""
-_SERVED = 3
-"""So many commands of each client have to be acknowledged before it counts as served."""
-
-
-@frozen
-class Row:
-    """One fault.
-
-    Attributes:
-        name: What the table calls it.
-        bound: Seconds from the end of the fault until everybody is served again.
-        play: Makes it, and undoes it.
-        short: Played in the short run, too.
-    """
-
-    name: str
-    bound: float
-    play: Callable[[Scene], None]
-    short: bool = False
-
-
-@define
-class Window:
-    """The time of a fault.
-
-    Attributes:
-        begun: When it began.
-        ended: When the fault was over, and the service free to resume.
-        closed: When everybody was served again.
-    """
-
-    begun: float
-    ended: float = 0.0
-    closed: float = 0.0
-
-    def over(self) -> None:
-        """The fault is over, or will never be: from here on the bound counts."""
-        self.ended = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """How long the service took to resume."""
-        return self.closed - self.ended
-
-
-@define
-class Scene:
-    """What a row has to play with.
-
-    Attributes:
-        cell: The daemons.
-        duel: The duelists.
-        bound: Seconds until everybody is served again.
-        history: What the crowd sends.
-        crowd: Who sends it.
-        slack: How much longer than on a quiet machine things take.
-        windows: Of the faults so far.
-        remarks: What else was seen, for the table.
-        begun: When the row began.
-    """
-
-    cell: Cell
-    duel: Duel
-    bound: float
-    history: History
-    crowd: Sequence[Client]
-    slack: float = 1.0
-    windows: list[Window] = field(factory=list)
-    remarks: list[str] = field(factory=list)
-    begun: float = field(factory=time.monotonic)
-
-    def say(self, what: str) -> None:
-        """A line for whoever watches the run (`pytest -s`)."""
-        print(f"   {time.monotonic() - self.begun:6.1f} {what}", flush=True)
-
-    @property
-    def lab(self) -> Lab:
-        """The hosts, and what can befall them."""
-        return self.cell.lab
-
-    def stall(self, number: int, point: str, what: str = "") -> Stall:
-        """Stop the next thread of a host's daemon that comes to a point."""
-        return self.cell.daemons[number].stall(point, what)
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass, while all go on."""
-        time.sleep(seconds)
-        self.duel.check()
-
-    def cut(self, number: int) -> None:
-        """Take from a host all that it shares with others."""
-        self.lab.cut(number)
-
-    def mend(self, number: int) -> None:
-        """End a cut; where the host was fenced meanwhile it has booted again, and serves."""
-        self.lab.mend(number)
-        self.cell.daemons[number].revive()
-
-    def boot(self, number: int) -> None:
-        """Boot a killed host, and have it serve."""
-        self.lab.boot(number)
-        self.cell.daemons[number].revive()
-
-    def calm(self) -> None:
-        """Some quiet time, which tells how fast the machines are today."""
-        begun = time.monotonic()
-        while len(records := self.history.since(begun)) < _YARDSTICK:
-            self.wait(0.5)
-            if time.monotonic() > begun + PATIENCE:
-                raise AssertionError(f"the crowd is not served: {records}")
-        seconds = statistics.median(one.ended - one.invoked for one in records)
-        self.slack = max(1.0, seconds / _USUAL_SECONDS)
-        self.say(f"a command takes {seconds:.2f} s, {self.duel.rounds} rounds so far")
-
-    @contextmanager
-    def fault(self, *, without: Sequence[int] = ()) -> Iterator[Window]:
-        """The time of a fault. The duel rests; the row plays its rounds.
-
-        Args:
-            without: Hosts that are gone for good, and that nobody expects to serve.
-        """
-        self.duel.hold()
-        window = Window(time.monotonic())
-        self.say("the fault begins")
-        yield window
-        if not window.ended:
-            window.over()
-        self.say(f"the fault is over since {time.monotonic() - window.ended:.1f} s")
-        self._served(window, without)
-        window.closed = time.monotonic()
-        self.say(f"all are served, {window.seconds:.1f} s after")
-        self.windows.append(window)
-        self.duel.go()
-
-    def _served(self, window: Window, without: Sequence[int]) -> None:
-        """Wait until everybody who lives has been served again, from the end of the fault."""
-        waiting = {client.label for client in self.crowd if client.host not in without}
-        deadline = window.ended + self.bound * self.slack
-        while True:
-            self.duel.check()
-            since = self.history.since(window.ended)
-            done = {label for label in waiting if _count(since, label) >= _SERVED}
-            if done == waiting:
-                return
-            if time.monotonic() > deadline:
-                late = sorted(waiting - done)
-                within = f"within {self.bound} s, times {self.slack:.1f}"
-                raise AssertionError(f"{late} were not served {within}: {since[-5:]}")
-            time.sleep(0.1)
-
-
-def _count(records: Sequence[Record], label: str) -> int:
-    """Acknowledged commands of a client, if one of them could change something."""
-    mine = [one for one in records if one.client == label and one.acknowledged]
-    return len(mine) if any(not one.command.reads for one in mine) else 0
 
 
 @frozen

@@ -33,7 +33,8 @@ def cell(row: dict[str, Any] | None) -> str:
     if row["outcome"] != "held":
         return str(row["outcome"])
     share = 100 * row["acknowledged"] / row["outside"] if row["outside"] else 100.0
-    return f"{row['recovery']:.0f} s of {row['bound']:.0f} s, {share:.1f} %"
+    bound = row["bound"] * row["slack"]
+    return f"{row['recovery']:.0f} s of {bound:.0f} s, {share:.1f} %"
 
 
 def table(columns: Sequence[dict[str, Any]]) -> str:
@@ -69,7 +70,16 @@ def _sums(column: dict[str, Any]) -> str:
 
 def section(columns: Sequence[dict[str, Any]]) -> str:
     """Everything between the two marks."""
-    return f"{BEGIN}\n\n{table(columns)}\n\n{END}"
+    notes = "\n".join(_note(column) for column in columns)
+    return f"{BEGIN}\n\n{table(columns)}\n\n{notes}\n\n{END}"
+
+
+def _note(column: dict[str, Any]) -> str:
+    """What it was run on; the bounds of a busy machine are those of a quiet one times this."""
+    slack = max((row["slack"] for row in column["rows"]), default=1.0)
+    busy = f", bounds stretched by up to {slack:.1f} on a busy machine" if slack > 1 else ""
+    on = ", ".join(f"{name} {value}" for name, value in column["on"].items())
+    return f"- {column['column']}: {on}{busy}"
 
 
 def current(page: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -75,12 +76,12 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             assert not taking.over, "the disk was taken from a host that nobody has fenced"
             name, proof = scene.lab.nodes[0].name, "its power was cut by the test"
             force = f"gate force --all --host {name} --proof '{proof}' --yes --yes-it-is-fenced"
-            shown = scene.cell.flockpr(1, force)
-            window.over()
-            scene.say(shown.strip())
+            scene.say(scene.cell.flockpr(1, force).strip())
+            since = time.monotonic()
             fenced = taking.result()
-            scene.remarks.append(f"taken {fenced.good - window.ended:.0f} s after `gate force`")
+            scene.alone(window, fenced, since)
             scene.boot(0)
+            window.over()
             scene.duel.sealed(fenced)
             scene.duel.readmit(fenced)
 

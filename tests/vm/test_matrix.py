@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -38,4 +39,5 @@ def test_matrix_nfs_whole(short_path: Path, version: str) -> None:
         found = play_all(playing, rows)
         if folder := os.environ.get("FLOCKPR_EVIDENCE"):
             path = Path(folder) / f"matrix-{lab.column}.json"
-            write_json(path, lab.column, found, {"kernel": lab.builder.kernel.release})
+            facts = {"Linux": lab.builder.kernel.release, "run": time.strftime("%Y-%m-%d")}
+            write_json(path, lab.column, found, facts)
