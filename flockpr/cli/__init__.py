@@ -23,6 +23,7 @@ from flockpr.cli import (
     gate,
     log,
     lun,
+    metrics,
     probe,
     serve,
     status,
@@ -56,21 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (
-        serve,
-        target,
-        lun,
-        status,
-        watch,
-        log,
-        blame,
-        diff,
-        doctor,
-        gate,
-        probe,
-        upgrade,
-        demo,
-    ):
+    looking = (status, watch, log, blame, diff, doctor, metrics, gate, probe)
+    for module in (serve, target, lun, *looking, upgrade, demo):
         module.add(verbs)
     return parser
 

@@ -1,0 +1,138 @@
+"""`flockpr metrics`: numbers that are right, in a format that Prometheus reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from flockpr.cli import main
+from flockpr.cli.exposition import METRICS, Sample, render
+from tests.support.daemon_process import PATIENCE, environment
+from tests.support.docs import ROOT, block_after, read, rows
+from tests.support.luns import broken_lun, contested_lun, preempted_lun
+
+Capture = pytest.CaptureFixture[str]
+DATA = ROOT / "flockpr" / "data" / "prometheus"
+_LINE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)*\})? (-?[\d.e+-]+)')
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> str:
+    """A root with a contested, a preempted and a broken logical unit."""
+    path = tmp_path / "root"
+    contested_lun(str(path), "disk")
+    preempted_lun(str(path), "taken")
+    broken_lun(str(path), "wreck")
+    return str(path)
+
+
+def numbers(text: str) -> dict[str, float]:
+    """Sample to value; every line must be one of the format."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            assert re.fullmatch(r"# (HELP|TYPE) [a-z_]+ .+", line), line
+            continue
+        match = _LINE.fullmatch(line)
+        assert match is not None, line
+        found[f"{match[1]}{match[2] or ''}"] = float(match[3])
+    return found
+
+
+def test_metrics_say_what_is_the_case(root: str, capsys: Capture) -> None:
+    """Holder, registrants, conflicts; a logical unit that cannot be read is down."""
+    assert main(["metrics", "--root", root]) == 0
+    found = numbers(capsys.readouterr().out)
+    assert found['flockpr_up{lun="disk"}'] == 1
+    assert found['flockpr_up{lun="wreck"}'] == 0
+    assert found['flockpr_registrants{lun="disk",liveness="gone"}'] == 2
+    assert found['flockpr_holder_alive{lun="disk"}'] == 0
+    alice = 'flockpr_reservation{lun="disk",type="5",initiator="iqn.2026-01.example:alice"}'
+    assert found[alice] == 1
+    assert found['flockpr_conflicts{lun="disk",initiator="iqn.2026-01.example:bob"}'] == 1
+    assert found['flockpr_attentions{lun="taken"}'] == 1
+    assert found['flockpr_transaction{lun="disk"}'] == 4
+
+
+def test_metrics_output_is_replaced_whole(root: str, tmp_path: pathlib.Path) -> None:
+    """Nothing else is left in the directory."""
+    directory = tmp_path / "textfiles"
+    directory.mkdir()
+    for _ in range(2):
+        path = directory / "flockpr.prom"
+        assert main(["metrics", "disk", "--root", root, "--output", str(path)]) == 0
+    assert os.listdir(directory) == ["flockpr.prom"]
+    assert numbers((directory / "flockpr.prom").read_text())['flockpr_up{lun="disk"}'] == 1
+
+
+def test_metrics_by_http_on_the_loopback(root: str) -> None:
+    """Fresh at each request, until it is interrupted."""
+    command = [sys.executable, "-m", "flockpr", "metrics", "--root", root]
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+                assert numbers(answer.read().decode())['flockpr_up{lun="disk"}'] == 1
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("place", ["0.0.0.0:9750", "9750", "127.0.0.1:x", "127.0.0.1:70000"])
+def test_metrics_listen_elsewhere_is_refused(place: str, root: str, capsys: Capture) -> None:
+    """There is nothing that would authenticate."""
+    assert main(["metrics", "--root", root, "--listen", place]) == 2
+    assert "--listen" in capsys.readouterr().err
+
+
+def test_render_escapes_what_initiators_are_called() -> None:
+    """Quotes, backslashes, and lines that end."""
+    sample = Sample("flockpr_conflicts", {"initiator": 'a"b\\c\nd'}, 1)
+    assert render([sample]).splitlines()[2] == 'flockpr_conflicts{initiator="a\\"b\\\\c\\nd"} 1'
+
+
+def test_metrics_page_names_every_metric() -> None:
+    """And none that is not there."""
+    named = {
+        cells[0].strip("`") for cells in rows(read("docs/metrics.md")) if "flockpr_" in cells[0]
+    }
+    assert named == set(METRICS)
+
+
+def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
+    """The dashboard is JSON with a query in every panel."""
+    rules = (DATA / "flockpr.rules.yml").read_text()
+    dashboard = json.loads((DATA / "flockpr.dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    used = set(re.findall(r"flockpr_[a-z_]+", rules + " ".join(queries)))
+    assert used <= set(METRICS)
+    assert used
+
+
+def test_metrics_commands_of_the_page_run(root: str, tmp_path: pathlib.Path) -> None:
+    """As they stand there."""
+    script = block_after(read("docs/metrics.md"), "<!-- command: metrics -->")
+    script = script.replace("flockpr metrics", f"{sys.executable} -m flockpr metrics")
+    done = subprocess.run(
+        ["sh", "-eu", "-c", script],
+        env=environment(ROOT=root),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "flockpr.prom").is_file()
