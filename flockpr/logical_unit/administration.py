@@ -185,6 +185,16 @@ class Administration:
             raise StoreError(what, self._store.path, remedy)
         return UnitStatus(self.identity, snapshot, {}, None)
 
+    def oldest_state(self) -> int:
+        """The first transaction from which on `status_at` has every state.
+
+        Raises:
+            StoreError: Input or output failed.
+        """
+        kept = self._store.retained()
+        after_gaps = [number for before, number in itertools.pairwise(kept) if number != before + 1]
+        return max([*kept[:1], *after_gaps], default=1)
+
     def served_state(self) -> ServedState:
         """The newest state, which is durable: what a door may let commands through by.
 
