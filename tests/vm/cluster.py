@@ -91,7 +91,6 @@ mount -t configfs configfs /sys/kernel/config
 # What udev would name them.
 for device in dlm-control dlm-monitor dlm_plock; do ln -sf ../$device /dev/misc/$device; done
 corosync
-dlm_controld
 """
 
 
@@ -202,10 +201,9 @@ class Cluster:
         for number, name in enumerate(_NAMES):
             ports = free_ports()
             self.nodes.append(Node(name, self._machine(number, name, card(ports)), ports))
-        for number, _ in enumerate(self.nodes):
-            self._join(number)
-        for number, _ in enumerate(self.nodes):
-            self._wait_joined(number)
+        for step in (self._join, self._start_dlm, self._wait_joined):
+            for number, _ in enumerate(self.nodes):
+                step(number)
         options = f"-p lock_dlm -t flockpr:share -j {len(_NAMES)} -J {_JOURNAL_MEGABYTES}"
         self.nodes[0].machine.check(f"mkfs.gfs2 -q -O {options} /dev/vda")
         # One after the other: the second finds the lock space of the first.
@@ -213,14 +211,19 @@ class Cluster:
             self._mount(number)
 
     def boot(self, number: int) -> None:
-        """Boot a node that lost its power; it joins and mounts again."""
+        """Boot a node that lost its power; it joins and mounts again.
+
+        Not before it was fenced, if it is: the device would find it running.
+        """
         node = self.nodes[number]
+        if self.fencing is Fencing.DEVICE and self.device_works.is_set():
+            gone = f"dlm_tool status | grep '^node {self.stations[number].number} X'"
+            self._until(1 - number, f"{gone} | grep -qv ' fence 0 '", "the fence")
         self._set_token(1 - number, self.token)
         self._link(number)
         node.machine = self._machine(number, node.name, card(node.ports))
-        self._join(number)
-        self._wait_joined(number)
-        self._mount(number)
+        for step in (self._join, self._start_dlm, self._wait_joined, self._mount):
+            step(number)
 
     def hurry(self) -> None:
         """From now on a node that is killed is taken for dead soon.
@@ -245,7 +248,7 @@ class Cluster:
         """Connect it again; it is booted, if the other one has had it fenced."""
         if self._lost(1 - number):
             deadline = time.monotonic() + _WAIT_SECONDS
-            while self.nodes[number].machine.alive:
+            while self._alive(number):
                 assert time.monotonic() < deadline, self.state(1 - number)
                 time.sleep(0.2)
             self.boot(number)
@@ -293,6 +296,12 @@ class Cluster:
             device = threading.Thread(target=self._fence_device, args=(number, machine))
             device.daemon = True
             device.start()
+
+    def _start_dlm(self, number: int) -> None:
+        """Start the lock manager's daemon, once corosync is one of two."""
+        both = "test $(corosync-quorumtool -l | grep -c '^ *[0-9]') -eq 2"
+        self._until(number, both, "the other node")
+        self.nodes[number].machine.check("dlm_controld")
 
     def _wait_joined(self, number: int) -> None:
         self._until(
@@ -358,8 +367,12 @@ class Cluster:
         deadline = time.monotonic() + _WAIT_SECONDS
         while machine.run(condition).status != 0:
             if time.monotonic() > deadline:
-                raise machine.failure(f"waited in vain for {what}\n{self.state(number)}")
+                states = "\n".join(self.state(each) for each in (0, 1) if self._alive(each))
+                raise machine.failure(f"waited in vain for {what}\n{states}")
             time.sleep(0.2)
+
+    def _alive(self, number: int) -> bool:
+        return self.nodes[number].machine.alive
 
     def _set_token(self, number: int, seconds: int) -> None:
         value = seconds * 1000
