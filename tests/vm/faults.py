@@ -120,6 +120,26 @@ def host_killed(scene: Scene) -> None:
         scene.duel.readmit(fenced)
 
 
+def host_killed_at(scene: Scene, point: str) -> None:
+    """The power of a host is cut while its own PREEMPT is at a point: it rings, or has all the
+    permits. The other one takes the disk; the first one boots again.
+    """
+    lab, victim = scene.lab, 0
+    with scene.fault() as window:
+        stall = scene.stall(victim, point, "/duel" if point == "commit" else "")
+        late = Aside(lambda: scene.duel.preempt(victim))
+        stall.reached()
+        lab.kill(victim)
+        begun = time.monotonic()
+        fenced = scene.duel.preempt(1 - victim)
+        scene.alone(window, fenced, begun)
+        scene.boot(victim)
+        window.over()
+        scene.duel.sealed(fenced)
+        scene.duel.readmit(fenced)
+        scene.duel.readmit(late.result())
+
+
 def cut_in_io(scene: Scene, seconds: float) -> None:
     """A host that writes is cut off; the other one takes the disk meanwhile or after it."""
     victim = 0
@@ -218,5 +238,9 @@ def common_rows(lab: Lab) -> list[Row]:
         Row("late client", resumes, late),
     ]
     if forgets is not None:
-        rows.append(Row("host SIGKILL", 45, host_killed))
+        rows += [
+            Row("host SIGKILL", 45, host_killed),
+            Row("host SIGKILL, in a knock", 45, lambda s: host_killed_at(s, "knock")),
+            Row("host SIGKILL, in a commit", 45, lambda s: host_killed_at(s, "commit")),
+        ]
     return rows

@@ -67,9 +67,16 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             scene.duel.sealed(fenced)
             scene.duel.readmit(fenced)
 
-    def until_forced(scene: Scene) -> None:
-        """A host is gone for good, and an operator says so."""
+    def until_forced(scene: Scene, point: str = "") -> None:
+        """A host is gone for good, at rest or with a PREEMPT of its own at a point, and an
+        operator answers for it.
+        """
         with scene.fault() as window:
+            late: Aside | None = None
+            if point:
+                stall = scene.stall(0, point, "/duel" if point == "commit" else "")
+                late = Aside(lambda: scene.duel.preempt(0))
+                stall.reached()
             scene.lab.kill(0)
             taking = Aside(lambda: scene.duel.preempt(1))
             scene.wait(_LONGER_THAN_A_LEASE)
@@ -84,6 +91,8 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             window.over()
             scene.duel.sealed(fenced)
             scene.duel.readmit(fenced)
+            if late is not None:
+                scene.duel.readmit(late.result())
 
     rows = [
         Row("server restart", 60, after(server.restart_server), short=True),
@@ -93,8 +102,10 @@ def nfs_rows(server: Server) -> Sequence[Row]:
     if not server.leased:
         silent = after(lambda: server.restart_server(notify=False))
         rows += [
+            Row("server restart without sm-notify", 60, silent),
             Row("host SIGKILL, and boot", 60, until_rebooted),
             Row("host SIGKILL, `gate force`", 60, until_forced),
-            Row("server restart without sm-notify", 60, silent),
+            Row("host SIGKILL, in a knock, `gate force`", 60, lambda s: until_forced(s, "knock")),
+            Row("host SIGKILL, in a commit, `gate force`", 60, lambda s: until_forced(s, "commit")),
         ]
     return rows
