@@ -157,7 +157,7 @@ class Administration:
                         self._store.path,
                         "check the mount and the kernel log; the same command may be sent again",
                     )
-                self._decisions.unproven = False
+                self._decisions.confirm()
         return result
 
     # ------------------------------------------------------------------ looking at it

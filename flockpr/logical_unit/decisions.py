@@ -21,7 +21,7 @@ from flockpr.logical_unit.orders import NeedsGate, Order, Plan, Step, Verdict, p
 from flockpr.logical_unit.record import command_line, event_line, served_after, worth_noting
 from flockpr.logical_unit.standing import Standing
 from flockpr.spc.cdb import Command, PersistentReserveOut, Release, Reserve
-from flockpr.spc.codes import Status
+from flockpr.spc.codes import OutAction, Status
 from flockpr.store.base import Applied, Served, Snapshot
 from flockpr.store.lockdir import LockDirectory
 
@@ -33,6 +33,23 @@ MAX_REMEMBERED = 4096
 
 _unproven: set[str] = set()
 """Incarnations of the logical units that are unproven; for all doors of the process."""
+_proven: dict[str, str] = {}
+"""By incarnation, the newest transaction of which it is known that nobody goes by a state before
+it: this process proved it with the gate held, or one below it that took no access away from
+anybody since; for all doors of the process.
+"""
+
+_ASSERTING = frozenset(
+    {
+        OutAction.RESERVE,
+        OutAction.PREEMPT,
+        OutAction.PREEMPT_AND_ABORT,
+        OutAction.REGISTER,
+        OutAction.REGISTER_AND_IGNORE_EXISTING_KEY,
+        OutAction.REGISTER_AND_MOVE,
+    }
+)
+"""Whose GOOD says that somebody has no access, also where it changes nothing."""
 
 
 class Decisions:
@@ -55,6 +72,7 @@ class Decisions:
         self._door = door
         self._gated = gated
         self._epochs: dict[Nexus, int | None] = {}
+        self._under_gate = ""
 
     def decide(self, orders: Sequence[Order], held: Held | None = None) -> list[Verdict]:
         """Carry out commands that came one after the other, as many with one commit as it can
@@ -91,7 +109,7 @@ class Decisions:
                 made = self._plan(base, orders, held)
                 if made.state is base.state:
                     self._store.ensure_durable(base)
-                    return self._done(made, base)
+                    return self._done(made, base, held)
                 if not ordered:
                     ordered = True
                     if self._store.order():
@@ -102,7 +120,7 @@ class Decisions:
                 except StoreError as error:
                     return dict.fromkeys(late or [one.order for one in made.changes], error)
                 if after is not None:
-                    return self._done(made, after)
+                    return self._done(made, after, held)
         except (StoreError, NeedsGate) as error:
             return dict.fromkeys(orders, error)
         finally:
@@ -110,17 +128,20 @@ class Decisions:
                 self._store.disorder()
 
     def _plan(self, base: Snapshot, orders: Sequence[Order], held: Held | None) -> Plan:
+        known = self._is_proven(base)
+
         def needs_gate(before: LogicalUnitState, outcome: Outcome, command: Command) -> bool:
             try:
-                self._check_gate(before, outcome, command, held)
+                self._check_gate(before, outcome, command, held, known=known)
             except NeedsGate:
                 return True
             return False
 
         return plan(base, orders, config=self.config, epochs=self._epochs, needs_gate=needs_gate)
 
-    def _done(self, made: Plan, after: Snapshot) -> dict[Order, Verdict]:
+    def _done(self, made: Plan, after: Snapshot, held: Held | None) -> dict[Order, Verdict]:
         """What was planned has come about, durably: note it for those who ask next."""
+        self._follow(made.base, after, held)
         verdicts: dict[Order, Verdict] = {order: NeedsGate() for order in made.gated}
         for one in made.steps:
             order, outcome = one.order, one.outcome
@@ -184,15 +205,40 @@ class Decisions:
     def unproven(self, unproven: bool) -> None:
         (_unproven.add if unproven else _unproven.discard)(self._store.identity.incarnation)
 
+    def confirm(self) -> None:
+        """What was done last with the gate held is proven."""
+        self.unproven = False
+        _proven[self._store.identity.incarnation] = self._under_gate
+
     # ------------------------------------------------------------------ steps
 
+    def _is_proven(self, base: Snapshot) -> bool:
+        return _proven.get(self._store.identity.incarnation) == base.txid
+
+    def _follow(self, base: Snapshot, after: Snapshot, held: Held | None) -> None:
+        """A transaction came after another: with the gate held it is to be proven yet; without
+        it takes no access away, and is proven if the one before it is.
+        """
+        if held is not None:
+            self._under_gate = after.txid
+        elif after is not base and self._is_proven(base):
+            _proven[self._store.identity.incarnation] = after.txid
+
     def _check_gate(
-        self, before: LogicalUnitState, outcome: Outcome, command: Command | None, held: Held | None
+        self,
+        before: LogicalUnitState,
+        outcome: Outcome,
+        command: Command | None,
+        held: Held | None,
+        *,
+        known: bool,
     ) -> None:
         """Whether this may be done as things are: with the gate held, or without the need.
 
         A command that finds done what it asks for depends on the one that did it, as one that
-        reads depends on a commit being durable: while that one is unproven, so is this.
+        reads depends on a commit being durable. That one may be unproven still: this process may
+        be about to prove it or may have failed, and of another process or host nothing is known.
+        So it is proven here, unless that is `known` already.
 
         PREEMPT AND ABORT takes the gate also where it leaves everybody their access, when no
         reservation remains: the commands that it ends may be under way in any target.
@@ -205,8 +251,12 @@ class Decisions:
         asserts = outcome.reply.status is Status.GOOD and isinstance(
             command, PersistentReserveOut | Reserve | Release
         )
+        doubtful = self.unproven or (not known and outcome.state is before and _excludes(command))
         aborts = bool(outcome.aborted)
-        if (self.unproven and asserts) or aborts or narrows(before, outcome.state):
+        # A command that changes nothing is most of what comes, and the look at every nexus's
+        # access is most of what that would cost.
+        narrowing = outcome.state is not before and narrows(before, outcome.state)
+        if (doubtful and asserts) or aborts or narrowing:
             if held is None:
                 raise NeedsGate
             held.committed = True
@@ -287,10 +337,20 @@ class Decisions:
         outcome = occur(base.state, what, config=self.config)
         if outcome.state is base.state:
             return base
-        self._check_gate(base.state, outcome, None, held)
+        self._check_gate(base.state, outcome, None, held, known=True)
         applied = event_line(what, action, base.state, outcome, door=self._door)
         served = served_after(base.served, outcome.state, frozenset(), self._me())
-        return self._store.commit(base, outcome.state, [applied], served=served, may_issue=in_time)
+        after = self._store.commit(base, outcome.state, [applied], served=served, may_issue=in_time)
+        if after is not None:
+            self._follow(base, after, held)
+        return after
 
     def _me(self) -> Served:
         return Served(self._store.host, self._store.daemon, self._door)
+
+
+def _excludes(command: Command | None) -> bool:
+    """Whether GOOD to this command says that somebody has no access."""
+    if isinstance(command, PersistentReserveOut):
+        return command.service_action in _ASSERTING
+    return isinstance(command, Reserve)

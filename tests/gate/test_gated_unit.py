@@ -15,9 +15,9 @@ from flockpr import InAction, LogicalUnit, OutAction, Status, create_lun
 from flockpr.core.access import allowed
 from flockpr.core.model import Nexus
 from flockpr.errors import Busy, StoreUnavailable
-from flockpr.gate import Gate, Permit
+from flockpr.gate import Gate, Held, Permit
 from flockpr.gate.image import SYSCALLS
-from flockpr.logical_unit import Narrowing
+from flockpr.logical_unit import Narrowing, decisions
 from flockpr.logical_unit.results import Result
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, NOT_READY_INTERVENTION, OUTCOME_UNKNOWN
 from flockpr.units import Units, worker
@@ -326,6 +326,59 @@ def test_good_does_not_leave_before_the_permit_is_proven(
     server.calls.clear()
     assert again() == Result(GOOD)
     assert server.calls == []
+
+
+def test_reserve_that_finds_it_done_waits_until_that_is_proven(
+    unit: LogicalUnit, permit: Permit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reserved may not have proven it yet, in a process or on a host of its own, or never
+    has: a target may go by the state before, and the initiator that repeats its command on
+    another path would be told GOOD. Once this process has proven it, it costs nothing.
+    """
+    monkeypatch.setattr(decisions, "_proven", {})  # as another process finds it
+    server = Failing()
+    assert unit._gate is not None
+    monkeypatch.setattr(unit._gate, "syscalls", server)
+
+    def again(timeout: float = LONG) -> Status:
+        data = basic_list(KEYS[A], 0)
+        return unit.execute(A, out_cdb(OutAction.RESERVE, type_=TYPE), data, timeout=timeout).status
+
+    assert again(0.2) is BUSY
+    permit.leave()
+    assert again() is GOOD
+    server.calls.clear()
+    assert again() is GOOD
+    assert out(unit, C, OutAction.REGISTER, new=KEYS[C]) is GOOD  # takes nothing from anybody
+    assert again() is GOOD
+    assert server.calls == []
+
+
+def test_reserve_is_not_known_to_be_proven_while_that_is_under_way(
+    root: str, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command on another path, between the commit and its proof, waits for a proof of
+    its own.
+    """
+    assert unit._gate is not None
+    assert out(unit, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE) is GOOD
+    at_proof, go_on = threading.Event(), threading.Event()
+    prove = Held.prove
+
+    def slow(held: Held) -> bool:
+        at_proof.set()
+        assert go_on.wait(60)
+        return prove(held)
+
+    monkeypatch.setattr(Held, "prove", slow)
+    reserve, data = out_cdb(OutAction.RESERVE, type_=TYPE), basic_list(KEYS[A], 0)
+    first = Aside(lambda: unit.execute(A, reserve, data, timeout=LONG))
+    assert at_proof.wait(60)
+    with LogicalUnit.open(f"{root}/disk") as other:
+        assert other.execute(A, reserve, data, timeout=0.2).status is BUSY
+        go_on.set()
+        assert first.result() == Result(GOOD)
+        assert other.execute(A, reserve, data, timeout=LONG) == Result(GOOD)
 
 
 def test_power_that_comes_and_goes_while_a_command_waits_is_decided_on(
