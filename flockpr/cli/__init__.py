@@ -25,6 +25,7 @@ from flockpr.cli import (
     lun,
     metrics,
     probe,
+    replay,
     serve,
     status,
     target,
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    looking = (status, watch, log, blame, diff, timeline, doctor, metrics, gate, probe)
+    looking = (status, watch, log, blame, diff, timeline, doctor, metrics, gate, replay, probe)
     for module in (serve, target, lun, *looking, upgrade, demo):
         module.add(verbs)
     return parser

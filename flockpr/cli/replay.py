@@ -1,0 +1,170 @@
+"""`flockpr replay`: a trace of commands, sent again; the answers compared with those recorded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
+from flockpr.cli.exit_codes import ExitCode
+from flockpr.cli.text import printable
+from flockpr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flockpr.cli.common import Verbs
+    from flockpr.logical_unit import LogicalUnit, Result
+
+_DIFFERENT = ExitCode.FAILED
+MAX_TRACE = 64 << 20
+"""Bytes of a trace."""
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser(
+        "replay", help="send a trace of commands again and compare the answers"
+    )
+    parser.add_argument(
+        "trace",
+        metavar="TRACE",
+        help="a file of documents as flockpr-sg-persist --json prints them",
+    )
+    parser.add_argument(
+        "--against", metavar="LUN", help="this logical unit (default: a new one, for this only)"
+    )
+    add_root(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay, and say what differs."""
+    from flockpr.logical_unit import LogicalUnit
+    from flockpr.store.provision import create_lun, read_identity
+
+    commands = list(read_trace(args.trace))
+    if args.against:
+        root = find_root(args)
+        name = read_identity(root, args.against).name
+        with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+            differences = play(unit, commands)
+    else:
+        with tempfile.TemporaryDirectory(prefix="flockpr-replay-") as root:
+            create_lun(
+                root, "replay", target_ports=sorted({one["target_port"] for one in commands})
+            )
+            with LogicalUnit.open(os.path.join(root, "replay"), door="cli") as unit:
+                differences = play(unit, commands)
+    document = {"trace": args.trace, "against": args.against, "count": len(commands)}
+    if args.json:
+        emit_json({**document, "differences": differences})
+    else:
+        emit([printable(line) for line in _lines(len(commands), differences)])
+    return _DIFFERENT if differences else ExitCode.GOOD
+
+
+def read_trace(path: str) -> Iterator[dict[str, Any]]:
+    """The commands of a trace.
+
+    Raises:
+        ConfigError: It is no trace; says where.
+        OSError: It cannot be read.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(MAX_TRACE)
+    decoder = json.JSONDecoder()
+    place, number = 0, 0
+    while (place := _skip_blanks(text, place)) < len(text):
+        number += 1
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except ValueError as error:
+            raise ConfigError(f"{path}: document {number} is no JSON: {error}") from None
+        yield _command(value, f"{path}: document {number}")
+
+
+def _skip_blanks(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
+
+
+def _command(value: Any, where: str) -> dict[str, Any]:
+    from flockpr.spc.transport_id import InitiatorPort
+
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: no object")
+    try:
+        port = value.get("target_port", 1)
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError(f"target_port {port!r}")
+        return {
+            **value,
+            "target_port": port,
+            "port": InitiatorPort.from_text(str(value["initiator"])),
+            "command": bytes.fromhex(value["cdb"]),
+            "data": bytes.fromhex(value.get("data_out") or ""),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = "it needs initiator, cdb in hex, and for some commands data_out in hex"
+        raise ConfigError(f"{where}: no command ({error})", remedy) from None
+
+
+def play(unit: LogicalUnit, commands: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Send the commands, in order.
+
+    Args:
+        unit: Where they go.
+        commands: Of `read_trace`.
+
+    Returns:
+        The answers that differ.
+    """
+    from flockpr.core.model import Nexus
+
+    differences = []
+    for number, one in enumerate(commands, start=1):
+        nexus = Nexus(one["port"], one["target_port"])
+        result = unit.execute(nexus, one["command"], one["data"])
+        head = {"number": number, "initiator": str(one["initiator"]), "cdb": str(one["cdb"])}
+        for field, recorded, answered in _compared(one, result):
+            if recorded != answered:
+                differences.append(
+                    {**head, "field": field, "recorded": recorded, "answered": answered}
+                )
+    return differences
+
+
+def _compared(one: Mapping[str, Any], result: Result) -> Iterator[tuple[str, str, str]]:
+    """What the trace has of an answer, beside what was answered."""
+    from flockpr.cli.log import status_text
+    from flockpr.spc.sense import parse_sense
+
+    if "status" in one:
+        yield "status", status_text(one["status"]), status_text(int(result.status))
+    if "sense" in one:
+        sense = parse_sense(result.sense)
+        yield "sense", _sense(one["sense"]), "none" if sense is None else str(sense)
+    if "data_in" in one:
+        yield "data_in", str(one["data_in"]), result.data_in.hex()
+
+
+def _sense(recorded: object) -> str:
+    if not isinstance(recorded, dict):
+        return "none"
+    numbers = (recorded.get(key) for key in ("key", "asc", "ascq"))
+    return "/".join(f"{n:02X}" if isinstance(n, int) else "?" for n in numbers)
+
+
+def _lines(count: int, differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for one in differences:
+        lines.append(f"{one['number']}: {one['initiator']}, {one['cdb']}: {one['field']}")
+        lines += [f"- {one['recorded']}", f"+ {one['answered']}"]
+    differing = len({one["number"] for one in differences})
+    same = "all as recorded" if not differing else f"{differing} answered otherwise"
+    return [*lines, f"{count} commands, {same}"]
