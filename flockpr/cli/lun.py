@@ -76,11 +76,13 @@ def add(verbs: Verbs) -> None:
     delete.add_argument(
         "--image", action="store_true", help="delete its image, too (default: the image stays)"
     )
+    add_json(delete)
     _finish(delete, _delete)
 
     grow = actions.add_parser("grow", help="make the image of a logical unit larger, in use or not")
     grow.add_argument("name", metavar="NAME")
     grow.add_argument("--size", metavar="SIZE", required=True, help="the new size, such as 20G")
+    add_json(grow)
     _finish(grow, _grow)
 
     clone = actions.add_parser(
@@ -106,6 +108,7 @@ def add(verbs: Verbs) -> None:
         help="act as if the unit had lost power: what was registered with APTPL=0 is gone",
     )
     cycle.add_argument("name", metavar="NAME")
+    add_json(cycle)
     _finish(cycle, _power_cycle)
 
 
@@ -221,9 +224,14 @@ def _delete(args: argparse.Namespace) -> int:
         delete_with_image(root, args.name, force=args.force)
     else:
         delete_lun(root, args.name, force=args.force)
+    left = image is not None and os.path.lexists(os.path.join(root, image))
+    if args.json:
+        kept = image if left else None
+        emit_json({"root": root, "name": args.name, "deleted": True, "image_left": kept})
+        return ExitCode.GOOD
     emit([f"deleted {args.name}"])
-    if image is not None and os.path.lexists(os.path.join(root, image)):
-        emit([f"its image is still there: {printable(image)}"])
+    if left:
+        emit([f"its image is still there: {printable(str(image))}"])
     return ExitCode.GOOD
 
 
@@ -233,7 +241,11 @@ def _grow(args: argparse.Namespace) -> int:
 
     size = parse_size(args.size)
     declare_configured("lun grow", args.config)
-    before = grow_lun(find_root(args), args.name, size)
+    root = find_root(args)
+    before = grow_lun(root, args.name, size)
+    if args.json:
+        emit_json({"root": root, "name": args.name, "size": size, "before": before})
+        return ExitCode.GOOD
     emit(
         [
             f"{args.name}: {size_text(size)}"
@@ -273,5 +285,8 @@ def _power_cycle(args: argparse.Namespace) -> int:
             note("lun power-cycle", fault, "done all the same")
         unit.power_cycle()
         left = len(unit.status().to_json()["registrations"])
+    if args.json:
+        emit_json({"root": root, "name": name, "registrations_kept": left})
+        return ExitCode.GOOD
     emit([f"power-cycled {name}: {left} registrations were kept (APTPL)"])
     return ExitCode.GOOD
