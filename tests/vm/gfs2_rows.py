@@ -31,19 +31,6 @@ class Fenceable(Protocol):
 def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
     """The rows of a cluster."""
 
-    def dies(scene: Scene) -> None:
-        """A node's power is cut, and the fence device finds it so."""
-        victim = 0
-        with scene.fault() as window:
-            cluster.hurry()
-            scene.lab.kill(victim)
-            begun = time.monotonic()
-            fenced = scene.duel.preempt(1 - victim)
-            scene.remarks.append(f"taken {time.monotonic() - begun:.0f} s after")
-            scene.boot(victim)
-            window.over()
-            scene.duel.readmit(fenced)
-
     def unfenced(scene: Scene) -> None:
         """A node's power is cut, and the fence device does not answer: nobody takes the disk."""
         victim = 0
@@ -63,7 +50,4 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
             window.over()
             scene.duel.readmit(fenced)
 
-    return [
-        Row("node death, the fence device works", 60, dies, short=True),
-        Row("node death, the fencing does not come", 60, unfenced),
-    ]
+    return [Row("host SIGKILL, fencing does not come", 60, unfenced)]
