@@ -36,6 +36,9 @@ from flockpr.store.syscalls import Syscalls
 _ABSENT_FOR_A_MOMENT = 3
 """Times to open it: somebody else may make it, or remove it, in between."""
 
+Deaf = Callable[[int, frozenset[int]], frozenset[int]]
+"""See `flockpr.gate.ears`."""
+
 
 @attrs.frozen(order=True)
 class Ring:
@@ -127,27 +130,27 @@ class Doorbell:
             raise self._unanswered(error) from error
         return kind != fcntl.F_UNLCK
 
-    def wanted(self, number: int, host: int, deaf: Callable[[], frozenset[int]]) -> bool:
+    def wanted(self, number: int, host: int, deaf: Deaf) -> bool:
         """Whether somebody rings for the permits of a host's targets.
 
         Args:
             number: Logical unit number.
             host: The host.
-            deaf: Called when somebody rings: whose rings do not count, because those hosts are
-                declared fenced and nobody else can silence them.
+            deaf: Told which hosts do; whose rings do not count.
 
         Raises:
             StoreError: It cannot be asked.
         """
         if not self.heard(number):
+            deaf(number, frozenset())
             return False
         groups = {places.EVERYBODY, places.group_of(host)}
-        ignored = deaf()
-        return any(
-            places.ringing(lock.start)[1] not in ignored
-            and not groups.isdisjoint(places.groups_at(lock.start, lock.length))
+        ringing = frozenset(
+            places.ringing(lock.start)[1]
             for lock in self._locks(number)
+            if not groups.isdisjoint(places.groups_at(lock.start, lock.length))
         )
+        return bool(ringing - deaf(number, ringing))
 
     def rings(self, first: int, last: int | None = None) -> list[Ring]:
         """Who rings, for a LUN or for any from number `first` to `last`.

@@ -17,7 +17,7 @@ from flockpr.errors import Busy, ConfigError
 from flockpr.gate import fenced, places, records
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.hosts import host_number
-from flockpr.gate.image import SYSCALLS, open_image
+from flockpr.gate.image import SYSCALLS, ImageFile, open_image
 from flockpr.gate.overview import LunGate, Overview
 from flockpr.store.syscalls import Syscalls
 
@@ -35,7 +35,7 @@ class Plan:
     Attributes:
         overview: What is known of all hosts.
         number: The host.
-        gates: Of the logical units for which its permit is in the way.
+        gates: Of the logical units for which its permit, or its ring, is in the way.
         declared: It is declared already.
     """
 
@@ -66,7 +66,7 @@ def resolve(overview: Overview, gates: Sequence[LunGate], host: str) -> int:
         if number in known:
             return number
     named = {number for number in known if overview.name(number) == host}
-    holding = named & {number for gate in gates for number in gate.permits}
+    holding = named & {number for gate in gates for number in (*gate.permits, *gate.rings)}
     found = holding or named
     if not found:
         raise ConfigError(f"no host {host} is known here", "`flockpr gate show` lists them")
@@ -92,11 +92,11 @@ def plan(overview: Overview, gates: Sequence[LunGate], number: int) -> Plan:
         raise ConfigError(
             "this very host cannot be declared fenced from itself", "stop its target instead"
         )
-    held = tuple(gate for gate in gates if gate.permits.get(number))
+    held = tuple(gate for gate in gates if gate.permits.get(number) or number in gate.rings)
     declared = overview.fenced.get(number)
     if not held and declared is None:
         raise Busy(
-            f"{overview.label(number)} has no permit here, so nobody waits for it",
+            f"{overview.label(number)} has no permit here, nor rings: nobody waits for it",
             overview.root,
             "`flockpr gate show` says who has",
         )
@@ -105,7 +105,8 @@ def plan(overview: Overview, gates: Sequence[LunGate], number: int) -> Plan:
 
 def answers(plan: Plan, syscalls: Syscalls | None = None) -> bool:
     """Call the host for the first of its permits: whether it gives it back, as only one that
-    lives does. Nothing is kept, and it takes its permit again after that.
+    lives does. Nothing is kept, and it takes its permit again after that. Of one that has none,
+    and rings: whether it stops.
 
     Raises:
         StoreError: It cannot be called.
@@ -117,14 +118,21 @@ def answers(plan: Plan, syscalls: Syscalls | None = None) -> bool:
     image = open_image(gate.image, sys_)
     try:
         with Doorbell(plan.overview.root, sys_) as bell:
-            bell.call(gate.lun, [plan.number])
-            while not image.lock(places.permits_of(plan.number)):
+            if plan.number in gate.permits:
+                bell.call(gate.lun, [plan.number])
+            while not _gave_way(plan.number, gate, image, bell):
                 if time.monotonic() >= deadline:
                     return False
                 time.sleep(_EVERY)
             return True
     finally:
         image.close()
+
+
+def _gave_way(number: int, gate: LunGate, image: ImageFile, bell: Doorbell) -> bool:
+    if number in gate.permits:
+        return image.lock(places.permits_of(number))
+    return all(ring.host != number for ring in bell.rings(gate.lun))
 
 
 def check(plan: Plan, *, answered: bool, sure: bool) -> None:

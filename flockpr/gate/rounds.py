@@ -139,7 +139,7 @@ class Rounds:
             if silent:
                 self._note(silent)
                 return False
-            self._check_time("another command that takes access away is under way")
+            self._check_time("another command that takes access away is under way", of_whom=True)
         return self._cluster_is_whole()
 
     def _ring(self) -> None:
@@ -176,7 +176,10 @@ class Rounds:
             _pause()
 
     def _leave_out(self, fenced: frozenset[int]) -> bool:
-        """Wait for these no more; whether that is another choice than before."""
+        """Wait for these no more; whether that is another choice than before. For this host
+        always: it lives, whatever was declared, and a write of it may be under way.
+        """
+        fenced -= {self._gate.host}
         if fenced == self._fenced:
             return False
         self.image.unlock(places.ALL_PERMITS)
@@ -251,7 +254,7 @@ class Rounds:
     def _wait_for_silent(self) -> None:
         """Until none of the hosts that are known to be silent is in the way."""
         gate = self._gate
-        silent = self._silence.try_once(self.image, self._fences.known())
+        silent = self._try_silent(self._fences.known())
         if not silent:
             return
         self._late |= silent
@@ -264,7 +267,10 @@ class Rounds:
                 if self._over():
                     self._refuse(silent)
                 time.sleep(random.uniform(0.05, 0.1))  # noqa: S311 - jitter, not secrecy
-                silent = self._silence.try_once(self.image, self._fences.look())
+                silent = self._try_silent(self._fences.look())
+
+    def _try_silent(self, fenced: frozenset[int]) -> frozenset[int]:
+        return self._silence.try_once(self.image, fenced - {self._gate.host})
 
     def _refuse(self, silent: Iterable[int]) -> None:
         names = ", ".join(self._gate.name_of(host) for host in sorted(silent))
@@ -282,9 +288,14 @@ class Rounds:
     def _over(self) -> bool:
         return time.monotonic() >= self._deadline or self._withdrawn()
 
-    def _check_time(self, why: str) -> None:
-        if self._over():
-            raise Busy(why, self._gate.path)
+    def _check_time(self, why: str, *, of_whom: bool = False) -> None:
+        if not self._over():
+            return
+        if of_whom:
+            rings = self._bell.rings(self._gate.number)
+            others = [self._gate.name_of(one.host) for one in rings if one.everybody]
+            why += f" ({', '.join(others)})" if others else ""
+        raise Busy(why, self._gate.path, "`flockpr gate show` tells more")
 
 
 def _pause() -> None:

@@ -17,7 +17,7 @@ from flockpr import events
 from flockpr.errors import HostFenced, StoreError
 from flockpr.gate import fenced, local, places
 from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.fences import fences_of
+from flockpr.gate.ears import ears_of
 from flockpr.gate.image import ImageFile, open_image
 from flockpr.store.syscalls import Syscalls
 
@@ -147,7 +147,7 @@ class Stake:
     def _try(self, bell: Doorbell) -> bool:
         # Without this question a stream of targets that come and go would keep whoever wants
         # all bytes waiting for ever: locks have no queue.
-        if bell.wanted(self._number, self._host, fences_of(self._root, self._sys).look):
+        if bell.wanted(self._number, self._host, ears_of(self._root, self._sys).deaf):
             return False
         assert self.image is not None
         place = places.any_permit(self._host)

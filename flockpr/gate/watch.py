@@ -17,7 +17,7 @@ from flockpr import events
 from flockpr.errors import HostFenced, StoreError, StoreUnavailable
 from flockpr.gate import fenced, roster
 from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.fences import fences_of
+from flockpr.gate.ears import ears_of
 from flockpr.store.layout import DOORBELL
 from flockpr.store.syscalls import Syscalls
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 0.02
 """Seconds between two questions; part of how long a PREEMPT takes."""
+SLOWEST = 0.3
+"""Seconds between two of them where each takes long."""
 RECHECK = 1.0
 """Seconds between two looks whether it is still the same doorbell."""
 RETRY = 0.2
@@ -91,10 +93,14 @@ class Watch:
             self._changed.notify()
 
     def _run(self) -> None:
+        took = 0.0
         while (permits := self._held()) is not None:
-            time.sleep(INTERVAL)
+            # Where a question is slow it is dear, too: of a cluster's lock manager, say.
+            time.sleep(max(INTERVAL, min(3 * took, SLOWEST)))
             try:
+                begun = time.monotonic()
                 self._ask(permits)
+                took = time.monotonic() - begun
                 self._told = ""
                 self._beat(permits)
             except StoreError as error:
@@ -124,9 +130,13 @@ class Watch:
         bell = self._listening()
         numbers = [permit.number for permit in permits]
         anybody = bell.heard(min(numbers), max(numbers))
-        deaf = fences_of(self._root, self._sys).look
+        deaf = ears_of(self._root, self._sys).deaf
         for permit in permits:
-            permit.knock(anybody and bell.wanted(permit.number, permit.host, deaf))
+            if anybody:
+                permit.knock(bell.wanted(permit.number, permit.host, deaf))
+            else:
+                deaf(permit.number, frozenset())
+                permit.knock(False)
 
     def _beat(self, permits: list[Listener]) -> None:
         """Now and then, and aside: it writes, and who knocks is not to wait for that."""

@@ -251,7 +251,8 @@ class Decisions:
         asserts = outcome.reply.status is Status.GOOD and isinstance(
             command, PersistentReserveOut | Reserve | Release
         )
-        doubtful = self.unproven or (not known and outcome.state is before and _excludes(command))
+        depends = _excludes(command, changes=outcome.state is not before)
+        doubtful = self.unproven or (not known and depends)
         aborts = bool(outcome.aborted)
         # A command that changes nothing is most of what comes, and the look at every nexus's
         # access is most of what that would cost.
@@ -349,8 +350,12 @@ class Decisions:
         return Served(self._store.host, self._store.daemon, self._door)
 
 
-def _excludes(command: Command | None) -> bool:
-    """Whether GOOD to this command says that somebody has no access."""
+def _excludes(command: Command | None, *, changes: bool) -> bool:
+    """Whether GOOD to this command says that somebody has no access, whom the command itself
+    takes none from. One that preempts says so also where it changes something: who is preempted
+    may have had none before.
+    """
     if isinstance(command, PersistentReserveOut):
-        return command.service_action in _ASSERTING
-    return isinstance(command, Reserve)
+        preempts = command.service_action in (OutAction.PREEMPT, OutAction.PREEMPT_AND_ABORT)
+        return preempts or (not changes and command.service_action in _ASSERTING)
+    return not changes and isinstance(command, Reserve)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flockpr.errors import StoreError
-from flockpr.gate import Doorbell, places
+from flockpr.gate import Doorbell, ears, fences, places
 from flockpr.gate.doorbell import Ring
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import Failing
@@ -33,8 +34,8 @@ def bells(tmp_path: Path) -> Iterator[Bells]:
         one.close()
 
 
-def nobody() -> frozenset[int]:
-    """No host is declared fenced."""
+def nobody(_: int, __: frozenset[int]) -> frozenset[int]:
+    """Everybody is heeded."""
     return frozenset()
 
 
@@ -80,18 +81,62 @@ def test_ring_of_a_host_that_is_declared_fenced_does_not_count(bells: Bells) -> 
     """Nobody else can silence it. Another host's beside it counts."""
     bells(HERE).ring(NUMBER)
     listener = bells(THERE)
-    assert not listener.wanted(NUMBER, THERE, lambda: frozenset({HERE}))
+    assert not listener.wanted(NUMBER, THERE, lambda *_: frozenset({HERE}))
     bells(THERE).ring(NUMBER)
-    assert listener.wanted(NUMBER, THERE, lambda: frozenset({HERE}))
+    assert listener.wanted(NUMBER, THERE, lambda *_: frozenset({HERE}))
 
 
-def test_nobody_asks_who_is_fenced_while_nobody_rings(bells: Bells) -> None:
+def test_listener_is_told_who_rings_for_it_and_that_nobody_does(bells: Bells) -> None:
+    """Whom to heed is not the doorbell's to know."""
+    told: list[tuple[int, frozenset[int]]] = []
+
+    def note(number: int, ringing: frozenset[int]) -> frozenset[int]:
+        told.append((number, ringing))
+        return frozenset()
+
+    listener = bells(HERE)
+    assert not listener.wanted(NUMBER, THERE, note)
+    bells(HERE).ring(NUMBER)
+    caller = bells(THERE)
+    caller.call(NUMBER, {10})
+    assert listener.wanted(NUMBER, THERE, note)
+    assert listener.wanted(NUMBER, 10, note)
+    assert told == [(NUMBER, frozenset(one)) for one in ((), (HERE,), (HERE, THERE))]
+
+
+def test_ring_without_end_is_heeded_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is stopped while it rings does not keep all targets away for ever."""
+    now = 1000.0
+    monkeypatch.setattr(ears, "time", types.SimpleNamespace(monotonic=lambda: now))
+    heard = ears.ears_of(str(tmp_path), Failing())
+    for second in range(200):
+        now = 1000.0 + second
+        deaf = heard.deaf(NUMBER, frozenset({HERE, THERE} if second > 150 else {HERE}))
+        heeded = second < 30 or (second - 30) % 60 >= 57
+        assert (HERE in deaf) is not heeded
+        assert THERE not in deaf or second > 180
+    heard.deaf(NUMBER, frozenset())
+    assert heard.deaf(NUMBER, frozenset({HERE})) == frozenset()
+
+
+def test_nobody_looks_who_is_fenced_while_nobody_rings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would be a look into a directory, each 20 ms."""
+    looked: list[int] = []
 
-    def asked() -> frozenset[int]:
-        raise AssertionError
+    def look(_: fences.Fences) -> frozenset[int]:
+        looked.append(1)
+        return frozenset()
 
-    assert not bells(HERE).wanted(NUMBER, HERE, asked)
+    monkeypatch.setattr(fences.Fences, "look", look)
+    heard = ears.ears_of(str(tmp_path), Failing())
+    heard.deaf(NUMBER, frozenset())
+    assert looked == []
+    heard.deaf(NUMBER, frozenset({HERE}))
+    assert looked == [1]
 
 
 def test_nudge_silences_nobody_who_lives(bells: Bells) -> None:

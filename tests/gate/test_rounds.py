@@ -97,7 +97,7 @@ def test_command_waits_for_hosts_that_are_known_to_be_silent_before_it_rings(
         for _ in range(20):
             assert not any(ring.everybody for ring in bell.rings(NUMBER))
             time.sleep(0.01)
-        assert bell.wanted(NUMBER, HOST, frozenset)
+        assert bell.wanted(NUMBER, HOST, lambda *_: frozenset())
     assert not waiting.done
     stuck.close()
     assert waiting.result() == frozenset()
@@ -156,6 +156,18 @@ def test_target_of_a_host_that_is_declared_fenced_gets_no_permit(rig: Rig) -> No
     other.leave()
 
 
+def test_command_on_a_host_that_is_declared_fenced_waits_for_its_own_targets(rig: Rig) -> None:
+    """It lives, whatever was declared, and a write of it is under way."""
+    permit = rig.permit()
+    assert permit.enter(soon())
+    fenced.declare(rig.root, permit.host, proof="said on another host")
+    with pytest.raises(Busy, match="a target of this host did not give"):
+        narrow(rig, time.monotonic() + 0.5)
+    waiting = Aside(lambda: narrow(rig))
+    permit.leave()
+    assert waiting.result() == frozenset()
+
+
 def test_two_targets_of_a_host_never_share_a_byte(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +207,9 @@ def test_renewed_permit_is_another_descriptor(rig: Rig) -> None:
 def test_command_that_waits_for_another_one_says_so(rig: Rig) -> None:
     """Of another host: there is nobody to be fenced, and nobody is remembered as silent."""
     with rig.gate(host="elsewhere").narrow(soon()) as held:
-        with pytest.raises(Busy, match="another command that takes access away"):
+        with pytest.raises(
+            Busy, match=r"another command that takes access away is under way \(host [0-9a-f]{10}\)"
+        ):
             narrow(rig, time.monotonic() + 0.5)
         waiting = Aside(lambda: narrow(rig))
         with Doorbell(rig.root, SYSCALLS, 1) as bell:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from flockpr.errors import HostFenced
+from flockpr.errors import Busy, HostFenced
 from flockpr.gate import Doorbell, fenced, places
+from flockpr.gate.ears import Ears
+from flockpr.gate.fences import fences_of
+from flockpr.gate.image import SYSCALLS
 from flockpr.gate.narrowing import Held
 from flockpr.gate.rounds import Rounds
 from flockpr.gate.stake import Stake
@@ -45,6 +49,23 @@ def stays_out_when_fenced() -> None:
         assert isinstance(target.fault, HostFenced)
 
 
+def waits_for_its_own() -> None:
+    """A host that was declared fenced, and lives, has a write under way."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root, silent_log():
+        rig = Rig.at(Path(root))
+        target = rig.permit()
+        assert target.enter(soon())
+        fenced.declare(root, target.host, proof="a test")
+        fences_of(root, SYSCALLS).look()
+        try:
+            with rig.gate().narrow(time.monotonic() + 0.5):
+                raise AssertionError("it goes past a write of its own")
+        except Busy:
+            target.leave()
+        finally:
+            rig.close()
+
+
 def has_a_byte_of_its_own() -> None:
     """Two targets of one host."""
     assert len({places.any_permit(5) for _ in range(50)}) > 1
@@ -61,6 +82,7 @@ def has_a_byte_of_its_own() -> None:
     around,
     two_commands_and_a_fenced_host,
     fenced_ringer,
+    stopped,
     command_dies,
     locks_forgotten,
     one_process,
@@ -77,6 +99,7 @@ def has_a_byte_of_its_own() -> None:
         gate_scenes.around_a_fenced_host,
         gate_scenes.two_commands_and_a_fenced_host,
         gate_scenes.fenced_ringer,
+        gate_scenes.stopped_ringer,
         gate_scenes.command_dies,
         gate_scenes.locks_forgotten,
         gate_scenes.one_process,
@@ -184,9 +207,25 @@ HOST_MUTANTS: tuple[Mutant, ...] = (
         "the ring of a fenced host counts",
         Doorbell,
         "wanted",
-        "places.ringing(lock.start)[1] not in ignored",
-        "True",
+        "ringing - deaf(number, ringing)",
+        "ringing",
         (fenced_ringer,),
+    ),
+    Mutant(
+        "a ring is heeded for ever",
+        Ears,
+        "_endless",
+        "age >= ENDLESS and",
+        "False and",
+        (stopped,),
+    ),
+    Mutant(
+        "a host leaves out its own permits",
+        Rounds,
+        "_leave_out",
+        "fenced -= {self._gate.host}",
+        "pass",
+        (waits_for_its_own,),
     ),
     Mutant(
         "nobody looks whether a ringer lives",
@@ -214,7 +253,7 @@ HOST_MUTANTS: tuple[Mutant, ...] = (
         if silent:
             self._note(silent)
             return False
-        self._check_time("another command that takes access away is under way")
+        self._check_time("another command that takes access away is under way", of_whom=True)
     return self._cluster_is_whole()""",
         """whole = self._cluster_is_whole()
     self._ring()

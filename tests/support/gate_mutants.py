@@ -216,7 +216,7 @@ MUTANTS: tuple[Mutant | PermitElsewhere, ...] = (
         "permit taken while somebody knocks",
         Stake,
         "_try",
-        "if bell.wanted(self._number, self._host, fences_of(self._root, self._sys).look):",
+        "if bell.wanted(self._number, self._host, ears_of(self._root, self._sys).deaf):",
         "if False:",
         (stays_away_while_somebody_knocks,),
     ),

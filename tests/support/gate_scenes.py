@@ -11,6 +11,7 @@ from collections.abc import Callable
 from tests.support.gate_server import ENDING, LEASE, Client
 from tests.support.gate_world import (
     CALM,
+    ENDLESS,
     FENCING,
     GRACE,
     NUMBERS,
@@ -242,6 +243,25 @@ def fenced_ringer(seed: int) -> World:
     return world
 
 
+def stopped_ringer(seed: int) -> World:
+    """A command is stopped while it rings; another one, of another host, comes meanwhile."""
+    world = World()
+    dice = random.Random(seed)
+
+    def build(world: World) -> tuple[list[SimTarget], list[SimCommand]]:
+        names = list(NUMBERS)
+        stopped = Client(world, names[0], {4: "hang 1.0"})
+        other = SimCommand(world, Client(world, names[3]), at=dice.uniform(0.1, 1.0), tries=4)
+        targets = [SimTarget(world, Client(world, name), 4) for name in names[1:3]]
+        return targets, [SimCommand(world, stopped, patience=0.5), other]
+
+    commands = act(world, walking(dice), build)
+    judge(world)
+    assert commands[1].answered[-1][0] == "good"
+    assert world.standstill < ENDLESS + 3 * GRACE, "all stand still for one who is stopped"
+    return world
+
+
 def command_dies(seed: int) -> World:
     """At any call: its rings and its permits end with its lease, if somebody wants them."""
     world = World()
@@ -305,6 +325,7 @@ SCENES: tuple[Scene, ...] = (
     around_a_fenced_host,
     two_commands_and_a_fenced_host,
     fenced_ringer,
+    stopped_ringer,
     command_dies,
     locks_forgotten,
     one_process,

@@ -22,6 +22,7 @@ from flockpr.gate import (
     Gate,
     ImageFile,
     Permit,
+    ears,
     fenced,
     fences,
     local,
@@ -44,6 +45,8 @@ SLOW = 0.004
 """Seconds that a write takes on its way to the disk."""
 GRACE = 0.05
 """Seconds that all targets stand still for one that does not answer."""
+ENDLESS = 0.3
+"""Seconds of ringing after which somebody is not heeded all the time."""
 CALM = 0.2
 """Seconds that a target which was late may be kept away while others are waited for."""
 FENCING = 0.3
@@ -53,7 +56,7 @@ BEAT = 0.002
 NUMBERS = {"one": 0, "two": 1, "three": 500, "four": HOSTS - 1, "five": 150}
 """Of hosts; neighbours, and the ends of the range."""
 
-_MODULES = (fences, narrowing, permit, rounds, silence, stake)
+_MODULES = (ears, fences, narrowing, permit, rounds, silence, stake)
 
 
 @attrs.define(eq=False)
@@ -199,7 +202,7 @@ class SimTarget:
     def listen(self) -> None:
         """What the watch does, on its own thread."""
         client = Client(self.world, self.client.host)
-        deaf = fences.fences_of("/root", client).look
+        deaf = ears.ears_of("/root", client).deaf
         with contextlib.suppress(Died), Doorbell("/root", client, self.permit.host) as bell:
             while not self._over and self.client.gone is None:
                 if self.permit.held and self.world.clock.now >= self.client.hangs_until:
@@ -303,6 +306,9 @@ def installed(world: World) -> Iterator[None]:
         *((module, "host_number", NUMBERS.__getitem__) for module in (permit, narrowing)),
         *((module, "events", mock.Mock()) for module in (permit, narrowing, rounds)),
         (places, "random", random.Random(1)),
+        (ears, "ENDLESS", ENDLESS),
+        (ears, "DEAF", 2 * ENDLESS),
+        (ears, "HEED", 2 * GRACE),
         (rounds, "GRACE", GRACE),
         (rounds, "CALM", CALM),
         (rounds, "PATIENCE", GRACE / 2),
@@ -312,6 +318,7 @@ def installed(world: World) -> Iterator[None]:
         (silence, "threading", threads),
         (silence, "_silences", {}),
         (fences, "_fences", {}),
+        (ears, "_ears", {}),
         (local, "_permits", {}),
         (fenced, "numbers", lambda *_: world.declared),
         (fenced, "check", check),
