@@ -123,10 +123,17 @@ def _recover(value: str | None) -> Finding:
 def _gfs2(facts: Facts, mount: Mount) -> Iterator[Finding]:
     if mount.has("localflocks"):
         yield _finding("gfs2-locks", "localflocks: locks stay on this host")
-    protocols = {facts.lock_protocol or "lock_dlm", *mount.values("lockproto")} - {"lock_dlm"}
-    if protocols or mount.has("lock_nolock"):
-        what = " ".join(sorted(protocols)) or "lock_nolock"
-        yield _finding("gfs2-locks", f"{what}: there is no cluster")
+    protocols = {*mount.values("lockproto")}
+    if facts.lock_protocol is not None:
+        protocols.add(facts.lock_protocol)
+    if mount.has("lock_nolock"):
+        protocols.add("lock_nolock")
+    if foreign := protocols - {"lock_dlm"}:
+        yield _finding("gfs2-locks", f"{' '.join(sorted(foreign))}: there is no cluster")
+    elif not protocols:
+        # The module is the superblock's choice where the mount names none: it may be lock_nolock.
+        what = "its lock module cannot be told: neither the mount nor /sys/fs/gfs2 names it"
+        yield _finding("gfs2-locks", what, Outcome.UNKNOWN)
     if facts.dlm_locks is False:
         yield _finding("gfs2-locks", "enable_plock=0: locks stay on this host")
     if facts.dlm_fences is False:

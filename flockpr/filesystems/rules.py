@@ -144,9 +144,9 @@ MOUNT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "locks of the GFS2 mount",
             _IF,
             _NO,
-            _NIL,
+            _IF,
             ALONE,
-            "mount with lock_dlm and without localflocks",
+            "mount with lock_dlm and without localflocks, and see that /sys is mounted",
         ),
         "cluster-unfenced": Rule(
             "fencing of the cluster",

@@ -49,8 +49,11 @@ STANDS_FOR: dict[str, list[Facts]] = {
     ],
     "NFS with nocto": [facts("nfs4", f"{V42},nocto"), facts("nfs", f"{V3},nocto")],
     "GFS2 with lock_dlm": [facts("gfs2", lock_protocol="lock_dlm", dlm_fences=True)],
-    "GFS2 with enable_fencing=0 of dlm_controld": [facts("gfs2", dlm_fences=False)],
-    "GFS2 with lock_nolock, localflocks or enable_plock=0": [
+    "GFS2 with enable_fencing=0 of dlm_controld": [
+        facts("gfs2", lock_protocol="lock_dlm", dlm_fences=False)
+    ],
+    "GFS2 with lock_nolock, localflocks or enable_plock=0, or where the first cannot be read": [
+        facts("gfs2"),
         facts("gfs2", lock_protocol="lock_nolock"),
         facts("gfs2", "rw,localflocks"),
         facts("gfs2", dlm_locks=False),

@@ -60,7 +60,9 @@ ROWS = [
     ("nfs", "rw,vers=3,soft", {}, NO, NO, False),
     ("nfs", "rw,vers=2,hard", {}, NO, NO, False),
     ("gfs2", "rw,noatime", {"lock_protocol": "lock_dlm", "dlm_fences": True}, YES, YES, True),
-    ("gfs2", "rw,noatime", {}, YES, YES, True),
+    ("gfs2", "rw,noatime", {}, NO, NO, False),
+    ("gfs2", "rw,lockproto=lock_dlm", {}, YES, YES, True),
+    ("gfs2", "rw,lockproto=lock_dlm", {"lock_protocol": "lock_nolock"}, NO, NO, False),
     ("gfs2", "rw", {"lock_protocol": "lock_dlm", "dlm_fences": False}, NO, NO, False),
     ("gfs2", "rw", {"lock_protocol": "lock_dlm", "dlm_locks": False}, NO, NO, False),
     ("gfs2", "rw", {"lock_protocol": "lock_nolock"}, NO, NO, False),
@@ -106,6 +108,16 @@ def test_promise_without_a_mount_table_is_none() -> None:
     assert promise.filesystem == "an unknown file system"
 
 
+def test_promise_on_gfs2_whose_lock_module_cannot_be_told_is_none() -> None:
+    """Without a word of it in /sys and in the mount, it may be the one that locks nothing."""
+    promise = judge(facts("gfs2", "rw,noatime"))
+
+    assert promise.gated is NO
+    assert promise.advisory is Answer.CONDITION
+    assert any("cannot be told" in one for one in promise.reasons)
+    assert any("/sys" in one for one in promise.remedies)
+
+
 def test_promise_names_the_version_of_nfs() -> None:
     """People tell 3 from 4 by it."""
     assert judge(facts("nfs4", NFS42)).filesystem == "nfs 4.2"
@@ -116,7 +128,7 @@ def test_promise_says_what_the_operator_has_to_see_to() -> None:
     """A `sync` export, and fencing."""
     assert any("sync" in one for one in judge(facts("nfs4", NFS42)).conditions)
     assert any("fence" in one for one in judge(facts("nfs", NFS3), EXTERNAL).conditions)
-    assert any("fences" in one for one in judge(facts("gfs2", "rw")).conditions)
+    assert any("fences" in one for one in judge(facts("gfs2", "rw,lockproto=lock_dlm")).conditions)
 
 
 def test_refusal_of_nfs3_names_the_declaration() -> None:
