@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from tests.support.gate_story import (
     SERVING,
     SILENT,
     everything,
+    knock,
     permit,
     say,
 )
@@ -274,6 +276,39 @@ def test_gate_force_of_a_host_that_was_heard_of_needs_more(
         assert fenced.numbers(root) == frozenset()
         assert force(root, "--yes-it-is-fenced") == 0
     assert fenced.numbers(root) == {SILENT}
+
+
+def test_gate_force_of_a_host_that_died_while_it_rang_lets_targets_serve(
+    root: str, disk: LunIdentity
+) -> None:
+    """It has no permit, but its lock at the doorbell, which nobody ends, keeps all targets away."""
+    target = Permit(root, disk.lun, disk.image or "", on_open=lambda _: None)
+    with knock(root, disk.lun, SILENT):
+        assert not usable(target)
+        assert force(root, "--yes", host=f"{SILENT:010x}") == 0
+        eventually(lambda: usable(target), "it is still heeded")
+    assert SILENT in fenced.numbers(root)
+    target.close()
+
+
+def test_gate_force_of_a_host_that_stops_ringing_is_refused(
+    root: str, disk: LunIdentity, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives: its command was under way."""
+    monkeypatch.setattr(forcing, "CALL", LONG)
+    gave_way = forcing._gave_way
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(knock(root, disk.lun, SILENT))
+
+        def stops(*arguments: Any) -> bool:
+            before = gave_way(*arguments)
+            stack.close()
+            return before
+
+        monkeypatch.setattr(forcing, "_gave_way", stops)
+        assert force(root, "--yes", host=f"{SILENT:010x}") == 11
+    assert "lives" in capsys.readouterr().err
+    assert fenced.numbers(root) == frozenset()
 
 
 def test_gate_force_of_a_host_without_a_permit_is_refused(

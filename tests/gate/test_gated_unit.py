@@ -354,6 +354,23 @@ def test_reserve_that_finds_it_done_waits_until_that_is_proven(
     assert server.calls == []
 
 
+def test_preempt_of_somebody_without_access_waits_until_that_is_proven(
+    unit: LogicalUnit, permit: Permit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B lost its access by a reservation that may not be proven yet; GOOD says that it has none."""
+    permit.leave()
+    exclusive = 3
+    assert out(unit, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE) is GOOD
+    assert out(unit, A, OutAction.RESERVE, own=KEYS[A], type_=exclusive) is GOOD
+    monkeypatch.setattr(decisions, "_proven", {})  # as another process finds it
+    assert permit.enter(soon())
+    cdb, data = out_cdb(OutAction.PREEMPT, type_=exclusive), basic_list(KEYS[A], KEYS[B])
+    asked = unit.execute(A, cdb, data, report_attentions=False, timeout=0.2)
+    assert asked.status is BUSY
+    permit.leave()
+    assert unit.execute(A, cdb, data, report_attentions=False, timeout=LONG).status is GOOD
+
+
 def test_reserve_is_not_known_to_be_proven_while_that_is_under_way(
     root: str, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
