@@ -95,7 +95,7 @@ def daemon_killed(scene: Scene) -> None:
 def daemon_killed_in_commit(scene: Scene) -> None:
     """SIGKILL with a PREEMPT decided and not committed: the other one takes over at once."""
     with scene.fault() as window:
-        stall = scene.stall(0, "commit", "/duel")
+        stall = scene.stall(0, "commit")
         late = Aside(lambda: scene.duel.preempt(0))
         stall.reached()
         daemon = scene.cell.daemons[0]
@@ -126,7 +126,7 @@ def host_killed_at(scene: Scene, point: str) -> None:
     """
     lab, victim = scene.lab, 0
     with scene.fault() as window:
-        stall = scene.stall(victim, point, "/duel" if point == "commit" else "")
+        stall = scene.stall(victim, point)
         late = Aside(lambda: scene.duel.preempt(victim))
         stall.reached()
         lab.kill(victim)
@@ -162,9 +162,8 @@ def cut_in_io(scene: Scene, seconds: float) -> None:
 def cut_at(scene: Scene, point: str, seconds: float) -> None:
     """A host is cut off while its PREEMPT is at a point, and then goes on with it."""
     cut = 0
-    what = "/duel" if point == "commit" else ""
     with scene.fault() as window:
-        stall = scene.stall(cut, point, what)
+        stall = scene.stall(cut, point)
         taking = Aside(lambda: scene.duel.preempt(cut))
         stall.reached()
         scene.cut(cut)
@@ -183,7 +182,7 @@ def late_client(scene: Scene) -> None:
     """
     slow, quick = 0, 1
     with scene.fault() as window:
-        stall = scene.stall(slow, "commit", "/duel")
+        stall = scene.stall(slow, "commit")
         late = Aside(lambda: scene.duel.preempt(slow))
         stall.reached()
         scene.cut(slow)
@@ -204,7 +203,7 @@ def late_client_that_keeps_its_locks(scene: Scene) -> None:
     """The same where a silent host keeps its locks: the other one has to wait for it."""
     slow, quick = 0, 1
     with scene.fault() as window:
-        stall = scene.stall(slow, "commit", "/duel")
+        stall = scene.stall(slow, "commit")
         late = Aside(lambda: scene.duel.preempt(slow))
         stall.reached()
         scene.cut(slow)

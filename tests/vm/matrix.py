@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,7 @@ class Figures:
         writes: Acknowledged writes of the duelists.
         checked: Blocks of losers that were looked at after GOOD.
         remarks: What else was seen.
+        revision: Of flockpr.
     """
 
     row: str
@@ -67,6 +69,7 @@ class Figures:
     writes: int = 0
     checked: int = 0
     remarks: tuple[str, ...] = ()
+    revision: str = ""
 
     @property
     def share(self) -> float:
@@ -154,6 +157,7 @@ class Match:
             rounds=rounds - before[1],
             checked=checked - before[2],
             remarks=tuple(scene.remarks),
+            revision=revision(),
         )
 
     def _trails(self) -> list[list[dict[str, object]]]:
@@ -222,18 +226,24 @@ def _print_log(daemon: Any) -> None:
 
 
 def write_json(path: Path, column: str, found: Sequence[Figures], facts: dict[str, str]) -> None:
-    """Keep the figures of a run, for the table.
+    """Keep the figures of rows, for the table; those of other rows in the file stay.
 
     Args:
         path: Of the file.
         column: The file system.
-        found: Of its rows.
+        found: Of the rows that were played.
         facts: What it was run on, for people.
     """
-    document = {
-        "format": 1,
-        "column": column,
-        "on": facts,
-        "rows": [attrs.asdict(one) for one in found],
-    }
+    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = {row["row"]: row for row in before}
+    rows |= {one.row: attrs.asdict(one) for one in found}
+    document = {"format": 1, "column": column, "on": facts, "rows": list(rows.values())}
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def revision() -> str:
+    """The commit that is tested, for the record."""
+    if told := os.environ.get("FLOCKPR_REVISION"):
+        return told
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -79,7 +79,8 @@ def _note(column: dict[str, Any]) -> str:
     slack = max((row["slack"] for row in column["rows"]), default=1.0)
     busy = f", bounds stretched by up to {slack:.1f} on a busy machine" if slack > 1 else ""
     on = ", ".join(f"{name} {value}" for name, value in column["on"].items())
-    return f"- {column['column']}: {on}{busy}"
+    tested = ", ".join(dict.fromkeys(row["revision"] for row in column["rows"] if row["revision"]))
+    return f"- {column['column']}: {on}, flockpr {tested}{busy}"
 
 
 def current(page: str) -> str:

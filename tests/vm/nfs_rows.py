@@ -32,6 +32,16 @@ class Server(Protocol):
         """Give the room back."""
 
 
+def _stopped(scene: Scene, point: str) -> Aside | None:
+    """A PREEMPT of the first host that has come to a point; None without one."""
+    if not point:
+        return None
+    stall = scene.stall(0, point)
+    late = Aside(lambda: scene.duel.preempt(0))
+    stall.reached()
+    return late
+
+
 def nfs_rows(server: Server) -> Sequence[Row]:
     """The rows of a server."""
 
@@ -54,9 +64,12 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             for winner in (0, 1):
                 scene.duel.round(winner)
 
-    def until_rebooted(scene: Scene) -> None:
-        """A dead host's locks are freed by what statd tells when it has booted again."""
+    def until_rebooted(scene: Scene, point: str = "") -> None:
+        """A dead host's locks are freed by what statd tells when it has booted again, also those
+        of a PREEMPT of its own.
+        """
         with scene.fault() as window:
+            late = _stopped(scene, point)
             scene.lab.kill(0)
             taking = Aside(lambda: scene.duel.preempt(1))
             scene.wait(_LONGER_THAN_A_LEASE)
@@ -66,17 +79,15 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             fenced = taking.result()
             scene.duel.sealed(fenced)
             scene.duel.readmit(fenced)
+            if late is not None:
+                scene.duel.readmit(late.result())
 
     def until_forced(scene: Scene, point: str = "") -> None:
         """A host is gone for good, at rest or with a PREEMPT of its own at a point, and an
         operator answers for it.
         """
         with scene.fault() as window:
-            late: Aside | None = None
-            if point:
-                stall = scene.stall(0, point, "/duel" if point == "commit" else "")
-                late = Aside(lambda: scene.duel.preempt(0))
-                stall.reached()
+            late = _stopped(scene, point)
             scene.lab.kill(0)
             taking = Aside(lambda: scene.duel.preempt(1))
             scene.wait(_LONGER_THAN_A_LEASE)
@@ -106,6 +117,6 @@ def nfs_rows(server: Server) -> Sequence[Row]:
             Row("host SIGKILL, and boot", 60, until_rebooted),
             Row("host SIGKILL, `gate force`", 60, until_forced),
             Row("host SIGKILL, in a knock, `gate force`", 60, lambda s: until_forced(s, "knock")),
-            Row("host SIGKILL, in a commit, `gate force`", 60, lambda s: until_forced(s, "commit")),
+            Row("host SIGKILL, in a commit, and boot", 60, lambda s: until_rebooted(s, "commit")),
         ]
     return rows

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from attrs import define, field, frozen
 
-from tests.vm.cell import PATIENCE, Cell, Stall
+from tests.vm.cell import DUEL, PATIENCE, Cell, Stall
 from tests.vm.crowd import Client
 from tests.vm.duel import Duel, Fenced
 from tests.vm.history import History, Record
@@ -103,8 +103,9 @@ class Scene:
         """The hosts, and what can befall them."""
         return self.cell.lab
 
-    def stall(self, number: int, point: str, what: str = "") -> Stall:
-        """Stop the next thread of a host's daemon that comes to a point."""
+    def stall(self, number: int, point: str) -> Stall:
+        """Stop the next thread of a host's daemon that comes to a point for the duel."""
+        what = str(self.cell.urls[DUEL].lun) if point == "knock" else f"/{DUEL}"
         return self.cell.daemons[number].stall(point, what)
 
     def wait(self, seconds: float) -> None:
