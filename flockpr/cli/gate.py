@@ -120,7 +120,7 @@ def _gates(
 
 def _force(args: argparse.Namespace) -> int:
     from flockpr import events
-    from flockpr.gate import forcing
+    from flockpr.gate import forcing, stuck
     from flockpr.gate.fenced import check_proof
     from flockpr.gate.overview import Overview
     from flockpr.store.lockdir import LockDirectory
@@ -133,6 +133,10 @@ def _force(args: argparse.Namespace) -> int:
     if code and not args.all:
         return code
     number = forcing.resolve(overview, gates, args.host)
+    # One that has all permits is not let pass by any declaration, so none is written.
+    holding = stuck.gates_of(overview, gates, number)
+    if holding and not any(gate.permits.get(number) for gate in gates):
+        raise stuck.no_help(overview, holding, number)
     plan = forcing.plan(overview, gates, number)
     answered = forcing.answers(plan)
     forcing.check(plan, answered=answered, sure=args.yes_it_is_fenced or not args.yes)
@@ -157,6 +161,7 @@ def _force(args: argparse.Namespace) -> int:
             for one in documents
             if one.get("lun") in {gate.lun for gate in plan.gates}
         ],
+        "stuck": [one["name"] for one in documents if one.get("lun") in {h.lun for h in holding}],
         "fresh": plan.fresh,
         "proof": declared.proof if declared else proof,
     }

@@ -75,16 +75,16 @@ def busy(gate: Mapping[str, Any] | None) -> bool:
 
 def detail_lines(gate: Mapping[str, Any]) -> list[str]:
     """Permits, knocks and waits."""
-    permits = [
-        f"{_label(one)}{' (silent)' * one['silent']}{_times(one['count'])}"
-        for one in gate["permits"]
-    ]
+    permits = [f"{_label(one)}{_silent(one)}{_times(one['count'])}" for one in gate["permits"]]
     if gate["narrowing"]:
-        permits.append("a command that takes access away has those of all others")
+        narrowers = [one for one in gate["knocks"] if one["number"] in gate["narrowers"]]
+        hosts = " or ".join(f"{_label(one)}{_silent(one)}" for one in narrowers)
+        whose = f" of {hosts}" if hosts else ""
+        permits.append(f"a command{whose} that takes access away has those of all others")
     lines = [f"  permits: {', '.join(permits) or 'nobody'}"]
     for one in gate["knocks"]:
         whom = "all" if one["everybody"] else "silent hosts alone"
-        lines.append(f"  knocks: {_label(one)}, for {whom}")
+        lines.append(f"  knocks: {_label(one)}{_silent(one)}, for {whom}")
     for one in gate["waits"]:
         age = "" if one["age_s"] is None else f", for {duration(one['age_s'])} now"
         lines.append(f"  waits: {_label(one)} (pid {one['pid']}) for {_hosts(one['for'])}{age}")
@@ -98,7 +98,7 @@ def force_lines(document: Mapping[str, Any], *, already: bool) -> list[str]:
     luns = ", ".join(one["name"] for one in document["luns"]) or "none"
     age = host["age_s"]
     seen = "never heard of" if age is None else f"last heard of {duration(age)} ago"
-    lines = [f"{name}: {seen}; its permit is in the way for: {luns}"]
+    lines = [f"{name}: {seen}; it is in the way for: {luns}"]
     if already:
         declared = host["fenced"] or {}
         lines.append(f"was declared fenced already, at {declared.get('time')}: {document['proof']}")
@@ -106,12 +106,15 @@ def force_lines(document: Mapping[str, Any], *, already: bool) -> list[str]:
         lines.append("declared fenced: commands wait for it no longer, on any host")
         lines.append("reboot it before its target is started again")
     else:
-        lines.append("it did not give its permit back when it was called")
+        lines.append("it did not answer: it gave nothing back, and rings on if it rang")
         lines.append("nothing was done; with --yes it is declared fenced, until it was rebooted:")
         lines.append(f"  proof: {document['proof']}")
         lines.append("if it can still write, that destroys data")
         if document["fresh"]:
             lines.append("it seems to live: that needs --yes-it-is-fenced")
+    if document["stuck"]:
+        lines.append(f"that does not help where it has all permits: {', '.join(document['stuck'])}")
+        lines.append("  see 'A host has all permits' in docs/when-it-breaks.md")
     return [printable(line) for line in lines]
 
 
@@ -121,6 +124,10 @@ def _hosts(hosts: Iterable[Mapping[str, Any]]) -> str:
 
 def _label(host: Mapping[str, Any]) -> str:
     return str(host["host"] or f"host {host['number']}")
+
+
+def _silent(host: Mapping[str, Any]) -> str:
+    return " (silent)" if host["silent"] else ""
 
 
 def _times(count: int) -> str:

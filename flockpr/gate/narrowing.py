@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from flockpr import events
-from flockpr.errors import StoreError
+from flockpr.errors import HostFenced, StoreError
 from flockpr.gate import fenced, places, roster
 from flockpr.gate.hosts import host_number
 from flockpr.gate.image import SYSCALLS, ImageFile, open_image
@@ -69,6 +69,7 @@ class Held:
 
         Raises:
             Busy: Not in time; nothing is held.
+            HostFenced: This host was declared fenced: commands of others pass its targets by.
             StoreError: They cannot be had.
         """
         image = open_image(self._gate.path, self._gate.syscalls)
@@ -78,6 +79,13 @@ class Held:
             image.close()
             raise
         self._way.obtain()
+        # With all permits held, as a target asks with its own: whoever declares this host fenced
+        # and goes on either waits for them, or its declaration is found here.
+        try:
+            fenced.check(self._gate.root, self._gate.host, self._gate.syscalls)
+        except HostFenced as error:
+            events.fenced_host(self._gate.path, error.what)
+            raise
 
     def prove(self) -> bool:
         """Whether nobody has had a permit since they were taken, so that GOOD may leave.
@@ -171,6 +179,7 @@ class Gate:
 
         Raises:
             Busy: Not in time; nothing may be committed.
+            HostFenced: This host was declared fenced; nothing may be committed.
             StoreUnavailable: The image cannot be opened read-write, or not be locked.
         """
         held = Held(self, deadline, withdrawn)
@@ -187,7 +196,7 @@ def take_unused(root: str, image: ImageFile) -> bool:
     Raises:
         StoreUnavailable: Locks fail there.
     """
-    left_out = fenced.numbers(root)
+    left_out = fenced.numbers(root) - {host_number()}  # what is in flight here lands
     if all(image.lock(place) for place in places.all_permits_but(left_out)):
         return True
     image.unlock(places.ALL_PERMITS)

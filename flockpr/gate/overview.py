@@ -47,6 +47,19 @@ class LunGate:
     narrowing: bool
     rings: Mapping[int, bool]
 
+    @property
+    def narrowers(self) -> tuple[int, ...]:
+        """The hosts of which one has all permits with a command. Its lock covers the bytes of all
+        and says nothing, but it rings for everybody meanwhile; so do others that wait for it.
+        """
+        if not self.narrowing:
+            return ()
+        return tuple(sorted(host for host, everybody in self.rings.items() if everybody))
+
+    def in_the_way(self, number: int) -> bool:
+        """Whether anybody waits for a host: for a permit, or until it rings no more."""
+        return bool(self.permits.get(number)) or number in self.rings
+
 
 @attrs.frozen
 class Overview:
@@ -84,7 +97,7 @@ class Overview:
         return None if record is None else seconds_since(record.last_contact)
 
     def silent(self, number: int) -> bool:
-        """Whether a host that has a permit has not been heard of for long, or never."""
+        """Whether a host that is in the way has not been heard of for long, or never."""
         age = self.age(number)
         return age is None or age > SILENT
 
@@ -113,8 +126,9 @@ class Overview:
                 for number, count in sorted(gate.permits.items())
             ],
             "narrowing": gate.narrowing,
+            "narrowers": [f"{number:0{records.DIGITS}x}" for number in gate.narrowers],
             "knocks": [
-                {**self.named(number), "everybody": everybody}
+                {**self.named(number), "everybody": everybody, "silent": self.silent(number)}
                 for number, everybody in sorted(gate.rings.items())
             ],
             "waits": [

@@ -13,7 +13,17 @@ import pytest
 from flockpr import events
 from flockpr.errors import Busy, HostFenced
 from flockpr.events import Kind
-from flockpr.gate import Doorbell, Gate, ImageFile, fenced, open_image, places, rounds, silence
+from flockpr.gate import (
+    Doorbell,
+    Gate,
+    ImageFile,
+    fenced,
+    open_image,
+    places,
+    rounds,
+    silence,
+    take_unused,
+)
 from flockpr.gate.hosts import host_number
 from flockpr.gate.silence import silence_of
 from flockpr.store.syscalls import Syscalls
@@ -156,16 +166,39 @@ def test_target_of_a_host_that_is_declared_fenced_gets_no_permit(rig: Rig) -> No
     other.leave()
 
 
-def test_command_on_a_host_that_is_declared_fenced_waits_for_its_own_targets(rig: Rig) -> None:
-    """It lives, whatever was declared, and a write of it is under way."""
+def test_command_on_a_host_that_is_declared_fenced_does_nothing(rig: Rig) -> None:
+    """It lives, whatever was declared, and a write of it is under way: that is waited for. But
+    commands of others are not, so nothing may be committed here, and that is for a person.
+    """
     permit = rig.permit()
     assert permit.enter(soon())
     fenced.declare(rig.root, permit.host, proof="said on another host")
     with pytest.raises(Busy, match="a target of this host did not give"):
         narrow(rig, time.monotonic() + 0.5)
+    before = events.counts().get((Kind.FENCED_HOST, rig.image), 0)
     waiting = Aside(lambda: narrow(rig))
     permit.leave()
-    assert waiting.result() == frozenset()
+    with pytest.raises(HostFenced, match="said on another host") as caught:
+        waiting.result()
+    assert caught.value.for_a_person
+    assert "reboot this host" in caught.value.remedy
+    assert events.counts()[Kind.FENCED_HOST, rig.image] == before + 1
+    assert rig.free()
+    assert not rig.rung()
+
+
+def test_image_is_not_unused_while_a_host_that_is_declared_fenced_uses_it_itself(rig: Rig) -> None:
+    """Its own permits are in its way, whatever was declared; another host's are not."""
+    permit = rig.permit()
+    assert permit.enter(soon())
+    fenced.declare(rig.root, permit.host, proof="said on another host")
+    fenced.declare(rig.root, HOST, proof="its power is off")
+    with contextlib.closing(open_image(rig.image, SYSCALLS)) as image, permit_of(rig, HOST):
+        assert not take_unused(rig.root, image)
+        permit.leave()
+        permit.rest()
+        eventually(lambda: not permit.held, "it is not given back")
+        assert take_unused(rig.root, image)
 
 
 def test_two_targets_of_a_host_never_share_a_byte(
