@@ -8,6 +8,7 @@ from typing import Self
 
 import attrs
 
+from flockpr.cli.promise_view import declare_configured
 from flockpr.errors import ConfigError, FlockprError, LunNotFound, StoreUnavailable
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
@@ -88,6 +89,7 @@ class Device:
         self._verbose = verbose
         try:
             self.place: Place = find(name)
+            declare_configured("sg_persist", None)  # what [target] and [serve] say of the mount
             self._unit = LogicalUnit.open(self.place.directory, door="cli")
         except FlockprError as error:
             raise CannotOpenError(error) from error

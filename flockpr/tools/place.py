@@ -128,6 +128,8 @@ def _by_path(root: str, device: str, configuration: _Configuration) -> str:
         # Not opened for reading: that takes rights, and wakes up what is behind a device.
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
+        if (name := configuration.lun()) is not None:
+            return name
         what = f"is no path that is there ({error.strerror}), and no name of a logical unit"
         raise LunNotFound(what, path, _REMEDY) from None
     try:

@@ -31,7 +31,14 @@ class Done:
     err: str
 
 
-def run(command: Sequence[str], cwd: pathlib.Path, *, stdin: str = "", **variables: str) -> Done:
+def run(
+    command: Sequence[str],
+    cwd: pathlib.Path,
+    *,
+    stdin: str = "",
+    seconds: float = PATIENCE,
+    **variables: str,
+) -> Done:
     """Run a program to its end, in our environment with these variables."""
     done = subprocess.run(
         command,
@@ -40,7 +47,7 @@ def run(command: Sequence[str], cwd: pathlib.Path, *, stdin: str = "", **variabl
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=seconds,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -60,7 +67,7 @@ def ours(
     """
     command = [sys.executable, "-m", f"flockpr.tools.{tool}", *words]
     settings = {"FLOCKPR_ROOT": str(root), "FLOCKPR_INITIATOR": initiator(who), **variables}
-    return run(command, root, stdin=stdin, **settings)
+    return run(command, root, stdin=stdin, seconds=PATIENCE, **settings)
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ from tests.support.targets import FlockprTarget, create_lun
 
 pytestmark = [
     pytest.mark.peer("sg_persist", "sg_turs", "cc", "iscsi-ls"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 DEVICE = "disk"

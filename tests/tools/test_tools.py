@@ -60,6 +60,7 @@ def test_place_any_path_is_the_configured_disk(
     """`lun` of [serve] stands for every device, as at the helper door."""
     monkeypatch.setenv("FLOCKPR_LUN", "bare")
     assert asked(capsys, "-n", "-k", "/dev/null")["lun"] == "bare"
+    assert asked(capsys, "-n", "-k", "/dev/not-there")["lun"] == "bare"
     assert asked(capsys, "-n", "-k", f"{root}/images/disk.img")["lun"] == "disk"
 
 
