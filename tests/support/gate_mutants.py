@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import attrs
 
 from flockpr import LogicalUnit, OutAction, Status, create_lun
 from flockpr.core.access import allowed
-from flockpr.gate import Permit, image, stake
+from flockpr.gate import Doorbell, Permit, image, places, stake
 from flockpr.gate.image import ImageFile
 from flockpr.gate.narrowing import Held
 from flockpr.gate.places import Range
@@ -60,17 +62,44 @@ def _lun() -> Iterator[tuple[LogicalUnit, Permit]]:
                 target.close()
 
 
-def _preempt(unit: LogicalUnit, timeout: float = LONG) -> Status:
+class _Counting(Syscalls):
+    """Counts how often somebody was refused permits that another one has."""
+
+    refused = 0
+
+    def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
+        try:
+            super().set_lock(fd, kind, start, length)
+        except BlockingIOError:
+            first, many = places.ALL_PERMITS
+            self.refused += first <= start < first + many
+            raise
+
+
+_take = Held.take
+
+
+def _last_take(held: Held) -> None:
+    """Its time ends with it: what is lost afterwards is not taken again, however fast one is."""
+    _take(held)
+    held._deadline = time.monotonic()
+
+
+def _preempt(unit: LogicalUnit) -> Status:
     cdb = out_cdb(OutAction.PREEMPT, type_=TYPE)
-    return unit.execute(B, cdb, basic_list(2, 1), timeout=timeout).status
+    return unit.execute(B, cdb, basic_list(2, 1), timeout=LONG).status
 
 
 def waits_for_writes() -> None:
     """PREEMPT is not committed while a write is under way."""
     with _lun() as (unit, target):
+        server = _Counting()
+        assert unit._gate is not None
+        unit._gate.syscalls = server
         answer = Aside(lambda: _preempt(unit))
-        eventually(lambda: answer.done or not usable(target), "nothing happens")
-        assert allowed(unit.snapshot().state, A, WRITE_10)
+        eventually(lambda: answer.done or server.refused > 2, "nothing happens")
+        still = allowed(unit.snapshot().state, A, WRITE_10)
+        assert still, "committed while a write is under way"
         target.leave()
         assert answer.result() is Status.GOOD
 
@@ -78,7 +107,16 @@ def waits_for_writes() -> None:
 def decides_again() -> None:
     """The key of the sender was changed while it waited: RESERVATION CONFLICT."""
     with _lun() as (unit, target), silent_log():
-        answer = Aside(lambda: _preempt(unit, timeout=3.0))
+        real, lost = unit._store.commit, []
+
+        def commit(*given: Any, **named: Any) -> Any:
+            after = real(*given, **named)
+            lost.extend([True] * (after is None))
+            assert len(lost) < 5, "decided on a state that is not the newest"
+            return after
+
+        unit._store.commit = commit  # type: ignore[method-assign]
+        answer = Aside(lambda: _preempt(unit))
         eventually(lambda: not usable(target), "it does not take the gate")
         with LogicalUnit.open(unit._store.path) as other:
             assert out(other, B, OutAction.REGISTER, own=2, new=9) is Status.GOOD
@@ -93,8 +131,11 @@ def proves_first() -> None:
         server = Failing()
         assert unit._gate is not None
         unit._gate.syscalls = server
-        server.errors["pread_into"] = 5
-        assert _preempt(unit, timeout=0.5) is Status.CHECK_CONDITION
+        server.errors["pread_into"] = errno.EIO
+        with mock.patch.object(Held, "take", _last_take):
+            status = _preempt(unit)
+        assert status is not Status.GOOD, "GOOD without a proof"
+        assert status is Status.CHECK_CONDITION
 
 
 def stays_away_while_somebody_knocks() -> None:
@@ -108,13 +149,29 @@ def stays_away_while_somebody_knocks() -> None:
         assert busy.enter(soon())
         waiting = Aside(lambda: _narrow(rig))
         eventually(rig.rung, "nobody rings")
-        entered = other.enter(time.monotonic() + 0.1)
-        if entered:
+        asked: list[int] = []
+        real = Doorbell.wanted
+
+        def wanted(*given: Any) -> bool:
+            asked.append(threading.get_ident())
+            return real(*given)
+
+        with mock.patch.object(Doorbell, "wanted", wanted):
+            entering = Aside(lambda: other.enter(soon()))
+            eventually(
+                lambda: entering.done or asked.count(entering._thread.ident or 0) > 1,
+                "it does not ask whether it is wanted",
+            )
+            entered = entering.done
+            if entered:
+                other.leave()
+            busy.leave()
+            waiting.result()
+            assert entering.result()
+        if not entered:
             other.leave()
-        busy.leave()
-        waiting.result()
         rig.close()
-        assert not entered
+        assert not entered, "a permit is taken while somebody knocks"
 
 
 def closes_what_was_lost() -> None:
@@ -130,7 +187,7 @@ def closes_what_was_lost() -> None:
         poisoned = target.fd in server.poisoned
         target.leave()
         rig.close()
-        assert not poisoned
+        assert not poisoned, "a description that lost its lock is used again"
 
 
 def _narrow(rig: Rig) -> None:

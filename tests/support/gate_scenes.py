@@ -77,7 +77,7 @@ def hung_for_too_long(seed: int) -> World:
     world = World()
     (command,) = _play(seed, world, "hang 1.2", patience=0.2, tries=5)
     judge(world)
-    assert world.standstill < ONE_STOP
+    assert world.standstill < ONE_STOP, "others stand still for too long"
     assert not world.busy or world.stops <= 2, "others stand still again and again"
     assert command.answered[-1][0] == "good"
     return world
@@ -98,7 +98,7 @@ def dead_for_longer_than_a_command_waits(seed: int) -> World:
     world = World(lease=LONG_LEASE)
     (command,) = _play(seed, world, "die", patience=0.1, tries=2)
     judge(world)
-    assert world.standstill < ONE_STOP
+    assert world.standstill < ONE_STOP, "others stand still for too long"
     if world.busy:
         assert command.answered[-1][1] < ENDING, "nobody has knocked meanwhile"
     return world
@@ -117,7 +117,7 @@ def gone_for_good(seed: int) -> World:
 
     (command,) = act(world, walking(dice), build)
     judge(world)
-    assert world.standstill < ONE_STOP
+    assert world.standstill < ONE_STOP, "others stand still for too long"
     assert len(command.answered) <= 2, "a host that is declared fenced is waited for"
     if world.busy:
         assert world.left_out == {NUMBERS["three"]}
@@ -149,7 +149,7 @@ def slow(seed: int) -> World:
     world = World()
     _play(seed, world, "", slow=3 * GRACE)
     judge(world)
-    assert world.standstill < ONE_STOP
+    assert world.standstill < ONE_STOP, "others stand still for too long"
     return world
 
 
@@ -178,8 +178,9 @@ def two_commands(seed: int) -> World:
     commands = _play(seed, world, "die", commands=2)
     judge(world)
     assert world.most_holding == 1
-    assert [command.answered[-1][0] for command in commands] == ["good", "good"]
-    assert world.standstill < 2 * ONE_STOP
+    answers = [command.answered[-1][0] for command in commands]
+    assert answers == ["good", "good"], "each waits for what the other has"
+    assert world.standstill < 2 * ONE_STOP, "others stand still for too long"
     return world
 
 
@@ -219,7 +220,8 @@ def two_commands_and_a_fenced_host(seed: int) -> World:
 
     commands = act(world, walking(dice), build)
     judge(world)
-    assert [command.answered[-1][0] for command in commands] == ["good", "good"]
+    answers = [command.answered[-1][0] for command in commands]
+    assert answers == ["good", "good"], "each waits for what the other has"
     assert world.most_holding == 1
     return world
 
@@ -276,7 +278,7 @@ def command_dies(seed: int) -> World:
     commands = act(world, walking(dice), build)
     judge(world)
     assert commands[1].answered[-1][0] == "good"
-    assert world.standstill < LEASE + 2 * ENDING + SLACK
+    assert world.standstill < LEASE + 2 * ENDING + SLACK, "others stand still for a dead one"
     return world
 
 
