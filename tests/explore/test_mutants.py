@@ -8,6 +8,8 @@ from tests.support.explore.mutants import HUNTS, Hunt
 from tests.support.explore.search import Failed, Search
 from tests.support.explore.story import shrink, tell
 
+pytestmark = pytest.mark.timeout(900)  # many runs, on a machine that may be busy
+
 
 @pytest.mark.parametrize("hunt", HUNTS, ids=lambda hunt: hunt.mutant.name)
 def test_broken_package_is_noticed(hunt: Hunt) -> None:

@@ -14,6 +14,8 @@ from tests.support.explore.run import FAULTS
 from tests.support.explore.scenarios import ON_LINKS, ON_VIEWS, SCENARIOS, kinds_of
 from tests.support.explore.search import Bounds, Search
 
+pytestmark = pytest.mark.timeout(900)  # many runs, on a machine that may be busy
+
 each = pytest.mark.parametrize("name", list(SCENARIOS))
 
 

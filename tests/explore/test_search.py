@@ -11,6 +11,8 @@ from tests.support.explore.run import Choice, Run
 from tests.support.explore.scenarios import SCENARIOS
 from tests.support.explore.search import Bounds, Search
 
+pytestmark = pytest.mark.timeout(900)  # many runs, on a machine that may be busy
+
 Outcome = tuple[object, ...]
 
 

@@ -19,8 +19,9 @@ from tests.support.simworld import NOTHING_DONE, Sent
 
 @attrs.define(eq=False)
 class Asked(Sent):
-    """One command, and when: by the count of everything that was asked or answered."""
+    """One command, by which task, and when: by the count of all that was asked or answered."""
 
+    task: str = ""
     begun: int = 0
     ended: int = 0
 

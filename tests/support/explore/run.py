@@ -132,7 +132,7 @@ class Run:
 
     def _begin_finale(self) -> None:
         for process in self.share.processes.values():
-            process.client.failing = 0.0
+            process.client.failing, process.client.trouble = 0.0, ""
             while process.client.late:
                 process.client.late.pop(0).land()
         self._final = True

@@ -62,6 +62,7 @@ class Host(Client):
 
     Attributes:
         trouble: What happens to the next request of this host that changes a name.
+        author: The task that made the request which takes effect.
         failing: Requests that change names fail until this time, without reaching the server.
         late: Requests on their way.
     """
@@ -74,6 +75,7 @@ class Host(Client):
         self.pruning = pruning
         self.trouble = ""
         self.failing = 0.0
+        self.author = ""
         self.late: list[Late] = []
         self._paths: dict[int, str] = {}
         self._listings: dict[int, list[str]] = {}
@@ -101,6 +103,7 @@ class Host(Client):
         schedule = tasks.running()
         assert schedule is not None
         self.calls.append(Call(name, what))
+        self.author = self._asking()
         again = self._again or action
         if schedule.now < self.failing:
             fail(errno.ETIMEDOUT)
@@ -123,12 +126,20 @@ class Host(Client):
                 fail(errno.ENOSPC)
         return action()
 
+    @staticmethod
+    def _asking() -> str:
+        schedule = tasks.running()
+        task = None if schedule is None else schedule.current
+        return "" if task is None else task.name
+
     def _send(
         self, name: str, what: str, again: Callable[[], object], accesses: tuple[Access, ...]
     ) -> None:
         """It is on its way, and arrives when the schedule says so."""
+        author = self._asking()
 
         def land() -> None:
+            self.author = author
             caches, self._cache = self._cache, {}  # the server knows nothing of those
             try:
                 again()

@@ -148,6 +148,7 @@ class Schedule:
     Attributes:
         now: The time.
         finale: Called once, when all but the helpers are done; may add tasks.
+        pausing: Set by `decide` to have `proceed` return.
         current: Who runs.
     """
 
@@ -157,6 +158,7 @@ class Schedule:
         self.current: Task | None = None
         self.finale: Callable[[], None] | None = None
         self.ending = False
+        self.pausing = False
         self.failure: BaseException | None = None
         self._decide = decide
         self._done = _Signal()
@@ -178,16 +180,45 @@ class Schedule:
             Stuck: Somebody waits for ever.
             BaseException: The first error of any task, or of `decide`.
         """
+        self.begin()
+        try:
+            self.proceed()
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Have this schedule be the one that is under way."""
         assert not _running
         _running.append(self)
-        try:
-            self._hand_over(None)
-            assert self._done.acquire(timeout=PATIENCE), "the schedule hangs"
-        finally:
-            self._end()
-            _running.clear()
+
+    def proceed(self) -> bool:
+        """Go on until all but the helpers are done, or `decide` wants to pause.
+
+        Returns:
+            Whether all are done.
+
+        Raises:
+            BaseException: See `run`.
+        """
+        self.pausing = False
+        before = self.current
+        if self._hand_over(before) is before and before is not None:
+            before.turn.release()
+        assert self._done.acquire(timeout=PATIENCE), "the schedule hangs"
         if self.failure is not None:
             raise self.failure
+        return not self.pausing
+
+    def end(self) -> None:
+        """Let every task end where it is, one after the other."""
+        self.ending = True
+        for task in self.tasks:
+            if not task.over:
+                self.current = task
+                task.turn.release()
+                assert self._done.acquire(timeout=PATIENCE), f"{task.name} does not end"
+        self.current = None
+        _running.clear()
 
     def point(self, request: Request) -> None:
         """Somebody else may go on before this is done; called by the task that runs."""
@@ -272,8 +303,10 @@ class Schedule:
                 finale()
             while not any(task.can for task in self.tasks):
                 self.pass_time()
+                if self.pausing:
+                    return None
             chosen = self._decide(self, before if before is not None and before.can else None)
-            if chosen is not None:
+            if chosen is not None or self.pausing:
                 return chosen
 
     def pass_time(self) -> None:
@@ -292,16 +325,6 @@ class Schedule:
         for task in self.tasks:
             if task.wake is not None and task.wake <= self.now and not task.over:
                 task.ready, task.wake = True, None
-
-    def _end(self) -> None:
-        """Let every task end where it is, one after the other."""
-        self.ending = True
-        for task in self.tasks:
-            if not task.over:
-                self.current = task
-                task.turn.release()
-                assert self._done.acquire(timeout=PATIENCE), f"{task.name} does not end"
-        self.current = None
 
 
 _running: list[Schedule] = []

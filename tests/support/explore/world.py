@@ -8,7 +8,7 @@ really did, and judges by that: it knows nothing of how `flockpr` comes to its a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -24,7 +24,8 @@ from flockpr.logical_unit.orders import Order
 from flockpr.spc.cdb import Command, PersistentReserveOut, parse_command
 from flockpr.spc.codes import Status
 from flockpr.store import layout
-from flockpr.store.document import decode
+from flockpr.store.base import Applied
+from flockpr.store.document import Document, decode
 from flockpr.store.lockdir import LockDirectory
 from tests.support import simworld
 from tests.support.explore.history import Asked, actions, judge_history
@@ -49,6 +50,8 @@ TIMEOUT = 10.0
 SETTLED = 30.0
 """Seconds after which every lease is over."""
 _document = functools.lru_cache(maxsize=4096)(decode)
+ACTORS = "abc"
+"""Short names of the nexuses that read and write."""
 ANSWERS = (("answers", 0, 1, True),)
 ASKS = (("answers", 0, 1, False),)
 
@@ -201,8 +204,10 @@ class Share(simworld.World):
         )
         self.schedule.point(Request("send", shown, ASKS))
         begun = self._tell_time()
+        task = self.schedule.current
+        assert task is not None
         many = [
-            Asked(daemon, of, command, self.newest, begun=begun)
+            Asked(daemon, of, command, self.newest, begun=begun, task=task.name)
             for (of, _, _), command in zip(wanted, commands, strict=True)
         ]
         self.sent += many
@@ -260,18 +265,10 @@ class Share(simworld.World):
 
     def _fence(self, number: int) -> None:
         before, after = (self.truth[n].snapshot.state for n in (number - 1, number))
-        for who in self._actors():
+        for who in map(nexus, ACTORS):
             for cdb in (READ_10, WRITE_10):
                 if allowed(before, who, cdb) and not allowed(after, who, cdb):
                     self.fences[who, cdb] = max(self.fences.get((who, cdb), 0), number)
-
-    @functools.cached_property
-    def _names(self) -> frozenset[str]:
-        plays = [play for many in self.scenario.tasks.values() for play in many]
-        return frozenset(play[1] for play in plays if play[0] in ("write", "read"))
-
-    def _actors(self) -> Iterator[Nexus]:
-        return (nexus(name) for name in self._names)
 
     def observe(self, client: Client, name: str, data: bytes) -> None:
         """See `World.observe`. What is linked must follow from what is there."""
@@ -303,6 +300,18 @@ class Share(simworld.World):
         for sent in self.carried.get(document.number, ()):
             if sent.result == OUTCOME_UNKNOWN:
                 self._landed_late(sent, document.number)
+
+    def _sender_of(self, author: simworld.Daemon, applied: Applied, document: Document) -> Sent:
+        """See `World._sender_of`: two tasks of a process may ask for the same."""
+        client = author.client
+        assert isinstance(client, Host)
+        mine = [sent for sent in reversed(self.asked) if sent.task == client.author]
+        every, self.sent = self.sent, [*reversed(mine)]
+        under_way, author.under_way = author.under_way, []
+        try:
+            return super()._sender_of(author, applied, document)
+        finally:
+            self.sent, author.under_way = every, under_way
 
     def _landed_late(self, unknown: Sent, number: int) -> None:
         """It may, until its process has answered another command: that waits for the outcome."""
