@@ -17,7 +17,8 @@ _DENIAL = re.compile(
     r"\b(?:not|never|no|nothing|none|cannot|without|still needs?)\b", re.IGNORECASE
 )
 _OF_OTHERS = re.compile(
-    r"\b(?:GFS2|dlm|fence_\w+|NFS\w*|server|target|operator|declare\w*|declaration\w*)\b", re.IGNORECASE
+    r"\b(?:GFS2|dlm|fence_\w+|NFS\w*|server|target|operator|declare\w*|declaration\w*)\b",
+    re.IGNORECASE,
 )
 """Who does it, or needs it: file systems and their servers, agents, the target door, and whoever
 declares it done.
