@@ -8,6 +8,8 @@ from tests.support.gate_host_mutants import HOST_MUTANTS
 from tests.support.gate_mutants import MUTANTS, PermitElsewhere
 from tests.support.store_mutants import Mutant
 
+pytestmark = pytest.mark.timeout(600)
+
 ALL = (*MUTANTS, *HOST_MUTANTS)
 SCENES = list(
     dict.fromkeys(

@@ -44,6 +44,7 @@ def test_schedules_by_chance_keep_the_promise() -> None:
         play(walking(random.Random(seed)), targets=1 + seed % 3)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scene", gate_scenes.SCENES, ids=lambda scene: scene.__name__)
 def test_host_that_does_not_answer_keeps_the_promise_and_holds_up_nobody_for_long(
     scene: gate_scenes.Scene,

@@ -304,7 +304,7 @@ def installed(world: World) -> Iterator[None]:
         *((module, "random", dice) for module in _MODULES if hasattr(module, "random")),
         *((module, "log", mock.Mock()) for module in _MODULES if hasattr(module, "log")),
         *((module, "host_number", NUMBERS.__getitem__) for module in (permit, narrowing)),
-        *((module, "events", mock.Mock()) for module in (permit, narrowing, rounds)),
+        *((module, "events", mock.Mock()) for module in (permit, narrowing, rounds, stake)),
         (places, "random", random.Random(1)),
         (ears, "ENDLESS", ENDLESS),
         (ears, "DEAF", 2 * ENDLESS),

@@ -89,7 +89,7 @@ class Scheduler:
             thread.start()
         self.running = True
         self._next(None)
-        assert self._done.acquire(timeout=60), "the schedule hangs"
+        assert self._done.acquire(timeout=110), "the schedule hangs"
         for thread in threads:
             thread.join(60)
         self.running = False
