@@ -20,7 +20,7 @@ def short() -> Iterator[str]:
     """A directory whose name leaves room for a socket's."""
     directory = tempfile.mkdtemp(prefix="fpr-")
     yield directory
-    shutil.rmtree(directory)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def short_directory() -> Iterator[pathlib.Path]:
     try:
         yield pathlib.Path(directory)
     finally:
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def eventually(condition: Callable[[], Any], what: str = "it") -> Any:

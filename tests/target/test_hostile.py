@@ -237,7 +237,8 @@ def test_length_additional_headers_are_bounded(target: Target) -> None:
         kind = rng.choice((0, 1, 1, 2, 3, 255))
         claimed = rng.choice((0, 1, 2, 5, 17, 1017, 1020, 0xFFFF))
         out.ahs = (claimed.to_bytes(2) + bytes((kind,)) + rng.randbytes(1017))[: 4 * (number % 255)]
-        with contextlib.suppress(ConnectionLost):
+        # The answer to a command that the client does not know of may overtake that to the ping.
+        with contextlib.suppress(ConnectionLost, ProtocolError):
             session.initiator.send(out)
             session.initiator.ping()
         session.close()
