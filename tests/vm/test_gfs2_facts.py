@@ -126,6 +126,7 @@ def _killed_process_frees_its_locks(cluster: Cluster, two: Worker) -> None:
     two(f"lock(fd, U, {_RANGE})")
 
 
+@pytest.mark.sweep
 @pytest.mark.peer
 def test_gfs2_locks_of_a_dead_node_are_granted_before_its_fence_and_metadata_waits(
     cluster: Cluster,
