@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from flockpr.gate import watch
 from tests.support.explore.run import Choice, Run
 from tests.support.explore.scenarios import SCENARIOS
 from tests.support.explore.search import Bounds, Search
@@ -92,3 +95,37 @@ def test_schedule_played_again_is_the_same() -> None:
         assert steps[0] == steps[1]
         assert len(list(itertools.takewhile(lambda e: e.choice is None, runs[0].events))) == 5
     assert first.error is None
+
+
+def test_threads_of_earlier_tests_take_no_part() -> None:
+    """What they left to end by itself goes on in real time, with real threads and locks."""
+    usual = Search(SCENARIOS["both register"], Bounds(1)).go()
+    over, rounds = threading.Event(), 0
+    package: Any = watch  # as its own code sees its globals
+
+    def left_behind() -> None:
+        nonlocal rounds
+        seen = package.threading.Event()
+        while not over.is_set():
+            package.time.sleep(0.0001)
+            with package._lock:
+                package._watches.pop(("/", None), None)
+            one = package.threading.Thread(target=seen.set)
+            one.start()
+            one.join()
+            rounds += seen.wait(10)
+
+    thread = threading.Thread(target=left_behind)
+    thread.start()
+    try:
+        beside = Search(SCENARIOS["both register"], Bounds(1)).go()
+    finally:
+        over.set()
+        thread.join(60)
+
+    assert rounds
+    assert (beside.runs, beside.points, beside.states) == (
+        usual.runs,
+        usual.points,
+        usual.states,
+    )

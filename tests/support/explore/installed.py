@@ -19,7 +19,7 @@ from flockpr.store.document import decode
 from tests.support import simworld
 from tests.support.explore import stand_ins
 from tests.support.explore.stand_ins import Lock
-from tests.support.explore.tasks import me
+from tests.support.explore.tasks import me, simulated, taking_part
 
 
 class OfHost(dict[Any, Any]):
@@ -34,7 +34,8 @@ class OfHost(dict[Any, Any]):
 
     def _mine(self) -> dict[Any, Any]:
         mine = me()
-        return self._of.setdefault(mine[1].host if mine is not None else _acting[-1], {})
+        outside = _acting[-1] if simulated() else "(another thread)"
+        return self._of.setdefault(mine[1].host if mine is not None else outside, {})
 
     def forget(self) -> None:
         """All hosts have begun anew."""
@@ -157,6 +158,7 @@ def installed(packages: tuple[str, ...]) -> Iterator[None]:
         for module in (chain, commits, simworld):  # documents never change, and are few
             cached = functools.lru_cache(maxsize=4096)(decode)
             stack.enter_context(mock.patch.object(module, "decode", cached))
+        stack.enter_context(taking_part())
         yield
 
 

@@ -1,14 +1,21 @@
-"""What `flockpr` takes for threads, time and chance while schedules are explored."""
+"""What `flockpr` takes for threads, time and chance while schedules are explored.
+
+Only the threads of a simulation see it. Others there are, too: what an earlier test of this
+process left to end by itself, which would otherwise take part in a schedule.
+"""
 
 from __future__ import annotations
 
+import random as real_random
+import secrets as real_secrets
 import threading as real_threading
-import types
+import time as real_time
 import zlib
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
-from tests.support.explore.tasks import QUANTUM, START, Task, me, running
+from tests.support.explore.tasks import QUANTUM, START, Task, me, running, simulated
 
 # ---------------------------------------------------------------------- threading
 
@@ -39,6 +46,8 @@ class Lock:
 
     def release(self) -> None:
         """As of threading.Lock."""
+        if not simulated():
+            return
         self._owner = None
         mine = me()
         if mine is None:
@@ -230,14 +239,32 @@ def _ident() -> int:
     return 1 if mine is None else 2 + mine[0].tasks.index(mine[1])
 
 
-TIME = types.SimpleNamespace(
+class _Instead:
+    """A module as a thread sees it: its own stand-ins in a simulation, else the real one."""
+
+    def __init__(self, real: ModuleType, **stand_ins: Any) -> None:
+        self._real = real
+        self._stand_ins = stand_ins
+
+    def __getattr__(self, name: str) -> Any:
+        if not simulated():
+            return getattr(self._real, name)
+        try:
+            return self._stand_ins[name]
+        except KeyError:
+            raise AttributeError(f"{self._real.__name__}.{name} is not simulated") from None
+
+
+TIME = _Instead(
+    real_time,
     monotonic=_now,
     time=_now,
     sleep=_sleep,
     perf_counter=_now,
     monotonic_ns=lambda: int(_now() * 1e9),
 )
-THREADING = types.SimpleNamespace(
+THREADING = _Instead(
+    real_threading,
     Lock=Lock,
     RLock=RLock,
     Condition=Condition,
@@ -246,7 +273,8 @@ THREADING = types.SimpleNamespace(
     get_ident=_ident,
     TIMEOUT_MAX=real_threading.TIMEOUT_MAX,
 )
-RANDOM = types.SimpleNamespace(
+RANDOM = _Instead(
+    real_random,
     uniform=lambda low, high: (low + high) / 2,
     random=lambda: 0.5,
     randrange=lambda low, high=None: low if high is not None else _next("random") % low,
@@ -254,7 +282,8 @@ RANDOM = types.SimpleNamespace(
     getrandbits=lambda bits: _next("random") & ((1 << bits) - 1),
     choice=lambda items: items[0],
 )
-SECRETS = types.SimpleNamespace(
+SECRETS = _Instead(
+    real_secrets,
     token_hex=_token,
     token_bytes=lambda size: bytes.fromhex(_token(size)),
     randbelow=lambda limit: _next("random") % limit,

@@ -12,8 +12,9 @@ be woken early by the schedule, which is the same as the others being slow.
 
 from __future__ import annotations
 
+import contextlib
 import threading as real_threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -127,6 +128,7 @@ class _Worker:
         real_threading.Thread(target=self._loop, name="explore", daemon=True).start()
 
     def _loop(self) -> None:
+        _here.simulated = True
         while True:
             self.go.acquire()
             self.job()
@@ -327,7 +329,29 @@ class Schedule:
                 task.ready, task.wake = True, None
 
 
+class _Here(real_threading.local):
+    """Of each real thread, whether it takes part in simulations."""
+
+    simulated = False
+
+
+_here = _Here()
 _running: list[Schedule] = []
+
+
+@contextlib.contextmanager
+def taking_part() -> Iterator[None]:
+    """This thread sees simulated time and threads, in a schedule or out of it."""
+    before, _here.simulated = _here.simulated, True
+    try:
+        yield
+    finally:
+        _here.simulated = before
+
+
+def simulated() -> bool:
+    """Whether this thread takes part in simulations."""
+    return _here.simulated
 
 
 def running() -> Schedule | None:
@@ -337,7 +361,7 @@ def running() -> Schedule | None:
 
 def me() -> tuple[Schedule, Task] | None:
     """The schedule that is under way, and the task of it that runs."""
-    schedule = running()
+    schedule = running() if _here.simulated else None
     if schedule is None or schedule.current is None:
         return None
     return schedule, schedule.current
