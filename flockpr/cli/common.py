@@ -41,6 +41,22 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_promises(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that serves what an operator may declare about fencing and file systems."""
+    parser.add_argument(
+        "--fencing",
+        metavar="WHAT",
+        help="`external`: every host that is cut off is fenced from outside before another one "
+        "takes over; what a target on NFS 3 cannot do without (default: none)",
+    )
+    parser.add_argument(
+        "--allow-unproven",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="serve although nothing can be promised on the file system, on one host at a time",
+    )
+
+
 def find_root(args: argparse.Namespace) -> str:
     """The root: flag, then FLOCKPR_ROOT, then the configuration, then the user's default.
 

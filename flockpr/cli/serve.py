@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from flockpr.cli.common import add_root
+from flockpr.cli.common import add_promises, add_root
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
@@ -51,18 +51,7 @@ def add(verbs: Verbs) -> None:
         help="report pending unit attentions on this door (default: off, since it sees nothing "
         "but reservation commands)",
     )
-    parser.add_argument(
-        "--fencing",
-        metavar="WHAT",
-        help="`external`: every host that is cut off is fenced from outside before another one "
-        "takes over; what a target on NFS 3 cannot do without (default: none)",
-    )
-    parser.add_argument(
-        "--allow-unproven",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="serve although nothing can be promised on the file system, on one host at a time",
-    )
+    add_promises(parser)
     parser.set_defaults(run=run)
 
 
