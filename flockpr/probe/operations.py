@@ -22,7 +22,7 @@ from flockpr.errors import StoreError
 from flockpr.filesystems.facts import facts_of
 from flockpr.gate.image import open_image
 from flockpr.probe import place
-from flockpr.probe.mounts import Host, told
+from flockpr.probe.mounts import Host
 from flockpr.store import files
 from flockpr.store.rangelock import CONTENTION
 from flockpr.store.syscalls import Syscalls
@@ -287,7 +287,7 @@ class Operations:
         """The host and its mount."""
         with self._opened(self._path) as fd:
             facts = facts_of(self._path, fd=fd)
-        return attrs.asdict(Host(os.uname().nodename, place.boot_id(), **told(facts)))
+        return attrs.asdict(Host(os.uname().nodename, place.boot_id(), facts))
 
     # Beneath.
 

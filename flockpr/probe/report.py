@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.mounts import Mount
 from flockpr.probe.findings import RULES, Finding, Outcome
 from flockpr.probe.mounts import Host, judge_mount
@@ -74,10 +75,11 @@ def from_letter(directory: str, letter: Mapping[str, Any]) -> Report:
 
 def read_host(value: Mapping[str, Any]) -> Host:
     """A host from the description that its helper gave."""
-    mount = value["mount"]
+    facts = value["facts"]
+    mount = facts["mount"]
     if mount is not None:
         mount = Mount(**{**mount, "options": tuple(mount["options"])})
-    return Host(**{**value, "mount": mount})
+    return Host(**{**value, "facts": Facts(**{**facts, "mount": mount})})
 
 
 def _verdict(findings: tuple[Finding, ...], tier: str) -> dict[str, Any]:
@@ -91,14 +93,14 @@ def _verdict(findings: tuple[Finding, ...], tier: str) -> dict[str, Any]:
 
 
 def _host(host: Host) -> dict[str, Any]:
-    mount = host.mount
+    mount = host.facts.mount
     return {
         "name": host.name,
         "type": mount.kind if mount else None,
         "source": mount.source if mount else None,
         "mount_point": mount.point if mount else None,
         "options": list(mount.options) if mount else [],
-        "recover_lost_locks": host.recover_lost_locks,
+        "recover_lost_locks": host.facts.recover_lost_locks,
     }
 
 

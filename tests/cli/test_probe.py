@@ -10,6 +10,7 @@ import pytest
 
 from flockpr.cli import build_parser, main
 from flockpr.cli.probe import describe
+from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.mounts import Mount
 from flockpr.probe.conduct import Probe
 from flockpr.probe.findings import Finding, Outcome
@@ -19,7 +20,7 @@ from flockpr.probe.report import Report
 SERVER = Mount("nfs4", "srv:/e", "/mnt", ("rw", "vers=4.2", "rw", "soft"))
 MIXED = Report(
     "/mnt",
-    (Host("h1", "b", SERVER, "N"), Host("h\x1b2", "c", None)),
+    (Host("h1", "b", Facts(SERVER, "N")), Host("h\x1b2", "c", Facts(None))),
     (Finding("lock-hosts", Outcome.BAD, "both have it"), Finding("link", Outcome.GOOD, "fine")),
     removed=(".flockpr-probe-0",),
     left=(".flockpr-probe-1",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.mounts import Mount
 from flockpr.probe.findings import RULES, Finding, Outcome, Weight
 from flockpr.probe.mounts import Host, judge_mount
@@ -167,7 +168,7 @@ def test_verdict_of_a_mount_is_that_of_its_row(
 ) -> None:
     """What the mount table says is judged before anything is tried."""
     kind, options, recover, advisory, gated, against = row
-    host = Host("h", "b", Mount(kind, "s:/e", "/mnt", tuple(options.split(","))), recover)
+    host = Host("h", "b", Facts(Mount(kind, "s:/e", "/mnt", tuple(options.split(","))), recover))
 
     found = list(judge_mount(host))
 
@@ -179,7 +180,7 @@ def test_verdict_of_a_mount_is_that_of_its_row(
 
 def test_verdict_without_a_mount_is_conditional() -> None:
     """A mount table that cannot be read is no reason to trust, and none to refuse."""
-    found = list(judge_mount(Host("h", "b", None)))
+    found = list(judge_mount(Host("h", "b", Facts(None))))
 
     assert {judge(found, tier).answer for tier in TIERS} == {Answer.CONDITION}
 
@@ -187,7 +188,9 @@ def test_verdict_without_a_mount_is_conditional() -> None:
 def test_report_survives_the_way_to_the_other_host() -> None:
     """Both hosts print the same verdict."""
     mount = Mount("nfs4", "s:/e", "/mnt", ("rw", "vers=4.2"))
-    report = Report("/mnt", (Host("h", "b", mount, "N"),), (Finding("link", Outcome.BAD, "w"),))
+    report = Report(
+        "/mnt", (Host("h", "b", Facts(mount, "N")),), (Finding("link", Outcome.BAD, "w"),)
+    )
 
     there = from_letter("/elsewhere", report.to_letter())
 
@@ -204,9 +207,9 @@ def test_report_of_another_version_is_refused() -> None:
 
 def test_host_without_a_mount_is_read_back() -> None:
     """The description crosses a pipe."""
-    described = {"name": "h", "boot": "b", "mount": None, "recover_lost_locks": None}
+    described = {"name": "h", "boot": "b", "facts": {"mount": None, "recover_lost_locks": None}}
 
-    assert read_host(described) == Host("h", "b", None)
+    assert read_host(described) == Host("h", "b", Facts(None))
 
 
 def test_page_has_a_row_for_every_rule_that_says_the_same() -> None:
