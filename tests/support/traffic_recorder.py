@@ -12,43 +12,16 @@ import attrs
 from flockpr.core.model import LogicalUnitState, Nexus
 from flockpr.errors import ProtocolViolation
 from flockpr.spc.codes import Status
-from tests.support.daemons import Answer, Daemon, Door, Guest, Sent, decide, out, read
+from tests.support.daemons import Answer, Daemon, Door, Guest, Sent, decide
 from tests.support.linearizability import Operation
-from tests.support.scsi import (
-    CLEAR,
-    PREEMPT,
-    PREEMPT_ABORT,
-    REGISTER,
-    REGISTER_IGNORE,
-    RELEASE,
-    RESERVE,
-    TYPES,
-)
+from tests.support.scsi import REGISTER, REGISTER_IGNORE
+from tests.support.trail import ACTIONS, by_chance, tells_of
 
 PERSISTENT_RESERVE_IN = 0x5E
 UNKNOWN = (0x0B, 0x08, 0x01)
 NOT_READY = 0x02
 LINGER = 0.2
 """Seconds after a restart in which a command still counts as inside the fault window."""
-
-ACTIONS = {
-    REGISTER: "REGISTER",
-    RESERVE: "RESERVE",
-    RELEASE: "RELEASE",
-    CLEAR: "CLEAR",
-    PREEMPT: "PREEMPT",
-    PREEMPT_ABORT: "PREEMPT AND ABORT",
-    REGISTER_IGNORE: "REGISTER AND IGNORE EXISTING KEY",
-}
-_MIX = (
-    *(REGISTER,) * 3,
-    *(REGISTER_IGNORE,) * 5,
-    *(RESERVE,) * 6,
-    *(RELEASE,) * 4,
-    *(PREEMPT, PREEMPT_ABORT) * 2,
-    CLEAR,
-)
-_KEYS = (0, 1, 2, 3)
 
 
 @attrs.frozen
@@ -163,7 +136,7 @@ class Client(threading.Thread):
 
     def _talk(self, guest: Guest) -> None:
         while not self.stop.is_set():
-            command = Command(guest.who, self._next())
+            command = Command(guest.who, by_chance(self._random, self._key))
             invoked = time.monotonic()
             try:
                 answer = guest.send(command.sent)
@@ -182,17 +155,6 @@ class Client(threading.Thread):
             self.records.append(Recorded(operation, answer))
             if answer.status == Status.GOOD and command.sent.cdb[1] in (REGISTER, REGISTER_IGNORE):
                 self._key = int.from_bytes(command.sent.data_out[8:16], "big")
-
-    def _next(self) -> Sent:
-        choose = self._random
-        if choose.random() < 0.4:
-            return read(choose.choice((0, 0, 1, 1, 2, 3)))
-        action = choose.choice(_MIX)
-        own = self._key if choose.random() < 0.9 else choose.choice(_KEYS)
-        new, type_ = choose.choice(_KEYS), 0
-        if action in (RESERVE, RELEASE, PREEMPT, PREEMPT_ABORT):
-            type_ = choose.choice(TYPES)
-        return out(action, own, new, type_=type_, aptpl=choose.random() < 0.2)
 
 
 def play(
@@ -275,32 +237,10 @@ def following(
         after, answer = decide(state, command.who, command.sent)
         if after is state:
             return at, answer
-        if position == len(trail) or not _is(trail[position], command, state, after, answer):
+        record: dict[str, object] = trail[position] if position < len(trail) else {"door": None}
+        told = command.who, command.sent, (state, after), answer.status
+        if record["door"] != "helper" or not tells_of(record, *told):
             return None
         return (after, position + 1), answer
 
     return apply
-
-
-def _is(
-    record: dict[str, object],
-    command: Command,
-    before: LogicalUnitState,
-    after: LogicalUnitState,
-    answer: Answer,
-) -> bool:
-    own, new = (command.sent.data_out[at : at + 8].hex() for at in (0, 8))
-    expected = {
-        "initiator": command.who.initiator_port.text,
-        "target_port": command.who.target_port,
-        "action": ACTIONS[command.sent.cdb[1]],
-        "opcode": 0x5F,
-        "key": f"0x{own}",
-        "service_action_key": f"0x{new}",
-        "type": command.sent.cdb[2] & 0x0F,
-        "status": answer.status,
-        "generation_before": before.generation,
-        "generation_after": after.generation,
-        "door": "helper",
-    }
-    return all(record[key] == value for key, value in expected.items())

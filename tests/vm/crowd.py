@@ -10,18 +10,8 @@ from contextlib import contextmanager
 
 from attrs import define, field
 
-from tests.support.daemons import Sent, out, read
-from tests.support.scsi import (
-    CLEAR,
-    PREEMPT,
-    PREEMPT_ABORT,
-    REGISTER,
-    REGISTER_IGNORE,
-    RELEASE,
-    RESERVE,
-    TYPES,
-    nexus,
-)
+from tests.support.scsi import REGISTER, REGISTER_IGNORE, nexus
+from tests.support.trail import by_chance
 from tests.vm.cell import FREE, PATIENCE, Cell, guest_name
 from tests.vm.history import (
     HELPER_PORT,
@@ -34,15 +24,6 @@ from tests.vm.history import (
     close_quietly,
 )
 
-_MIX = (
-    *(REGISTER,) * 2,
-    *(REGISTER_IGNORE,) * 5,
-    *(RESERVE,) * 5,
-    *(RELEASE,) * 4,
-    *(PREEMPT, PREEMPT_ABORT) * 2,
-    CLEAR,
-)
-_KEYS = (0, 1, 2, 3)
 _PAUSE = 0.2
 """Seconds between two commands: the hosts are emulated, and their processors shared."""
 _AGAIN = 0.5
@@ -91,7 +72,7 @@ class Client(threading.Thread):
         try:
             guest = self.connect()
             while not self._ending.wait(_PAUSE):
-                sent = self._next()
+                sent = by_chance(self._random, self._key)
                 answer = self.history.send(self.label, self.host, guest, sent)
                 if answer.good and sent.cdb[1] in (REGISTER, REGISTER_IGNORE) and sent.data_out:
                     self._key = int.from_bytes(sent.data_out[8:16], "big")
@@ -99,17 +80,6 @@ class Client(threading.Thread):
             self._ending.wait(_AGAIN)
         finally:
             close_quietly(guest)
-
-    def _next(self) -> Sent:
-        choose = self._random
-        if choose.random() < 0.4:
-            return read(choose.choice((0, 0, 1, 1, 2, 3)))
-        action = choose.choice(_MIX)
-        own = self._key if choose.random() < 0.9 else choose.choice(_KEYS)
-        new, type_ = choose.choice(_KEYS), 0
-        if action in (RESERVE, RELEASE, PREEMPT, PREEMPT_ABORT):
-            type_ = choose.choice(TYPES)
-        return out(action, own, new, type_=type_, aptpl=choose.random() < 0.2)
 
     def stop(self) -> None:
         """Finish the command that was sent, and no more."""

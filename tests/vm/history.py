@@ -21,7 +21,8 @@ from flockpr.spc.codes import Status
 from tests.support.daemons import Sent
 from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused, Rejected
 from tests.support.linearizability import Operation, check
-from tests.support.traffic_recorder import ACTIONS, PERSISTENT_RESERVE_IN
+from tests.support.traffic_recorder import PERSISTENT_RESERVE_IN
+from tests.support.trail import ACTIONS, tells_of
 
 _TRAILED = frozenset(ACTIONS.values())
 _CONFIG = UnitConfig(target_ports=(1, 2))
@@ -284,7 +285,8 @@ def following(
         after, answer = decide(state, command)
         if after is state:
             return (at, answer) if command.certain else None
-        if position == len(trail) or not _is(trail[position], command, state, after, answer):
+        told = command.who, command.sent, (state, after), answer.status
+        if position == len(trail) or not tells_of(trail[position], *told):
             return None
         return (_bare(after), position + 1), answer
 
@@ -305,28 +307,6 @@ def decide(state: LogicalUnitState, command: Command) -> tuple[LogicalUnitState,
 def _bare(state: LogicalUnitState) -> LogicalUnitState:
     """Unit attentions left out: a door clears them by itself, and no answer here shows them."""
     return attrs.evolve(state, attentions=(), attention_epoch=0, overflowed=False)
-
-
-def _is(
-    record: dict[str, object],
-    command: Command,
-    before: LogicalUnitState,
-    after: LogicalUnitState,
-    answer: Answer,
-) -> bool:
-    own, new = (command.sent.data_out[at : at + 8].hex() for at in (0, 8))
-    expected = {
-        "initiator": command.who.initiator_port.text,
-        "target_port": command.who.target_port,
-        "action": ACTIONS[command.sent.cdb[1]],
-        "key": f"0x{own}",
-        "service_action_key": f"0x{new}",
-        "type": command.sent.cdb[2] & 0x0F,
-        "status": answer.status,
-        "generation_before": before.generation,
-        "generation_after": after.generation,
-    }
-    return all(record[key] == value for key, value in expected.items())
 
 
 def acknowledged_share(

@@ -131,6 +131,7 @@ def _recorded(
         "action": names.get(command.sent.cdb[1], "PREEMPT"),
         "key": f"0x{own}",
         "service_action_key": f"0x{new}",
+        "opcode": command.sent.cdb[0],
         "type": command.sent.cdb[2] & 15,
         "status": 0,
         "generation_before": before.generation,
