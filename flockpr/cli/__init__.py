@@ -17,6 +17,7 @@ from typing import Any
 from flockpr._version import __version__
 from flockpr.cli import (
     blame,
+    completion,
     demo,
     diff,
     doctor,
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     looking = (status, watch, log, blame, diff, timeline, doctor, metrics, gate, replay, probe)
-    for module in (serve, target, lun, *looking, upgrade, demo):
+    for module in (serve, target, lun, *looking, upgrade, demo, completion):
         module.add(verbs)
     return parser
 

@@ -16,22 +16,37 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from flockpr.errors import ConfigError, FlockprError
-from flockpr.tools.streams import say
+from flockpr.tools.streams import say, tell
 
 PROGRAM = "flockpr-fence-scsi"
 AGENT, STATE = "FLOCKPR_FENCE_AGENT", "FLOCKPR_FENCE_STATE"
 USAGE = 1
 """As the agent leaves on a wrong option."""
+HELP = f"""\
+Usage: {PROGRAM} [OPTIONS]
+Runs the fence agent fence_scsi, unmodified, against logical units: without a device and without
+root. The options are the agent's, here or on standard input; `fence_scsi --help` lists them.
+--devices=LUN names logical units, or their paths.
+
+Environment: FLOCKPR_INITIATOR    the iSCSI name of this node (or `initiator` in [serve])
+             FLOCKPR_ROOT         the root; FLOCKPR_CONFIG, the configuration file
+             {AGENT}  the agent, where it is not found
+             {STATE}  directory for the files of this node
+Example:     FLOCKPR_INITIATOR=iqn.2026-01.org.example:node1 \\
+             {PROGRAM} --action=status --devices=disk1 --plug=node1 --key=a1"""
 _SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Become the agent: returns, with an exit code, only where that cannot be.
+    """Become the agent: returns, with an exit code, only for help or where that cannot be.
 
     Args:
         argv: The agent's options; those of the process when None.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words in (["--help"], ["-h"]):
+        tell([HELP])
+        return 0
     try:
         command = command_line(words, os.environ)
         os.chdir(_root(os.environ))  # `--devices=disk1` is then the lock directory of disk1

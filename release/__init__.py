@@ -1,0 +1,1 @@
+"""What is made from the sources for people to install: `python -m release`."""
