@@ -110,6 +110,7 @@ def together(
     unit: LogicalUnit,
     *several: Sent,
     may_issue: Callable[[int], bool] = lambda _: True,
+    withdrawn: Callable[[int], bool] = lambda _: False,
     timeout: float = LONG,
 ) -> list[Result | Narrowing]:
     """Several commands at once."""
@@ -118,7 +119,9 @@ def together(
     def order(number: int, sent: Sent) -> Order:
         of, cdb, data = sent
         command = parse_command(cdb, data)
-        return Order(of, command, False, deadline, lambda: may_issue(number), lambda: False)
+        return Order(
+            of, command, False, deadline, lambda: may_issue(number), lambda: withdrawn(number)
+        )
 
     return unit.attempt_all([order(number, sent) for number, sent in enumerate(several)])
 
@@ -338,6 +341,41 @@ def test_commands_whose_time_is_over_are_all_busy(unit: LogicalUnit) -> None:
     assert isinstance(answers[2], Result)
     assert keys_in(answers[2].data_in) == []
     assert unit.snapshot() is before
+
+
+def test_command_is_not_asked_to_be_issued_beside_one_that_nobody_waits_for(
+    unit: LogicalUnit,
+) -> None:
+    """Once it said yes it may have been done, and a timeout would be an unknown outcome."""
+    before = unit.snapshot().number
+    asked: list[int] = []
+    by_commit: list[list[int]] = []
+    commit = unit._store.commit
+
+    def may_issue(number: int) -> bool:
+        asked.append(number)
+        return True
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        already = len(asked)
+        try:
+            return commit(*arguments, **options)
+        finally:
+            by_commit.append(asked[already:])
+
+    unit._store.commit = watched  # type: ignore[method-assign]
+    answers = together(
+        unit,
+        enter(A, 1),
+        enter(B, 2),
+        enter(nexus("c"), 3),
+        may_issue=may_issue,
+        withdrawn=lambda number: number == 1,
+    )
+
+    assert answers == [GOOD, BUSY, GOOD]
+    assert by_commit == [[], [0, 2]]
+    assert [len(one) for one in lines(unit, before + 1)] == [2]
 
 
 # --------------------------------------------------------------------------- failures

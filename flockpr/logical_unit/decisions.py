@@ -276,7 +276,11 @@ class Decisions:
             new = made.state.spc2
 
         def may_issue() -> bool:
-            late.extend(one.order for one in changes if not one.order.in_time())
+            # Nobody is asked to be issued while it is known that this commit will not be: of a
+            # command that said yes it is not known any more that nothing was done.
+            late.extend(one.order for one in changes if one.order.late)
+            if not late:
+                late.extend(one.order for one in changes if not one.order.in_time())
             return not late
 
         nexuses = {one.order.nexus for one in changes}

@@ -46,6 +46,11 @@ class Order:
     may_issue: Callable[[], bool] | None
     withdrawn: Callable[[], bool]
 
+    @property
+    def late(self) -> bool:
+        """Whether it is known that it may not be issued any more. Unlike `in_time` it asks only."""
+        return time.monotonic() >= self.deadline or self.withdrawn()
+
     def in_time(self) -> bool:
         """Whether it may still be issued; from True on it cannot be withdrawn."""
         return time.monotonic() < self.deadline and (self.may_issue is None or self.may_issue())
