@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flockpr.core.machine import step
 from flockpr.core.model import Nexus
 from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result
 from flockpr.logical_unit import orders as limits
@@ -20,7 +21,7 @@ from flockpr.spc.cdb import parse_command
 from flockpr.spc.codes import OutAction, Status
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
-from flockpr.units import Units
+from flockpr.units import Units, requests
 from flockpr.units import worker as module
 from tests.support.hanging import LONG, Hanging
 from tests.support.lun_tools import BECOMING, INTERVENTION, UNKNOWN, register, sense_of
@@ -39,6 +40,7 @@ from tests.support.scsi import (
 )
 
 GOOD = Result(Status.GOOD)
+INTERNAL = (0x04, 0x44, 0x00)
 BUSY = Result(Status.BUSY)
 CONFLICT = Result(Status.RESERVATION_CONFLICT)
 READ_KEYS = in_cdb(0)
@@ -483,6 +485,75 @@ def test_withdrawn_command_is_not_done_with_those_around_it(
     assert [future.result(LONG) for future in (first, behind[0], behind[2])] == [GOOD] * 3
     with LogicalUnit.open(f"{root}/disk") as other:
         assert sorted(r.key for r in other.snapshot().state.registrations) == [1, 2, 4]
+
+
+def test_mistake_in_one_command_is_told_to_that_one_alone(
+    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot happen, and does, leaves the others as they would be without it."""
+
+    def breaks(state: Any, who: Nexus, *arguments: Any, **options: Any) -> Any:
+        if who == B:
+            raise ZeroDivisionError("cannot happen")
+        return step(state, who, *arguments, **options)
+
+    monkeypatch.setattr(limits, "step", breaks)
+
+    answers = together(unit, enter(A, 1), enter(B, 2), out(A, OutAction.RESERVE, 1), look(A))
+
+    results = [answer for answer in answers if isinstance(answer, Result)]
+    assert [answers[0], answers[2]] == [GOOD, GOOD]
+    assert sense_of(results[1]) == INTERNAL
+    assert keys_in(results[3].data_in) == [1]
+    assert "cannot happen" in caplog.text
+    assert [r.key for r in unit.snapshot().state.registrations] == [1]
+
+
+def test_mistake_after_a_commit_is_told_to_those_that_it_carried(
+    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not carried out twice; those behind them are carried out."""
+    monkeypatch.setattr(limits, "MAX_TOGETHER", 2)
+    before = unit.snapshot().number
+    real, broken = unit._decisions.standing.stand_for, ["once"]
+
+    def breaks(*arguments: Any) -> None:
+        if broken:
+            broken.pop()
+            raise ZeroDivisionError("cannot happen")
+        real(*arguments)
+
+    monkeypatch.setattr(unit._decisions.standing, "stand_for", breaks)
+
+    answers = together(unit, enter(A, 1), out(A, OutAction.REGISTER, 1, 7), enter(B, 2))
+
+    results = [answer for answer in answers if isinstance(answer, Result)]
+    assert [sense_of(results[index]) for index in (0, 1)] == [INTERNAL] * 2
+    assert answers[2] == GOOD
+    assert [len(one) for one in lines(unit, before + 1)] == [2, 1]
+    assert sorted(r.key for r in unit.snapshot().state.registrations) == [2, 7]
+
+
+def test_command_that_cannot_be_read_does_not_keep_those_around_it(
+    units: Units, server: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No bytes are known with which that happens."""
+    server.hang_in("link")
+    first = send(units, enter(A, 1))
+    assert server.stuck.wait(LONG)
+    behind = [send(units, sent) for sent in (enter(B, 2), (A, b"\xff" * 6, b""), look(B))]
+
+    def breaks(cdb: bytes, *arguments: Any, **options: Any) -> Any:
+        if cdb[0] == 0xFF:
+            raise ZeroDivisionError("cannot happen")
+        return parse_command(cdb, *arguments, **options)
+
+    monkeypatch.setattr(requests, "parse_command", breaks)
+    server.release()
+
+    assert [first.result(LONG), behind[0].result(LONG)] == [GOOD, GOOD]
+    assert sense_of(behind[1].result(LONG)) == INTERNAL
+    assert keys_in(behind[2].result(LONG).data_in) == [1, 2]
 
 
 # --------------------------------------------------------------------------- the gate

@@ -73,6 +73,7 @@ class Decisions:
         self._gated = gated
         self._epochs: dict[Nexus, int | None] = {}
         self._under_gate = ""
+        self._begun: list[Order] = []
 
     def decide(self, orders: Sequence[Order], held: Held | None = None) -> list[Verdict]:
         """Carry out commands that came one after the other, as many with one commit as it can
@@ -84,12 +85,23 @@ class Decisions:
 
         Returns:
             What became of each. `NeedsGate`: the gate is not held, and has to be. `StoreError`:
-            see `Store.commit`.
+            see `Store.commit`. Any other exception, where there are several commands: what
+            cannot happen did, and whether this one was done is not known.
         """
         verdicts: dict[Order, Verdict] = {}
-        left = list(orders)
+        left, together = list(orders), len(orders)
         while left:
-            verdicts.update(self._decide_some(left, held))
+            some = left[:together]
+            try:
+                verdicts.update(self._decide_some(some, held))
+            except Exception as error:
+                if len(orders) == 1:
+                    raise
+                # What was not begun is decided alone from here on, so that the one that it came
+                # from takes no other one with it.
+                lost = self._begun or (some if together == 1 else [])
+                verdicts.update(dict.fromkeys(lost, error))
+                together = 1
             left = [order for order in left if order not in verdicts]
         return [verdicts[order] for order in orders]
 
@@ -102,6 +114,7 @@ class Decisions:
         ordered = False
         try:
             while True:
+                self._begun = []
                 base = self._store.head()
                 if base.state.spc2 is not None:
                     orders = orders[:1]  # whose commit frees it, if its holder is lost
@@ -141,6 +154,7 @@ class Decisions:
 
     def _done(self, made: Plan, after: Snapshot, held: Held | None) -> dict[Order, Verdict]:
         """What was planned has come about, durably: note it for those who ask next."""
+        self._begun = [one.order for one in made.steps]
         self._follow(made.base, after, held)
         verdicts: dict[Order, Verdict] = {order: NeedsGate() for order in made.gated}
         for one in made.steps:
@@ -281,6 +295,7 @@ class Decisions:
             late.extend(one.order for one in changes if one.order.late)
             if not late:
                 late.extend(one.order for one in changes if not one.order.in_time())
+            self._begun = [] if late else [one.order for one in made.steps]
             return not late
 
         nexuses = {one.order.nexus for one in changes}
@@ -294,10 +309,13 @@ class Decisions:
                 may_issue=may_issue,
             )
             wanted = after is not None
-        except OutcomeUnknown:
-            wanted = True
-            # It may land when the gate is open again.
-            self.unproven = self.unproven or held is not None
+        except Exception as error:
+            # After a mistake of ours nobody knows either what came of it.
+            mistaken = not isinstance(error, StoreError) and bool(self._begun)
+            if mistaken or isinstance(error, OutcomeUnknown):
+                wanted = True
+                # It may land when the gate is open again.
+                self.unproven = self.unproven or held is not None
             raise
         finally:
             if new is not None and wanted:

@@ -10,7 +10,6 @@ import attrs
 from flockpr.core.machine import step
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome
-from flockpr.errors import StoreError
 from flockpr.spc.cdb import Command
 from flockpr.store.base import Snapshot
 
@@ -22,8 +21,10 @@ class NeedsGate(Exception):
     """What would be committed takes access away: only with the gate held. Nothing was done."""
 
 
-Verdict = Outcome | StoreError | NeedsGate
-"""What became of a command: its outcome, which is durable; or why there is none."""
+Verdict = Outcome | Exception
+"""What became of a command: its outcome, which is durable; or why there is none: `StoreError`,
+`NeedsGate`, or a mistake of ours.
+"""
 
 
 @attrs.frozen(eq=False)

@@ -18,6 +18,7 @@ from flockpr.logical_unit.record import action_name
 from flockpr.logical_unit.results import Result, failure
 from flockpr.spc.cdb import OtherCommand, parse_command
 from flockpr.spc.codes import Opcode, Status
+from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 from flockpr.store.base import nexus_text
 from flockpr.store.lockdir import LockDirectory
 
@@ -141,7 +142,11 @@ class LogicalUnit(Administration):
         return self.attempt_all([order])[0]
 
     def attempt_all(self, orders: Sequence[Order]) -> list[Result | Narrowing]:
-        """As `attempt`, for commands that came one after the other; they share their commit."""
+        """As `attempt`, for commands that came one after the other; they share their commit.
+
+        What cannot happen, and does with one of several, is HARDWARE ERROR, internal target
+        failure, for that one, and is logged. With a single command it is raised.
+        """
         try:
             verdicts = self._carry_out(orders, None)
         except StoreError as error:
@@ -153,6 +158,10 @@ class LogicalUnit(Administration):
             return Narrowing(lambda: self._narrow(order))
         if isinstance(verdict, StoreError):
             return self._failed(verdict, order)
+        if isinstance(verdict, Exception):
+            what, who = action_name(order.command), nexus_text(order.nexus)
+            log.error("%s from %s: internal error", what, who, exc_info=verdict)
+            return Result.check(INTERNAL_TARGET_FAILURE)
         return Result.of(verdict.reply, verdict.aborted)
 
     def _narrow(self, order: Order) -> Result:

@@ -8,11 +8,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flockpr.core.model import Nexus
 from flockpr.errors import StoreError
-from flockpr.logical_unit import LogicalUnit, Narrowing
+from flockpr.logical_unit import LogicalUnit, Narrowing, Order
 from flockpr.store.lockdir import LockDirectory
 from flockpr.units.line import Line
 from flockpr.units.requests import AnyRequest, Command
@@ -247,7 +247,7 @@ class Worker:
         try:
             unit = self._opened()
             self._say(unit)
-            for request, answer in zip(requests, _carried_out(unit, requests), strict=True):
+            for request, answer in _carried_out(unit, requests):
                 self._pass_on(request, answer)
         except StoreError as error:
             self._tell(error)
@@ -290,10 +290,22 @@ class Worker:
         return self._unit
 
 
-def _carried_out(unit: LogicalUnit, requests: Sequence[AnyRequest]) -> Sequence[object]:
-    """What comes of requests; of several, which are commands, with as few commits as possible."""
+def _carried_out(
+    unit: LogicalUnit, requests: Sequence[AnyRequest]
+) -> Iterable[tuple[AnyRequest, object]]:
+    """What comes of requests; of several, which are commands, with as few commits as possible.
+
+    One that cannot even be read is answered here.
+    """
     if len(requests) == 1:
-        return [requests[0].work(unit)]
-    return unit.attempt_all(
-        [request.order() for request in requests if isinstance(request, Command)]
-    )
+        return [(requests[0], requests[0].work(unit))]
+    orders: dict[AnyRequest, Order] = {}
+    for request in requests:
+        if isinstance(request, Command):
+            try:
+                orders[request] = request.order()
+            except Exception:
+                log.exception("internal error")
+                request.fail()
+    answers = unit.attempt_all(list(orders.values())) if orders else []
+    return zip(orders, answers, strict=True)
