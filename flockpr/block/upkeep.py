@@ -15,7 +15,14 @@ from collections.abc import Iterator, Sequence
 from flockpr.block.calls import ImageCalls
 from flockpr.block.image import claim_from_qemu, grow_image
 from flockpr.errors import Busy
-from flockpr.gate import Gate, ImageFile, open_image, take_unused, wait_for_fencing
+from flockpr.gate import (
+    Gate,
+    ImageFile,
+    open_image,
+    take_unused,
+    wait_for_fencing,
+    wait_for_lost_nodes,
+)
 from flockpr.store import files, images, provision, removal
 from flockpr.store.identity import LunIdentity
 from flockpr.store.syscalls import Syscalls
@@ -80,7 +87,7 @@ def clone_lun(
         target_ports: As for `create_lun`.
         live: Copy although targets read and write, while they wait: the copy is what a power
             cut at this moment would leave. Only where the file system copies in no time.
-        patience: Seconds to wait for the targets.
+        patience: Seconds to wait for the targets, and for the fencing of a node that is lost.
 
     Raises:
         ConfigError: An argument is wrong, or the LUN has no image.
@@ -91,7 +98,7 @@ def clone_lun(
     """
     identity = provision.read_identity(root, name)
     sys_ = Syscalls()
-    hold = _quiet(root, identity, patience) if live else _unused(root, identity)
+    hold = _quiet(root, identity, patience) if live else _unused(root, identity, patience)
     with hold as held:
         # Another descriptor: through this one reads would have to be aligned.
         source = images.open_image(sys_, held.path, os.O_RDONLY)
@@ -124,7 +131,9 @@ def clone_lun(
             files.close_quietly(sys_, source)
 
 
-def delete_with_image(root: str, name: str, *, force: bool = False) -> None:
+def delete_with_image(
+    root: str, name: str, *, force: bool = False, patience: float = PATIENCE
+) -> None:
     """Delete a LUN and its image.
 
     The LUN goes first: a crash in between leaves an image that is nobody's, which
@@ -134,6 +143,7 @@ def delete_with_image(root: str, name: str, *, force: bool = False) -> None:
         root: The root directory.
         name: Of the LUN.
         force: Although somebody is registered, holds a reservation, or uses the image.
+        patience: Seconds to wait for the fencing of a node that is lost.
 
     Raises:
         LunNotFound: There is no such LUN.
@@ -144,7 +154,7 @@ def delete_with_image(root: str, name: str, *, force: bool = False) -> None:
     path = None if identity.image is None else os.path.join(root, identity.image)
     with contextlib.ExitStack() as stack:
         if path is not None and not force and os.path.lexists(path):
-            stack.enter_context(_unused(root, identity))
+            stack.enter_context(_unused(root, identity, patience))
         removal.delete_lun(root, name, force=force)
         if path is None:
             return
@@ -170,8 +180,11 @@ def _quiet(root: str, identity: LunIdentity, patience: float) -> Iterator[ImageF
 
 
 @contextlib.contextmanager
-def _unused(root: str, identity: LunIdentity) -> Iterator[ImageFile]:
-    """The image that no target reads or writes at the moment, nor can while this lasts."""
+def _unused(root: str, identity: LunIdentity, patience: float) -> Iterator[ImageFile]:
+    """The image that no target reads or writes at the moment, nor can while this lasts: not those
+    of a node either that a cluster has lost, whose permits it gives away before it is fenced.
+    """
+    deadline = time.monotonic() + patience
     image = open_image(images.image_path(root, identity), Syscalls())
     try:
         if not take_unused(root, image):
@@ -180,6 +193,12 @@ def _unused(root: str, identity: LunIdentity) -> Iterator[ImageFile]:
                 image.path,
                 "log them out or stop the target; for a clone there is --live, for a deletion "
                 "--force",
+            )
+        if not wait_for_lost_nodes(image, deadline):
+            raise Busy(
+                "a node that the cluster lost is not fenced yet, and may still write",
+                image.path,
+                "try it again when the cluster's fencing is done; for a deletion there is --force",
             )
         claim_from_qemu(ImageCalls(), image.fd, image.path)
         yield image

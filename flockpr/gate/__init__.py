@@ -12,7 +12,7 @@ hears of the other, `HostClaim` tells the targets of several hosts of each other
 
 from __future__ import annotations
 
-from flockpr.gate.clustered import wait_for_fencing
+from flockpr.gate.clustered import wait_for_fencing, wait_for_lost_nodes
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.hosts import HostClaim
 from flockpr.gate.image import ImageFile, open_image
@@ -29,4 +29,5 @@ __all__ = [
     "open_image",
     "take_unused",
     "wait_for_fencing",
+    "wait_for_lost_nodes",
 ]

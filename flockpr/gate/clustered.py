@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 
-from flockpr.filesystems import Gated, promised
+from flockpr.filesystems import Gated, promise_of, promised
 from flockpr.gate import cluster_lock
 from flockpr.gate.image import ImageFile
 from flockpr.store import files
@@ -42,4 +42,25 @@ def wait_for_fencing(image: ImageFile, deadline: float) -> bool:
         raise files.unavailable(error, "its file system cannot be told", image.path) from error
     if promise.gated is Gated.DECLARED:
         time.sleep(max(0.0, min(HEARING, deadline - time.monotonic())))
+    return not promise.cluster_lock or cluster_lock.force(image.path, deadline, image.key)
+
+
+def wait_for_lost_nodes(image: ImageFile, deadline: float) -> bool:
+    """As `wait_for_fencing`, for who wants an image that nobody uses and decides nothing: where
+    nothing is promised there is nothing to wait for, and no reason to refuse it.
+
+    Args:
+        image: The image; all permits are held.
+        deadline: When to give up, by `time.monotonic`.
+
+    Returns:
+        False: not in time. A node that the cluster lost may still write.
+
+    Raises:
+        StoreUnavailable: It cannot be told what the image is on.
+    """
+    try:
+        promise = promise_of(image.path, fd=image.fd)
+    except OSError as error:
+        raise files.unavailable(error, "its file system cannot be told", image.path) from error
     return not promise.cluster_lock or cluster_lock.force(image.path, deadline, image.key)

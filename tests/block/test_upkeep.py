@@ -10,11 +10,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from flockpr.block import upkeep
 from flockpr.block.image import QEMU_USED
 from flockpr.errors import Busy, ConfigError, LunExists, LunNotFound, StoreError
+from flockpr.filesystems import Promise, promise_of
 from flockpr.gate import open_image, places
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import images
@@ -63,6 +65,41 @@ def qemu(root: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """The image is on a cluster's file system, whose lock is had or not."""
+    cluster = Asked()
+
+    def promise(path: str, *, fd: int) -> Promise:
+        return attrs.evolve(promise_of(path, fd=fd), cluster_lock=True)
+
+    monkeypatch.setattr("flockpr.gate.clustered.promise_of", promise)
+    monkeypatch.setattr("flockpr.gate.cluster_lock.force", cluster.force)
+    return cluster
+
+
+class Asked:
+    """The lock of a cluster.
+
+    Attributes:
+        fenced: Whether it is given: all lost nodes are fenced.
+        held: Whether others had been kept out, each time that it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.fenced = True
+        self.held: list[bool] = []
+
+    def force(self, path: str, deadline: float, key: tuple[int, int]) -> bool:
+        """Instead of the real one."""
+        other = open_image(path, Syscalls())
+        try:
+            self.held.append(not other.lock(places.any_permit(5)))
+        finally:
+            other.close()
+        return self.fenced
 
 
 # --------------------------------------------------------------------------- growing
@@ -281,4 +318,32 @@ def test_delete_with_an_image_that_is_gone_succeeds(root: str) -> None:
     """There is nothing to be deleted but the LUN."""
     os.unlink(image(root))
     upkeep.delete_with_image(root, "disk")
+    assert list_luns(root) == []
+
+
+# --------------------------------------------------------------------------- a cluster
+
+
+def test_clone_and_delete_wait_for_nodes_that_the_cluster_lost(root: str, asked: Asked) -> None:
+    """Their permits are given away before they are fenced, and until then they may write."""
+    upkeep.clone_lun(root, "disk", "copy")
+    upkeep.delete_with_image(root, "disk")
+
+    assert asked.held == [True, True]
+    assert [one.name for one in list_luns(root)] == ["copy"]
+
+
+def test_node_that_is_not_fenced_keeps_an_image_in_use(root: str, asked: Asked) -> None:
+    """Nothing is done, and nobody is kept out any more; --force asks nobody."""
+    asked.fenced = False
+
+    with pytest.raises(Busy, match="not fenced yet"):
+        upkeep.clone_lun(root, "disk", "copy")
+    with pytest.raises(Busy, match="not fenced yet"):
+        upkeep.delete_with_image(root, "disk")
+
+    assert [one.name for one in list_luns(root)] == ["disk"]
+    assert os.path.exists(image(root))
+    with permit(root):
+        upkeep.delete_with_image(root, "disk", force=True)
     assert list_luns(root) == []
