@@ -130,7 +130,7 @@ class Scene:
             fenced: What he came to.
             since: From when on the bound counts for him.
         """
-        window.alone = fenced.good - since
+        window.alone = max(0.0, fenced.good - since)  # he may have been quicker than who looks
         self.say(f"the disk was taken {window.alone:.1f} s after")
         self.remarks.append(f"taken {window.alone:.0f} s after")
         assert window.alone <= self.bound * self.slack, window

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,9 @@ from flockpr.core.model import LogicalUnitState
 from tests.support.daemons import Sent, out, read
 from tests.support.linearizability import NotLinearizable
 from tests.support.scsi import PREEMPT, REGISTER_IGNORE, RESERVE, WERO, nexus
+from tests.vm.duel import Fenced
 from tests.vm.history import Answer, Command, History, Record, acknowledged_share, decide
+from tests.vm.scene import Scene, Window
 from tests.vm.stamps import (
     BLOCK,
     SECTOR,
@@ -205,3 +208,17 @@ def test_share_counts_what_no_window_overlaps() -> None:
         for moment, status in ((0.0, 0), (2.0, 8), (4.0, 8), (6.0, 0))
     ]
     assert acknowledged_share(records, [(2.5, 3.5)]) == (3, 2)
+
+
+def test_disk_that_was_taken_before_the_bound_counted_was_taken_at_once() -> None:
+    """A command that waits may get its way before the test has seen that it can."""
+    nobody: Any = None
+    scene = Scene(nobody, nobody, 30.0, nobody, [])
+    window = Window(begun=0.0)
+
+    scene.alone(window, Fenced(nobody, nobody, good=1.0, seconds=5.0, seals={}), since=4.0)
+
+    assert window.alone == 0.0
+    assert scene.remarks == ["taken 0 s after"]
+    with pytest.raises(AssertionError):
+        scene.alone(window, Fenced(nobody, nobody, good=35.0, seconds=5.0, seals={}), since=4.0)
