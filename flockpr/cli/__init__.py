@@ -21,7 +21,9 @@ from flockpr.cli import (
     demo,
     diff,
     doctor,
+    exporting,
     gate,
+    importing,
     log,
     lun,
     metrics,
@@ -61,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     looking = (status, watch, log, blame, diff, timeline, doctor, metrics, gate, replay, probe)
-    for module in (serve, target, lun, *looking, upgrade, demo, completion):
+    moving = (exporting, importing)
+    for module in (serve, target, lun, *looking, *moving, upgrade, demo, completion):
         module.add(verbs)
     return parser
 

@@ -119,6 +119,10 @@ def _told(record: dict[str, Any], key: KeyPattern, owners: set[tuple[str, int]])
     """What a record means for the key, in words; keeps account of who has it."""
     action, who = record["action"], (record["initiator"], record["target_port"])
     own, other = key.matches(record["key"]), key.matches(record["service_action_key"])
+    if action == "IMPORT":
+        if other:
+            owners.add(who)
+        return "was imported with it" if other else ""
     if action in _REGISTER:
         return _registering(record, who, other, owners)
     if action == "REGISTER AND MOVE":

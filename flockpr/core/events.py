@@ -8,9 +8,21 @@ import attrs
 
 from flockpr.core import spc2
 from flockpr.core.attention import queue
-from flockpr.core.model import LogicalUnitState, Nexus, PendingAttentions, UnitConfig
-from flockpr.core.outcome import Outcome
+from flockpr.core.invariants import check
+from flockpr.core.model import (
+    LogicalUnitState,
+    Nexus,
+    PendingAttentions,
+    Reservation,
+    UnitConfig,
+)
+from flockpr.core.outcome import Outcome, conflict, refuse
+from flockpr.core.registry import enrol
 from flockpr.spc.codes import Attention
+from flockpr.spc.sense import (
+    INSUFFICIENT_REGISTRATION_RESOURCES,
+    INVALID_FIELD_IN_PARAMETER_LIST,
+)
 
 _DEFAULT_CONFIG = UnitConfig()
 
@@ -32,13 +44,41 @@ class NexusLoss:
     nexus: Nexus
 
 
-Event: TypeAlias = PowerCycle | LogicalUnitReset | NexusLoss
+@attrs.frozen
+class Adopted:
+    """A registration that another target had."""
+
+    nexus: Nexus
+    key: int
+    all_target_ports: bool = False
+
+
+@attrs.frozen
+class Adoption:
+    """An administrator moves in what was registered and reserved at another target.
+
+    Attributes:
+        registrations: In order of registration; each nexus once.
+        reservation: The reservation, if there was one.
+        aptpl: Whether it is to outlive a power cycle (PTPL_A).
+        generation: PRGENERATION there; None where that is not known, and it counts on here.
+    """
+
+    registrations: tuple[Adopted, ...]
+    reservation: Reservation | None
+    aptpl: bool
+    generation: int | None = None
+
+
+Event: TypeAlias = PowerCycle | LogicalUnitReset | NexusLoss | Adoption
 
 
 def occur(
     state: LogicalUnitState, event: Event, *, config: UnitConfig = _DEFAULT_CONFIG
 ) -> Outcome:
     """Return what an event does; `Outcome.state` is `state` exactly if nothing changed.
+
+    All but an `Adoption` happen whatever the state is, and are GOOD.
 
     Args:
         state: The state.
@@ -53,6 +93,8 @@ def occur(
         case NexusLoss(nexus):
             # Registrations and reservation outlive a logout (SPC-4 5.13.5).
             return Outcome(spc2.freed(state, nexus))
+        case Adoption():
+            return _adopt(state, event, config)
 
 
 def _power_cycle(state: LogicalUnitState, config: UnitConfig) -> Outcome:
@@ -89,6 +131,40 @@ def _reset(state: LogicalUnitState, config: UnitConfig) -> Outcome:
     raised = tuple((nexus, Attention.LOGICAL_UNIT_RESET) for nexus in _named(state))
     after = state if state.spc2 is None else attrs.evolve(state, spc2=None)
     return Outcome(queue(after, raised, config.max_pending), raised=raised)
+
+
+def _adopt(state: LogicalUnitState, adoption: Adoption, config: UnitConfig) -> Outcome:
+    """Take over another target's registrations: all or none, and only where nobody has any.
+
+    Nobody is told by a unit attention: nobody lost a registration or a reservation here. Who
+    has no access any more meets RESERVATION CONFLICT, as after a RESERVE.
+    """
+    if state.registrations or state.reservation is not None or state.spc2 is not None:
+        return conflict(state)
+    after = state
+    for one in adoption.registrations:
+        if one.nexus in after.by_nexus or one.nexus.target_port not in config.target_ports:
+            return refuse(state, INVALID_FIELD_IN_PARAMETER_LIST)
+        enrolled = enrol(
+            after,
+            (one.nexus,),
+            one.key,
+            all_target_ports=one.all_target_ports,
+            limit=config.max_registrations,
+        )
+        if enrolled is None:
+            return refuse(state, INSUFFICIENT_REGISTRATION_RESOURCES)
+        after = enrolled
+    counted = (state.generation + 1) & 0xFFFF_FFFF
+    after = attrs.evolve(
+        after,
+        reservation=adoption.reservation,
+        aptpl=adoption.aptpl,
+        generation=counted if adoption.generation is None else adoption.generation,
+    )
+    if not adoption.registrations or check(after, config):
+        return refuse(state, INVALID_FIELD_IN_PARAMETER_LIST)
+    return Outcome(after)
 
 
 def _named(state: LogicalUnitState) -> tuple[Nexus, ...]:

@@ -44,7 +44,15 @@ from typing import TypeAlias
 import attrs
 
 from flockpr.core import access, attention, prin, prout, spc2
-from flockpr.core.events import Event, LogicalUnitReset, NexusLoss, PowerCycle, occur
+from flockpr.core.events import (
+    Adopted,
+    Adoption,
+    Event,
+    LogicalUnitReset,
+    NexusLoss,
+    PowerCycle,
+    occur,
+)
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome, Reply, conflict, refuse
 from flockpr.spc.cdb import (
@@ -62,6 +70,8 @@ from flockpr.spc.sense import INVALID_SERVICE_ACTION, Sense
 from flockpr.spc.sense import attention as attention_sense
 
 __all__ = [
+    "Adopted",
+    "Adoption",
     "Event",
     "LogicalUnitReset",
     "NexusLoss",

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from flockpr import events
-from flockpr.core.events import Event, LogicalUnitReset, PowerCycle
+from flockpr.core.events import Adoption, Event, LogicalUnitReset, PowerCycle
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import OutcomeUnknown, StoreError
 from flockpr.gate import Gate, Held, wait_for_fencing
@@ -110,6 +110,20 @@ class Administration:
             StoreError: It could not be done; see `Store.commit`.
         """
         return self._befall(LogicalUnitReset(), "LOGICAL UNIT RESET", timeout)
+
+    def adopt(self, what: Adoption, *, timeout: float = 10.0) -> Snapshot:
+        """Take over what was registered and reserved at another target, in one transaction.
+
+        Works while daemons serve the LUN. A reservation takes access away from those who have
+        no part in it: their commands have ended when this returns.
+
+        Raises:
+            StoreError: Somebody is registered, or holds a SPC-2 reservation; or it cannot be
+                (too many, a target port that does not exist); or see `Store.commit`. Nothing
+                was done.
+            OutcomeUnknown: As for a command that takes access away.
+        """
+        return self._befall(what, "IMPORT", timeout)
 
     def _befall(self, what: Event, action: str, timeout: float) -> Snapshot:
         deadline = time.monotonic() + timeout

@@ -18,7 +18,7 @@ from flockpr.core.outcome import Outcome
 from flockpr.errors import OutcomeUnknown, StoreError
 from flockpr.gate import Held
 from flockpr.logical_unit.orders import NeedsGate, Order, Plan, Step, Verdict, plan
-from flockpr.logical_unit.record import command_line, event_line, served_after, worth_noting
+from flockpr.logical_unit.record import command_line, event_lines, served_after, worth_noting
 from flockpr.logical_unit.standing import Standing
 from flockpr.spc.cdb import Command, PersistentReserveOut, Release, Reserve
 from flockpr.spc.codes import OutAction, Status
@@ -358,18 +358,30 @@ class Decisions:
         held: Held | None,
     ) -> Snapshot | None:
         outcome = occur(base.state, what, config=self.config)
+        if outcome.reply.status is not Status.GOOD:
+            raise StoreError(*_refused(base.state, outcome, action, self._store.path))
         if outcome.state is base.state:
             return base
         self._check_gate(base.state, outcome, None, held, known=True)
-        applied = event_line(what, action, base.state, outcome, door=self._door)
+        applied = event_lines(what, action, base.state, outcome, door=self._door)
         served = served_after(base.served, outcome.state, frozenset(), self._me())
-        after = self._store.commit(base, outcome.state, [applied], served=served, may_issue=in_time)
+        after = self._store.commit(base, outcome.state, applied, served=served, may_issue=in_time)
         if after is not None:
             self._follow(base, after, held)
         return after
 
     def _me(self) -> Served:
         return Served(self._store.host, self._store.daemon, self._door)
+
+
+def _refused(
+    state: LogicalUnitState, outcome: Outcome, action: str, path: str
+) -> tuple[str, str, str]:
+    """What is wrong, where, and what to do, when an event is refused."""
+    if outcome.reply.status is Status.RESERVATION_CONFLICT:
+        held = "holds a SPC-2 reservation" if state.spc2 else "is registered"
+        return f"{action}: somebody {held}", path, "`flockpr status` shows who; nothing was done"
+    return f"{action}: {outcome.reply.sense}", path, "nothing was done"
 
 
 def _excludes(command: Command | None, *, changes: bool) -> bool:

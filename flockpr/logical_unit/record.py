@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
-from flockpr.core.events import Event, NexusLoss
+from flockpr.core.events import Adopted, Adoption, Event, NexusLoss
 from flockpr.core.model import LogicalUnitState, Nexus
 from flockpr.core.outcome import Outcome
 from flockpr.spc import sense as senses
@@ -78,6 +78,28 @@ def event_line(
         nexus="" if nexus is None else nexus.initiator_port.text,
         target_port=0 if nexus is None else nexus.target_port,
         raised=_raised(outcome),
+    )
+
+
+def event_lines(
+    what: Event, action: str, before: LogicalUnitState, outcome: Outcome, *, door: str
+) -> list[Applied]:
+    """The lines of the audit trail of an event: one, or one for each registration taken over."""
+    line = event_line(what, action, before, outcome, door=door)
+    if not isinstance(what, Adoption):
+        return [line]
+    return [_adopted_line(one, what, line) for one in what.registrations]
+
+
+def _adopted_line(one: Adopted, what: Adoption, line: Applied) -> Applied:
+    held = what.reservation
+    holds = held is not None and held.holder in (None, one.nexus)
+    return attrs.evolve(
+        line,
+        nexus=one.nexus.initiator_port.text,
+        target_port=one.nexus.target_port,
+        service_action_key=one.key,
+        type=int(held.type) if held is not None and holds else None,
     )
 
 

@@ -67,6 +67,12 @@ def response(options: Options, data: bytes) -> tuple[int, Lines, Lines]:
     return 0, _full_status(head, whole[8 : 8 + length], options.verbose), []
 
 
+def full_status_lines(data: bytes) -> Lines:
+    """What is printed of the data that READ FULL STATUS returned."""
+    generation, length = struct.unpack_from(">II", data)
+    return _full_status(f"  PR generation=0x{generation:x}", data[8 : 8 + length], 0)
+
+
 def _capabilities(options: Options, data: bytes) -> tuple[int, Lines, Lines]:
     if data[1] != 8:
         lines = sg_text.hex_lines(data[: data[1]], 1) if options.hex else []
@@ -266,4 +272,10 @@ def _full_status_document(data: bytes) -> dict[str, Any]:
 
 _READERS = (_keys_document, _reservation_document, _capabilities_document, _full_status_document)
 
-__all__: Sequence[str] = ("document", "emit_json", "inquiry_lines", "response")
+__all__: Sequence[str] = (
+    "document",
+    "emit_json",
+    "full_status_lines",
+    "inquiry_lines",
+    "response",
+)

@@ -5,9 +5,22 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from flockpr.core.events import LogicalUnitReset, NexusLoss, PowerCycle, occur
-from flockpr.core.model import LogicalUnitState, PendingAttentions
-from flockpr.spc.codes import Attention
+from flockpr.core.events import (
+    Adopted,
+    Adoption,
+    LogicalUnitReset,
+    NexusLoss,
+    PowerCycle,
+    occur,
+)
+from flockpr.core.model import (
+    LogicalUnitState,
+    Nexus,
+    PendingAttentions,
+    Reservation,
+    UnitConfig,
+)
+from flockpr.spc.codes import Attention, ReservationType, Status
 from tests.support.scsi import (
     CLEAR,
     KEY_A,
@@ -16,6 +29,7 @@ from tests.support.scsi import (
     RESERVE_6,
     TEST_UNIT_READY,
     WE,
+    WRITE_10,
     A,
     B,
     C,
@@ -138,3 +152,69 @@ def test_event_on_an_untouched_unit_changes_nothing(event: LogicalUnitReset | Ne
 
     assert occur(state, event).state is state
     assert occur(state, PowerCycle()).state.power_cycles == 1
+
+
+ADOPTION = Adoption(
+    (Adopted(A, KEY_A), Adopted(B, KEY_B, all_target_ports=True)),
+    Reservation(ReservationType.WRITE_EXCLUSIVE, A),
+    aptpl=True,
+    generation=9,
+)
+
+
+def test_adoption_registers_and_reserves_at_once() -> None:
+    """What another target had; nobody is told, for nobody lost anything here."""
+    unit = Unit(report=True)
+    unit.happen(ADOPTION)
+    state = unit.state
+    assert (unit.keys, unit.reservation) == ({A: KEY_A, B: KEY_B}, (WE, A))
+    assert (state.generation, state.aptpl, state.attentions, unit.raised) == (9, True, (), set())
+    assert [one.all_target_ports for one in state.registrations] == [False, True]
+    assert len({one.slot for one in state.registrations}) == 2
+    assert_conflict(unit.send(C, WRITE_10, bytes(512)))
+
+
+def test_adoption_without_a_generation_counts_on() -> None:
+    """PRGENERATION is 32 bits, and after the highest comes 0."""
+    event = attrs.evolve(ADOPTION, generation=None)
+    for before, after in ((4, 5), (0xFFFF_FFFF, 0)):
+        state = LogicalUnitState(generation=before)
+        assert occur(state, event).state.generation == after
+
+
+@pytest.mark.parametrize("begin", [(A, REGISTER, 0, KEY_A), (C, REGISTER, 0, 3)])
+def test_adoption_where_somebody_is_registered_conflicts(
+    begin: tuple[Nexus, int, int, int],
+) -> None:
+    """Nothing is overwritten, also what is the same."""
+    unit = Unit()
+    unit.out(*begin)
+    outcome = occur(unit.state, ADOPTION)
+    assert (outcome.state, outcome.reply.status) == (unit.state, Status.RESERVATION_CONFLICT)
+
+
+def test_adoption_where_a_spc2_reservation_is_conflicts() -> None:
+    """SPC-4 5.13.3: the two kinds do not stand beside each other."""
+    unit = Unit()
+    unit.send(C, RESERVE_6)
+    assert occur(unit.state, ADOPTION).reply.status is Status.RESERVATION_CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("event", "config"),
+    [
+        (attrs.evolve(ADOPTION, registrations=()), UnitConfig()),
+        (attrs.evolve(ADOPTION, registrations=(Adopted(A, 0),)), UnitConfig()),
+        (attrs.evolve(ADOPTION, registrations=(Adopted(B, 1),)), UnitConfig()),
+        (attrs.evolve(ADOPTION, registrations=(Adopted(A, 1), Adopted(A, 1))), UnitConfig()),
+        (attrs.evolve(ADOPTION, generation=1 << 32), UnitConfig()),
+        (ADOPTION, UnitConfig(target_ports=(2,))),
+        (ADOPTION, UnitConfig(max_registrations=1)),
+    ],
+)
+def test_adoption_of_what_cannot_be_is_refused_whole(event: Adoption, config: UnitConfig) -> None:
+    """No key, no such port, no room, a holder that is not registered: all or none."""
+    state = LogicalUnitState()
+    outcome = occur(state, event, config=config)
+    assert outcome.state is state
+    assert outcome.reply.status is Status.CHECK_CONDITION

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from flockpr.core.events import Event, LogicalUnitReset, NexusLoss, PowerCycle
+from flockpr.core.events import (
+    Adopted,
+    Adoption,
+    Event,
+    LogicalUnitReset,
+    NexusLoss,
+    PowerCycle,
+)
 from flockpr.core.model import (
     SLOTS,
     LogicalUnitState,
@@ -93,6 +100,18 @@ _events: st.SearchStrategy[Event] = st.one_of(
     st.just(PowerCycle()),
     st.just(LogicalUnitReset()),
     st.builds(NexusLoss, st.sampled_from(_NEXUSES)),
+    st.builds(
+        Adoption,
+        st.lists(st.builds(Adopted, st.sampled_from(_NEXUSES), _keys), max_size=3).map(tuple),
+        st.none()
+        | st.builds(
+            Reservation,
+            st.sampled_from(list(ReservationType)),
+            st.none() | st.sampled_from(_NEXUSES),
+        ),
+        st.booleans(),
+        st.none() | unsigned(32),
+    ),
 )
 
 
