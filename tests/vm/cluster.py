@@ -340,8 +340,13 @@ class Cluster:
                 asked = "until test -s /run/fence.asked; do sleep 0.3; done"
                 machine.start(asked).wait(_FOR_EVER)
                 while number in self._cut or not self.device_works.is_set():
+                    if not machine.alive:
+                        return  # what it has asked for is forgotten with it
                     time.sleep(0.2)
-                self.kill(1 - number)
+                with self._power:  # of two that ask at the same time one lives
+                    if not machine.alive:
+                        return
+                    self.nodes[1 - number].machine.kill()
                 answered = "while test -e /run/fence.asked; do sleep 0.2; done"
                 machine.check(f"touch /run/fence.yes; {answered}")
         except (MachineError, OSError):
