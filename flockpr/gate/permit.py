@@ -1,12 +1,14 @@
 """A target's permit to read and write one image by the state that it has read.
 
-The permit is taken by whoever wants to enter first, and given back by whoever leaves last, so
-it has no thread of its own and an idle LUN holds nothing. No system call is made with the lock
-of the object held: one that hangs holds up whoever made it, and nobody who only waits.
+The permit is taken for whoever wants to enter first, and given back by whoever leaves last, so
+an idle LUN holds nothing. System calls hang while a cluster gets over the loss of a node, or the
+file server is away. So none is made with the lock of the object held, and those that take the
+permit have a thread of their own: a command has to be answered in time.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -14,6 +16,7 @@ from collections.abc import Callable
 
 from flockpr import events
 from flockpr.errors import StoreError, StoreUnavailable
+from flockpr.gate import aside
 from flockpr.gate.hosts import host_number
 from flockpr.gate.image import SYSCALLS
 from flockpr.gate.phase import Phase
@@ -150,7 +153,7 @@ class Permit:
             self._inside -= 1
             release = self._begin_release()
         if release:
-            self._release_aside()
+            aside.begin(self._release)
 
     def lost(self) -> bool:
         """A read or write failed in a way that a lost permit fails (EIO, ESTALE, ENOLCK); to be
@@ -181,7 +184,7 @@ class Permit:
                 self._phase = Phase.DRAINING
             release = self._begin_release()
         if release:
-            self._release_aside()
+            aside.begin(self._release)
 
     def attend(self) -> None:
         """A session is attached."""
@@ -198,7 +201,7 @@ class Permit:
             self._resting = self._attending <= 0
             release = self._begin_release()
         if release:
-            self._release_aside()
+            aside.begin(self._release)
 
     def close(self, then: Callable[[], None] = lambda: None) -> None:
         """Let nobody enter any more, and give back permit and descriptor after the last left.
@@ -261,7 +264,7 @@ class Permit:
                 self._reopen()
             release = self._begin_release()
         if release:
-            self._release_aside()
+            aside.begin(self._release)
 
     # ------------------------------------------------------------------ taking it
 
@@ -282,11 +285,14 @@ class Permit:
                 self._phase = Phase.TAKING
                 self._turn += 1
                 turn = self._turn
-            if not self._take(turn, deadline):
+            again = aside.within(functools.partial(self._take, turn, deadline), deadline)
+            if again is None:  # something hangs, and goes on when it can
+                self.fault = None
+            if not again:
                 return False
 
     def _take(self, turn: int, deadline: float) -> bool:
-        """Take it and read the state again; False where this thread has to give up."""
+        """Take it and read the state again; False where whoever wants to enter has to give up."""
         try:
             if self._lost:  # since it was given back last
                 self._lost = False
@@ -354,13 +360,6 @@ class Permit:
             return False
         self._phase = Phase.RELEASING
         return True
-
-    def _release_aside(self) -> None:
-        """Give it back without holding up whoever noticed: the file server may hang."""
-        try:
-            threading.Thread(target=self._release, name="permit", daemon=True).start()
-        except RuntimeError:  # no more threads
-            self._release()
 
     def _release(self) -> None:
         """Give the byte back; with the descriptor, where that is the only way."""

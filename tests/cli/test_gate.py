@@ -252,7 +252,7 @@ def test_gate_force_of_a_host_that_lives_is_refused(
     target = Permit(root, disk.lun, str(disk.image), on_open=lambda _: None, host="node9")
     target.attend()
     try:
-        assert usable(target)
+        eventually(lambda: usable(target), "it does not serve")
         eventually(lambda: host_number("node9") in roster.read(root), "it does not say so")
         for option in ("--yes", "--yes-it-is-fenced"):
             assert force(root, option, host="node9") == 11

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flockpr import events
 from flockpr.events import Kind
-from tests.support.gates import Rig, eventually, usable
+from tests.support.gates import Rig, eventually, soon, usable
 
 
 def test_image_that_goes_and_comes_back_is_two_events(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_image_that_goes_and_comes_back_is_two_events(tmp_path: Path) -> None:
     permit = rig.permit()
     try:
         for _ in range(3):
-            assert not usable(permit)
+            assert not permit.enter(soon())
         assert events.counts()[Kind.LOST_MOUNT, rig.image] == 1
         assert (Kind.MOUNT_BACK, rig.image) not in events.counts()
 

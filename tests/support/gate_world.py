@@ -22,6 +22,7 @@ from flockpr.gate import (
     Gate,
     ImageFile,
     Permit,
+    aside,
     ears,
     fenced,
     fences,
@@ -326,7 +327,8 @@ def installed(world: World) -> Iterator[None]:
         (roster, "beat", mock.Mock()),
         (roster, "name_of", lambda _, number, __: f"host {number}"),
         (permit, "watch_of", mock.Mock(return_value=types.SimpleNamespace(add=lambda _: None))),
-        (Permit, "_release_aside", Permit._release),
+        (aside, "begin", lambda work: work()),
+        (aside, "within", lambda work, _: work()),
         (Permit, "_wait", wait),
     ]
     with contextlib.ExitStack() as stack:

@@ -37,8 +37,8 @@ def eventually(what: Callable[[], bool], why: str) -> None:
 
 
 def usable(permit: Permit) -> bool:
-    """Whether one more read or write could be done now."""
-    entered = permit.enter(time.monotonic())
+    """Whether one more read or write could be done now, or in a moment: it may be taken first."""
+    entered = permit.enter(time.monotonic() + 0.2)
     if entered:
         permit.leave()
     return entered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -57,6 +58,14 @@ class Hanging(Syscalls):
     def link(self, source: str, target: str, *, dir_fd: int) -> None:
         self._pass("link")
         super().link(source, target, dir_fd=dir_fd)
+
+    def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
+        self._pass("unlock" if kind == fcntl.F_UNLCK else "lock")
+        super().set_lock(fd, kind, start, length)
+
+    def find_lock(self, fd: int, kind: int, start: int, length: int) -> tuple[int, int, int]:
+        self._pass("find_lock")
+        return super().find_lock(fd, kind, start, length)
 
     def fsync(self, fd: int) -> None:
         if stat.S_ISDIR(os.fstat(fd).st_mode):

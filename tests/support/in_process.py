@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import threading
@@ -23,11 +24,12 @@ PATIENCE = 100.0
 
 
 class HangingCalls(ImageCalls):
-    """Reads and writes of one image, which can be made to hang."""
+    """Reads and writes of one image, which can be made to hang, and its locks."""
 
     def __init__(self) -> None:
         self._free = threading.Event()
         self._free.set()
+        self._locks_hang = False
         self._changed = threading.Condition()
         self.waiting = 0
         self.reads = 0
@@ -36,8 +38,14 @@ class HangingCalls(ImageCalls):
         """From now on they hang."""
         self._free.clear()
 
+    def hang_in_locks(self) -> None:
+        """From now on whoever takes a lock hangs, as where a cluster gets over a lost node."""
+        self._locks_hang = True
+        self.hang()
+
     def go_on(self) -> None:
         """They go on."""
+        self._locks_hang = False
         self._free.set()
 
     def until_waiting(self, count: int) -> None:
@@ -54,6 +62,12 @@ class HangingCalls(ImageCalls):
         assert self._free.wait(PATIENCE)
         with self._changed:
             self.waiting -= 1
+
+    def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
+        """The system call fcntl, when it may."""
+        if self._locks_hang and kind != fcntl.F_UNLCK:
+            self._pass()
+        super().set_lock(fd, kind, start, length)
 
     def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """The system call preadv, when it may."""
@@ -91,6 +105,7 @@ class Rig:
         **options: Any,
     ) -> None:
         self.calls: dict[str, HangingCalls] = {}
+        self.disks: dict[str, Disk] = {}
         self.units = Units(str(root))
         self.root = root
         self.server = TargetServer(
@@ -107,13 +122,14 @@ class Rig:
 
     def _open(self, identity: LunIdentity, settings: LunSettings) -> Disk:
         calls = self.calls[identity.name] = HangingCalls()
-        return Disk(
+        disk = self.disks[identity.name] = Disk(
             str(self.root),
             identity,
             self.units,
             calls=calls,
             read_only=settings.read_only,
         )
+        return disk
 
     def __enter__(self) -> Self:
         self.server.start()

@@ -16,6 +16,7 @@ import pytest
 
 from flockpr.block import Disk
 from flockpr.errors import ConfigError, LunNotFound
+from flockpr.gate import Permit
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
 from flockpr.iscsi.execution import Execution
@@ -29,6 +30,7 @@ from tests.support import iscsi_wire, sbc_cdbs
 from tests.support.in_process import Rig, descriptors, iscsi_threads, open_below
 from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused
 from tests.support.target_rig import (
+    BUSY,
     CONFLICT,
     GOOD,
     SOLICITED,
@@ -265,6 +267,41 @@ def test_hanging_lun_takes_no_more_than_its_queue(root: pathlib.Path) -> None:
         rig.calls["disk"].go_on()
         assert all(session.initiator.wait(task).good for task in stuck)
         assert read_of(session) == bytes(512)
+
+
+def test_lun_whose_locks_hang_is_busy_in_time_and_holds_up_nobody(
+    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster gets over the loss of a node: the command that comes to it first is answered like
+    those after it, other LUNs are served, the target ends, and later all goes on.
+    """
+    with Rig(root, target_name="iqn.2026-01.org.example:all") as rig:
+        session = rig.session("a")
+        calls = rig.calls["disk"]
+        disk = rig.disks["disk"]
+        permit = disk._permit
+        assert isinstance(permit, Permit)
+        monkeypatch.setattr(disk, "_timeout", 0.3)
+        permit.renew()
+        eventually(lambda: not permit.held, "that the permit is given back")
+        calls.hang_in_locks()
+        stuck = [session.initiator.submit(0, READ, read=512) for _ in range(20)]
+        calls.until_waiting(1)
+        assert session.initiator.command(1, WRITE, BLOCK).good
+        assert {session.initiator.wait(task).status for task in stuck} == {BUSY}
+        assert session.initiator.command(1, READ, read=512).data == BLOCK
+
+        calls.go_on()
+        monkeypatch.setattr(disk, "_timeout", 60.0)
+        assert session.initiator.command(0, READ, read=512).good
+
+        permit.renew()
+        eventually(lambda: not permit.held, "that the permit is given back")
+        monkeypatch.setattr(disk, "_timeout", 0.3)
+        calls.hang_in_locks()
+        session.initiator.submit(0, READ, read=512)
+        calls.until_waiting(1)
+        assert rig.server.stop(60.0)
 
 
 def test_login_waits_for_the_write_of_the_session_before(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 from flockpr import events
-from flockpr.gate import hosts, roster
+from flockpr.gate import aside, hosts, roster
 from flockpr.store import chain, commits
 from flockpr.store.document import decode
 from tests.support import simworld
@@ -135,6 +135,8 @@ _TOLD: tuple[tuple[Any, str, Any], ...] = (
     (roster, "waiting", _nothing),
     (roster, "name_of", lambda *_: "a host"),
     (hosts, "BOOT_ID", "/nonexistent/boot_id"),
+    # The thread that takes a permit makes its calls in the place of who waits for it.
+    (aside, "within", lambda work, _: work()),
 )
 
 
