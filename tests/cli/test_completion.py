@@ -87,7 +87,7 @@ def _printed(command: list[str], **environ: str) -> str:
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={"PATH": path, "HOME": "/nonexistent", "TERM": "dumb", "LC_ALL": "C", **environ},
+        env={"PATH": path, "TERM": "dumb", "LC_ALL": "C", **environ},
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -102,7 +102,9 @@ def offered(
     driver = home / "driver"
     driver.write_text({"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[shell])
     options = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
-    text = _printed([program, *options, str(driver), str(script), *lines], **environ)
+    text = _printed(
+        [program, *options, str(driver), str(script), *lines], HOME=str(home), **environ
+    )
     if shell == "zsh":
         text = "".join(f"{hit}\n" for hit in re.findall(r"HIT:(\S+)", text))
     sets = text.split(".\n")[:-1]
@@ -195,5 +197,5 @@ def test_script_is_of_the_shell_s_syntax(scripts: dict[str, pathlib.Path]) -> No
     for shell, script in scripts.items():
         program = find(shell)
         if program is not None:
-            _printed([program, "-n", str(script)])
+            _printed([program, "-n", str(script)], HOME=str(script.parent))
         assert "power-cycle" in script.read_text()
