@@ -9,7 +9,6 @@ host of any speed.
 
 from __future__ import annotations
 
-import enum
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from attrs import define, field
 
 from tests.vm import tunnel
+from tests.vm.cluster_files import TOKENS, Fencing, join_command
 from tests.vm.gfs2_rows import gfs2_rows
 from tests.vm.initramfs import initramfs
 from tests.vm.kernel import Kernel, kernel, package_tree
@@ -42,86 +42,11 @@ PATIENT_SECONDS = 30
 """Silence after which corosync takes a node for dead: no busy host is silent that long."""
 _SHORT_TOKEN_SECONDS = 3
 """The same once a node is about to be killed."""
-_TOKENS = 30
-"""So many of corosync's tokens go round in that time at least, even if nobody has news."""
 _CONSENSUS = 1.2
 """Of the time of a token, what it takes until all who are left agree."""
 _WAIT_SECONDS = 300
 _FOR_EVER = 86400
-
-
-class Fencing(enum.Enum):
-    """What happens to a node that the other one has lost."""
-
-    DEVICE = "it is powered off, when the device is in order: `Cluster.device_works`"
-    NO_DEVICE = "it should be fenced, and there is no device"
-    OFF = "the lock manager does not ask for fencing"
-
-
-_AGENT_CONF = "fence_all /run/fence_agent"
-_DLM_CONF = {
-    Fencing.DEVICE: _AGENT_CONF,
-    Fencing.NO_DEVICE: "",
-    Fencing.OFF: "enable_fencing=0",
-}
-
-_AGENT = """#!/bin/sh
-# It is told what to do as NAME=VALUE lines; `off` of a node is all that it is asked for.
-sed -n 's/^node=//p' > /run/fence.asked
-until test -e /run/fence.yes; do sleep 0.2; done
-rm -f /run/fence.asked /run/fence.yes
-"""
-
-_JOIN = """
-set -e
-mkdir -p /etc/corosync /etc/dlm /dev/misc /var/lib/corosync /var/log/corosync
-mkdir -p /var/log/dlm_controld /run/dlm_controld
-cat > /etc/corosync/corosync.conf << 'END'
-{corosync}
-END
-cat > /etc/dlm/dlm.conf << 'END'
-enable_startup_fencing=0
-{dlm}
-END
-cat > /run/fence_agent << 'END'
-{agent}
-END
-chmod 755 /run/fence_agent
-mount -t configfs configfs /sys/kernel/config
-# What udev would name them.
-for device in dlm-control dlm-monitor dlm_plock; do ln -sf ../$device /dev/misc/$device; done
-corosync
-"""
-
-
-def _corosync_conf(stations: Sequence[Station], token: int) -> str:
-    """Two nodes that are quorate alone, once they have seen each other; no encryption.
-
-    Args:
-        stations: Of the nodes.
-        token: Seconds of silence after which a node is taken for dead.
-    """
-    lines = [
-        "totem {",
-        "version: 2",
-        "cluster_name: flockpr",
-        "transport: udpu",
-        f"token: {token * 1000}",
-        f"token_retransmits_before_loss_const: {_TOKENS}",
-        "}",
-        "nodelist {",
-    ]
-    for station in stations:
-        lines += [
-            "node {",
-            f"ring0_addr: {station.address}",
-            f"name: node{station.number}",
-            f"nodeid: {station.number}",
-            "}",
-        ]
-    lines += ["}", "quorum {", "provider: corosync_votequorum", "two_node: 1", "}"]
-    lines += ["logging {", "to_logfile: yes", "logfile: /var/log/corosync.log", "}"]
-    return "\n".join(lines)
+_FILLER = f"{MOUNT_POINT}/filler"
 
 
 @define
@@ -232,7 +157,7 @@ class Cluster:
         """
         for number, _ in enumerate(self.nodes):
             self._set_token(number, _SHORT_TOKEN_SECONDS)
-        time.sleep(2 * self.token / _TOKENS)  # the token that goes round has the old time
+        time.sleep(2 * self.token / TOKENS)  # the token that goes round has the old time
 
     def kill(self, number: int) -> None:
         """A node's power is gone."""
@@ -253,6 +178,29 @@ class Cluster:
                 time.sleep(0.2)
             self.boot(number)
         self._link(number)
+
+    def withdraw(self, number: int) -> None:
+        """A node's kernel finds the file system damaged, and lets go of it."""
+        files = "/sys/fs/gfs2/flockpr:share"
+        # It waits until somebody, mostly udev's helper, has heard of it.
+        self.nodes[number].machine.check(
+            f"(echo 1 > {files}/withdraw) > /run/withdraw.log 2>&1 & "
+            f"sleep 2; echo 1 > {files}/lock_module/withdraw"
+        )
+
+    def fill(self) -> None:
+        """Leave no room on the shared disk."""
+        # Big pieces at first: what is written goes through an emulated processor.
+        pieces = " ".join(f"{1 << power}" for power in range(28, 11, -1))
+        self.nodes[0].machine.check(
+            f"mkdir {_FILLER}; for size in {pieces}; do for n in 1 2 3; do "
+            f"fallocate -l $size {_FILLER}/$size.$n 2> /dev/null || break; done; done; sync; "
+            f"! dd if=/dev/zero of={_FILLER}/last bs=64k count=4 2> /dev/null"
+        )
+
+    def drain(self) -> None:
+        """Give the room back."""
+        self.nodes[0].machine.check(f"rm -r {_FILLER}; sync")
 
     def _link(self, number: int) -> None:
         self.hub.mend(self.stations[number])
@@ -290,8 +238,7 @@ class Cluster:
             f"ip link set eth0 up; ip addr add {station.address}/24 dev eth0; "
             f"ip link set eth1 up; ip addr add {tunnel.BRIDGE_ADDRESS}/24 dev eth1"
         )
-        corosync, dlm = _corosync_conf(self.stations, self.token), _DLM_CONF[self.fencing]
-        machine.check(_JOIN.format(corosync=corosync, dlm=dlm, agent=_AGENT))
+        machine.check(join_command(self.stations, self.token, self.fencing))
         if self.fencing is Fencing.DEVICE:
             device = threading.Thread(target=self._fence_device, args=(number, machine))
             device.daemon = True

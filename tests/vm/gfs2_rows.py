@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from tests.vm.cell import PATIENCE
 from tests.vm.faults import Aside
 from tests.vm.matrix import Row, Scene
 
 _UNFENCED_SECONDS = 45.0
 """How long the fencing does not come: longer than a command waits for it."""
+_FULL_SECONDS = 8.0
+_WITHDRAWN_SECONDS = 20.0
 
 
 class Fenceable(Protocol):
@@ -26,6 +29,33 @@ class Fenceable(Protocol):
 
     def wait_asked(self, survivor: int) -> None:
         """Return when a node has asked its fence device to act."""
+
+    def withdraw(self, number: int) -> None:
+        """A node's kernel finds the file system damaged, and lets go of it."""
+
+    def fill(self) -> None:
+        """Leave no room on the shared disk."""
+
+    def drain(self) -> None:
+        """Give the room back."""
+
+
+def _in_turn(scene: Scene, *tries: Aside) -> None:
+    """Two have tried to take the disk, and nobody knows who had it first. Each gets it: who lost it
+    is admitted again, and his own try goes on.
+    """
+    left = list(tries)
+    deadline = time.monotonic() + 2 * PATIENCE
+    while left:
+        if not (over := [one for one in left if one.over]):
+            assert time.monotonic() < deadline, "nobody gets the disk"
+            scene.wait(0.5)
+            continue
+        fenced = over[0].result()
+        scene.say(f"{fenced.winner.ledger.author} has the disk")
+        scene.duel.sealed(fenced)
+        scene.duel.readmit(fenced)
+        left.remove(over[0])
 
 
 def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
@@ -50,4 +80,69 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
             window.over()
             scene.duel.readmit(fenced)
 
-    return [Row("host SIGKILL, fencing does not come", 60, unfenced)]
+    def cut_unfenced(scene: Scene, point: str = "") -> None:
+        """A node is cut off, while it writes or while its own PREEMPT is at a point, and goes on
+        with it. It is not fenced for a while, and as long nobody else takes the disk.
+        """
+        victim = 0
+        with scene.fault() as window:
+            tries = []
+            if point:
+                stall = scene.stall(victim, point)
+                tries.append(Aside(lambda: scene.duel.preempt(victim)))
+                stall.reached()
+            cluster.hurry()
+            cluster.device_works.clear()
+            scene.cut(victim)
+            taking = Aside(lambda: scene.duel.preempt(1 - victim))
+            cluster.wait_asked(1 - victim)
+            if point:
+                stall.let_go()
+            scene.wait(_UNFENCED_SECONDS)
+            assert not taking.over, "the disk was taken from a host that may still write"
+            cluster.device_works.set()
+            begun = time.monotonic()
+            if not point:
+                fenced = taking.result()
+                scene.alone(window, fenced, begun)
+            scene.mend(victim)
+            window.over()
+            _in_turn(scene, taking, *tries)
+
+    def withdrawn(scene: Scene) -> None:
+        """A node's kernel lets go of the file system. It keeps its permit until it has no power any
+        more, and can neither read nor write.
+        """
+        victim = 0
+        with scene.fault() as window:
+            cluster.withdraw(victim)
+            taking = Aside(lambda: scene.duel.preempt(1 - victim))
+            scene.wait(_WITHDRAWN_SECONDS)
+            scene.remarks.append("taken at once" if taking.over else "taken after the power cut")
+            cluster.hurry()
+            scene.lab.kill(victim)
+            begun = time.monotonic()
+            fenced = taking.result()
+            scene.alone(window, fenced, min(begun, fenced.good))
+            scene.boot(victim)
+            window.over()
+            scene.duel.readmit(fenced)
+
+    def no_room(scene: Scene) -> None:
+        with scene.fault() as window:
+            cluster.fill()
+            scene.wait(_FULL_SECONDS)
+            cluster.drain()
+            window.over()
+            for winner in (0, 1):
+                scene.duel.round(winner)
+
+    never = "fencing does not come"
+    return [
+        Row(f"host SIGKILL, {never}", 60, unfenced),
+        Row(f"link cut, in I/O, {never}", 60, cut_unfenced),
+        Row(f"link cut, in a knock, {never}", 60, lambda s: cut_unfenced(s, "knock")),
+        Row(f"link cut, in a commit, {never}", 60, lambda s: cut_unfenced(s, "commit")),
+        Row("withdraw", 60, withdrawn),
+        Row("disk full", 30, no_room),
+    ]

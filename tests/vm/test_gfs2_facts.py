@@ -11,7 +11,8 @@ import pytest
 
 from flockpr.store.layout import LOCK_BASE
 from tests.support.peers import require
-from tests.vm.cluster import Cluster, Fencing, boot_cluster
+from tests.vm.cluster import Cluster, boot_cluster
+from tests.vm.cluster_files import Fencing
 from tests.vm.share import MOUNT_POINT
 from tests.vm.worker import Worker
 
