@@ -106,7 +106,7 @@ def _answers(cell: Cell, number: int) -> None:
             assert time.monotonic() < deadline, visitor
 
 
-@pytest.mark.sweep
+@pytest.mark.gfs2
 @pytest.mark.peer
 @pytest.mark.timeout(1500)
 def test_gfs2_preempt_of_a_dead_node_waits_for_its_fence(short_path: Path) -> None:
