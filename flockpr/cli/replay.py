@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
@@ -16,9 +16,11 @@ from flockpr.errors import ConfigError
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
-    from flockpr.logical_unit import LogicalUnit, Result
+    from flockpr.cli.replay_doors import Answer
+    from flockpr.logical_unit import LogicalUnit
 
 _DIFFERENT = ExitCode.FAILED
+_FIELDS = ("status", "sense", "data_in")
 MAX_TRACE = 64 << 20
 """Bytes of a trace."""
 
@@ -34,7 +36,29 @@ def add(verbs: Verbs) -> None:
         help="a file of documents as flockpr-sg-persist --json prints them",
     )
     parser.add_argument(
-        "--against", metavar="LUN", help="this logical unit (default: a new one, for this only)"
+        "--against",
+        metavar="WHERE",
+        help="a logical unit, iscsi://HOST[:PORT]/TARGET/LUN, or a device such as /dev/sg2 "
+        "(default: a new logical unit, for this only)",
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", help="only the commands of this initiator of the trace"
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        choices=_FIELDS,
+        help="do not compare this; may be repeated",
+    )
+    parser.add_argument(
+        "--all-commands",
+        action="store_true",
+        help="to a target or device also those that are neither about reservations nor only ask: "
+        "they may change its data",
+    )
+    parser.add_argument(
+        "--chap", metavar="FILE", help="the file with the secrets of CHAP, as of flockpr target"
     )
     add_root(parser)
     add_json(parser)
@@ -43,28 +67,79 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay, and say what differs."""
+    commands = _chosen(args, list(read_trace(args.trace)))
+    found = [one for one in _replay(args, commands) if one["field"] not in args.ignore]
+    document = {"trace": args.trace, "against": args.against, "count": len(commands)}
+    if args.json:
+        emit_json({**document, "differences": found})
+    else:
+        emit([printable(line) for line in _lines(len(commands), found)])
+    return _DIFFERENT if found else ExitCode.GOOD
+
+
+def _chosen(args: argparse.Namespace, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The commands that are to be sent."""
+    if args.only is None:
+        return commands
+    wanted = args.only.lower()
+    chosen = [one for one in commands if wanted in (one["port"].text, one["port"].name)]
+    if not chosen:
+        names = ", ".join(sorted({one["port"].text for one in commands}))
+        raise ConfigError(f"--only {args.only}: the trace has {names or 'no commands'}")
+    return chosen
+
+
+def _replay(
+    args: argparse.Namespace, commands: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    from flockpr.cli.replay_doors import is_remote
     from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import create_lun, read_identity
 
-    commands = list(read_trace(args.trace))
+    if args.against and is_remote(args.against):
+        return _elsewhere(args, commands)
+    if args.chap:
+        raise ConfigError("--chap is for --against iscsi://...")
     if args.against:
         root = find_root(args)
         name = read_identity(root, args.against).name
         with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
-            differences = play(unit, commands)
-    else:
-        with tempfile.TemporaryDirectory(prefix="flockpr-replay-") as root:
-            create_lun(
-                root, "replay", target_ports=sorted({one["target_port"] for one in commands})
+            return play(_of_unit(unit), commands)
+    with tempfile.TemporaryDirectory(prefix="flockpr-replay-") as root:
+        create_lun(root, "replay", target_ports=sorted({one["target_port"] for one in commands}))
+        with LogicalUnit.open(os.path.join(root, "replay"), door="cli") as unit:
+            return play(_of_unit(unit), commands)
+
+
+def _elsewhere(
+    args: argparse.Namespace, commands: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Replay against a target or a device."""
+    from flockpr.cli.replay_doors import HARMLESS, Remote
+
+    for number, one in enumerate(commands, start=1):
+        if one["command"][0] not in HARMLESS and not args.all_commands:
+            raise ConfigError(
+                f"{args.trace}: command {number}, {one['cdb']}, may change the data of "
+                f"{args.against}; nothing was sent",
+                "--all-commands sends all of them",
             )
-            with LogicalUnit.open(os.path.join(root, "replay"), door="cli") as unit:
-                differences = play(unit, commands)
-    document = {"trace": args.trace, "against": args.against, "count": len(commands)}
-    if args.json:
-        emit_json({**document, "differences": differences})
-    else:
-        emit([printable(line) for line in _lines(len(commands), differences)])
-    return _DIFFERENT if differences else ExitCode.GOOD
+    with Remote(args.against, [one["port"] for one in commands], args.chap) as there:
+
+        def send(one: Mapping[str, Any]) -> Answer:
+            recorded = len(str(one.get("data_in") or "")) // 2
+            return there.send(one["port"], one["command"], one["data"], recorded)
+
+        return play(send, commands)
+
+
+def _of_unit(unit: LogicalUnit) -> Callable[[Mapping[str, Any]], Answer]:
+    from flockpr.core.model import Nexus
+
+    def send(one: Mapping[str, Any]) -> Answer:
+        return unit.execute(Nexus(one["port"], one["target_port"]), one["command"], one["data"])
+
+    return send
 
 
 def read_trace(path: str) -> Iterator[dict[str, Any]]:
@@ -106,7 +181,7 @@ def _command(value: Any, where: str) -> dict[str, Any]:
             **value,
             "target_port": port,
             "port": InitiatorPort.from_text(str(value["initiator"])),
-            "command": bytes.fromhex(value["cdb"]),
+            "command": _cdb(value["cdb"]),
             "data": bytes.fromhex(value.get("data_out") or ""),
         }
     except (KeyError, TypeError, ValueError) as error:
@@ -114,22 +189,28 @@ def _command(value: Any, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: no command ({error})", remedy) from None
 
 
-def play(unit: LogicalUnit, commands: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _cdb(text: str) -> bytes:
+    command = bytes.fromhex(text)
+    if not command:
+        raise ValueError("cdb is empty")
+    return command
+
+
+def play(
+    send: Callable[[Mapping[str, Any]], Answer], commands: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Send the commands, in order.
 
     Args:
-        unit: Where they go.
+        send: Sends one, and returns its answer.
         commands: Of `read_trace`.
 
     Returns:
         The answers that differ.
     """
-    from flockpr.core.model import Nexus
-
     differences = []
     for number, one in enumerate(commands, start=1):
-        nexus = Nexus(one["port"], one["target_port"])
-        result = unit.execute(nexus, one["command"], one["data"])
+        result = send(one)
         head = {"number": number, "initiator": str(one["initiator"]), "cdb": str(one["cdb"])}
         for field, recorded, answered in _compared(one, result):
             if recorded != answered:
@@ -139,7 +220,7 @@ def play(unit: LogicalUnit, commands: Sequence[Mapping[str, Any]]) -> list[dict[
     return differences
 
 
-def _compared(one: Mapping[str, Any], result: Result) -> Iterator[tuple[str, str, str]]:
+def _compared(one: Mapping[str, Any], result: Answer) -> Iterator[tuple[str, str, str]]:
     """What the trace has of an answer, beside what was answered."""
     from flockpr.cli.log import status_text
     from flockpr.spc.sense import parse_sense

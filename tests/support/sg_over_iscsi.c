@@ -79,6 +79,27 @@ int __open64_2(const char *path, int flags)
     return device_fd = next("/dev/null", O_RDWR);
 }
 
+/* What Python opens with. */
+int open64(const char *path, int flags, ...)
+{
+    int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
+    const char *device = getenv("FLOCKPR_SG_DEVICE");
+    va_list more;
+    unsigned mode = 0;
+
+    if (device && !strcmp(path, device)) {
+        if (log_in())
+            return errno = EIO, -1;
+        return device_fd = next("/dev/null", O_RDWR);
+    }
+    if (flags & (O_CREAT | __O_TMPFILE)) {
+        va_start(more, flags);
+        mode = va_arg(more, unsigned);
+        va_end(more);
+    }
+    return next(path, flags, mode);
+}
+
 static int send_command(struct sg_io_hdr *io)
 {
     struct scsi_task *task;
