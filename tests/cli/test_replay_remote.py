@@ -27,7 +27,9 @@ SECRET = "a secret of some length"
 REGISTER, RESERVE, PREEMPT, IGNORE = 0, 1, 4, 6
 
 
-def out(who: str, action: int, own: int, new: int, status: int, type_: int = 0) -> dict[str, Any]:
+def out(
+    who: str, action: int, own: int, new: int, *, status: int = 0, type_: int = 0
+) -> dict[str, Any]:
     """A PERSISTENT RESERVE OUT and its status."""
     cdb = f"5f{action:02x}{type_:02x}00000000001800"
     data = f"{own:016x}{new:016x}{'0' * 16}"
@@ -42,10 +44,10 @@ def keys(who: str, generation: int, *found: int) -> dict[str, Any]:
 
 STORY = [
     keys(A, 0),
-    out(A, REGISTER, 0, 0xA1, 0),
-    out(B, REGISTER, 0, 0xB2, 0),
-    out(A, RESERVE, 0xA1, 0, 0, 5),
-    out(B, RESERVE, 0xB2, 0, 0x18, 5),
+    out(A, REGISTER, 0, 0xA1),
+    out(B, REGISTER, 0, 0xB2),
+    out(A, RESERVE, 0xA1, 0, type_=5),
+    out(B, RESERVE, 0xB2, 0, status=0x18, type_=5),
     {
         "initiator": B,
         "cdb": "5e010000000000200000",
@@ -53,10 +55,10 @@ STORY = [
         "data_in": "000000020000001000000000000000a10000000000050000",
     },
     keys(B, 2, 0xA1, 0xB2),
-    out(B, PREEMPT, 0xB2, 0xA1, 0, 5),
+    out(B, PREEMPT, 0xB2, 0xA1, type_=5),
     {"initiator": A, "cdb": "00" * 6, "status": 2, "sense": {"key": 6, "asc": 0x2A, "ascq": 5}},
     keys(B, 3, 0xB2),
-    out(A, RESERVE, 0xA1, 0, 0x18, 5),
+    out(A, RESERVE, 0xA1, 0, status=0x18, type_=5),
 ]
 """What SPC-4 says, so that any target has to answer like it."""
 
@@ -110,7 +112,7 @@ def test_replay_against_our_target_is_as_the_standard_says(
 def test_replay_against_another_target_is_as_the_standard_says(
     folder: pathlib.Path, capsys: Capture
 ) -> None:
-    """tgt [another target]: what it answers otherwise is known, and nothing else differs."""
+    """What another target (tgt) answers otherwise is known, and nothing else differs."""
     image = folder / "image"
     image.write_bytes(bytes(4 << 20))
     with Tgt(image, folder) as running:
@@ -124,8 +126,8 @@ def test_replay_against_a_device_goes_through_sg_io(
     target: FlockprTarget, folder: pathlib.Path
 ) -> None:
     """The ioctl of a real process, carried to a real target by a preloaded library."""
-    commands = [keys(A, 0), out(A, REGISTER, 0, 0xA1, 0), keys(A, 1, 0xA1), keys(A, 7)]
-    commands += [out(A, RESERVE, 0xA1, 0, 0, 5), out(A, RESERVE, 0xFF, 0, 0x18, 5)]
+    commands = [keys(A, 0), out(A, REGISTER, 0, 0xA1), keys(A, 1, 0xA1), keys(A, 7)]
+    commands += [out(A, RESERVE, 0xA1, 0, type_=5), out(A, RESERVE, 0xFF, 0, status=0x18, type_=5)]
     bad = {"initiator": A, "cdb": "5f0f0000000000001800", "data_out": "00" * 24, "status": 2}
     commands.append({**bad, "sense": {"key": 5, "asc": 0x24, "ascq": 0}})
     device = str(folder / "sg0")
