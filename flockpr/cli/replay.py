@@ -37,7 +37,7 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--against",
-        metavar="WHERE",
+        metavar="LUN",
         help="a logical unit, iscsi://HOST[:PORT]/TARGET/LUN, or a device such as /dev/sg2 "
         "(default: a new logical unit, for this only)",
     )

@@ -242,7 +242,7 @@ def test_initiator_is_not_held_up_by_what_is_no_target(answer: bytes, told: str)
         thread.start()
         try:
             with pytest.raises(TargetError, match=told):
-                Initiator(*server.getsockname(), "iqn.x:t", A, timeout=PATIENCE)
+                Initiator("127.0.0.1", server.getsockname()[1], "iqn.x:t", A, timeout=PATIENCE)
         finally:
             thread.join(PATIENCE)
     assert not thread.is_alive()
