@@ -26,7 +26,7 @@ def add(verbs: Verbs) -> None:
         "import", help="take over registrations and reservation from another target's file"
     )
     parser.add_argument("lun", metavar="LUN", help="a logical unit on which nobody is registered")
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="what was saved or exported there")
     parser.add_argument("--format", choices=FORMATS, help="whose file it is (default: found out)")
     parser.add_argument(
         "--target-port",
