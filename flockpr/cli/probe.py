@@ -47,27 +47,35 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--tier", choices=tuple(_DOORS), help="leave with 1 only if this one is refused"
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="try nothing: remove what probes on this host have found there",
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probe, and print the verdict."""
+    """Probe, keep what was found, and print the verdict."""
     import signal
     import threading
 
     from flockpr.probe.conduct import PATIENCE, WAIT, Probe
     from flockpr.probe.verdict import Answer
 
+    if args.forget:
+        return _forget(args)
     if threading.current_thread() is threading.main_thread():
         # Whoever ends the probe has it tidy up.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     probe = Probe(
         os.path.abspath(args.directory),
         PATIENCE if args.patience is None else args.patience,
-        say=lambda line: print(f"flockpr probe: {printable(line)}", file=sys.stderr),
+        say=_say,
     )
     report = probe.run(peer=args.peer, wait=WAIT if args.wait is None else args.wait)
+    _keep(report)
     if args.json:
         emit_json(report.to_json())
     else:
@@ -75,6 +83,33 @@ def run(args: argparse.Namespace) -> int:
     tiers = (args.tier,) if args.tier else tuple(_DOORS)
     refused = any(report.answers()[tier] is Answer.NO for tier in tiers)
     return ExitCode.FAILED if refused else ExitCode.GOOD
+
+
+def _keep(report: Report) -> None:
+    """For the daemons; a directory that cannot be written has its verdict all the same."""
+    from flockpr.probe import kept
+
+    try:
+        if not kept.keep(report):
+            _say("not kept for the daemons, since not everything could be found out")
+    except OSError as error:
+        _say(f"cannot be kept for the daemons: {error.strerror}")
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from flockpr.probe import kept
+
+    directory = os.path.abspath(args.directory)
+    forgotten = kept.forget(directory)
+    if args.json:
+        emit_json({"directory": directory, "forgotten": forgotten})
+    else:
+        emit([f"{printable(directory)}: {'forgotten' if forgotten else 'nothing is kept there'}"])
+    return ExitCode.GOOD
+
+
+def _say(line: str) -> None:
+    print(f"flockpr probe: {printable(line)}", file=sys.stderr)
 
 
 def describe(report: Report) -> list[str]:

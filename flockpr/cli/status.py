@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
 from flockpr.cli.exit_codes import ExitCode
@@ -14,6 +15,7 @@ from flockpr.cli.text import printable
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
+    from flockpr.filesystems import Terms
 
 
 def add(verbs: Verbs) -> None:
@@ -56,13 +58,31 @@ def run(args: argparse.Namespace) -> int:
     root = find_root(args)
     names = names_of(root, args.lun)
     collected = collect("status", root, names, terms)
+    probes = _probes(root, terms)
     if args.json:
-        emit_json({"root": root, "hosts": collected.hosts, "luns": collected.luns})
+        found = {"hosts": collected.hosts, "luns": collected.luns, "probes": probes}
+        emit_json({"root": root, **found})
         return collected.code
     emit(screen(collected, style_for()))
+    emit([_probe_line(one) for one in probes])
     if not names:
         emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
     return collected.code
+
+
+def _probes(root: str, terms: Terms) -> list[dict[str, Any]]:
+    """The array `probes`: what probes on this host have found there, the newest first."""
+    from flockpr.probe import kept
+
+    found = kept.find(root, terms.sources)
+    return [] if found is None else found.to_json()
+
+
+def _probe_line(probe: Mapping[str, Any]) -> str:
+    who = " and ".join(probe["hosts"])
+    told = f"advisory {probe['advisory']}, gated {probe['gated']}"
+    other = "" if probe["current"] else "; WITH ANOTHER MOUNT OR OTHER OPTIONS"
+    return printable(f"probed on {who} at {probe['time']}: {told}{other}")
 
 
 def _past(args: argparse.Namespace) -> int:
@@ -78,7 +98,7 @@ def _past(args: argparse.Namespace) -> int:
     # What can only be known of this moment is null.
     document = {**found, "promise": None, "image": image, "gate": None, "error": None}
     if args.json:
-        emit_json({"root": root, "hosts": [], "luns": [document]})
+        emit_json({"root": root, "hosts": [], "luns": [document], "probes": []})
     else:
         emit(describe({**document, "published": "past"}, style_for()))
     return ExitCode.GOOD

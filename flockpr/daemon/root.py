@@ -43,6 +43,7 @@ def check_root(settings: Settings, patience: float = PATIENCE, *, gated: bool = 
         try:
             _look(settings.root, make=settings.root_is_default)
             _judge(settings, gated=gated)
+            _ask_probes(settings, gated=gated)
         except FlockprError as error:
             outcome.append(error)
 
@@ -80,6 +81,28 @@ def _judge(settings: Settings, *, gated: bool) -> None:
             root,
             promise.filesystem,
             "; ".join(promise.advisory_reasons),
+        )
+
+
+def _ask_probes(settings: Settings, *, gated: bool) -> None:
+    """Refuse where a probe on this host has seen that what is promised does not hold."""
+    from flockpr.probe import kept
+
+    found = kept.find(settings.root, settings.terms.sources)
+    if found is None:
+        return
+    if not any(map(found.current, found.results)):
+        _log.warning(
+            "%s: was probed with another mount or other options, last at %s: probe it again",
+            settings.root,
+            found.results[0].time,
+        )
+    failed = found.failed("advisory") or (found.failed("gated") if gated else ())
+    if failed:
+        raise Unproven(
+            f"{settings.root}: `flockpr probe` has seen that it will not do: {'; '.join(failed)}",
+            "mend it and run `flockpr probe` there again; `flockpr probe DIR --forget` removes "
+            f"what it found ({found.path})",
         )
 
 

@@ -9,9 +9,9 @@ import attrs
 
 from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.mounts import Mount
-from flockpr.probe.findings import RULES, Finding, Outcome
+from flockpr.probe.findings import RULES, Finding, Outcome, Weight
 from flockpr.probe.mounts import Host, judge_mount
-from flockpr.probe.verdict import TIERS, Answer, judge, weight
+from flockpr.probe.verdict import TIERS, Answer, judge, relevant, weight
 
 
 @attrs.frozen
@@ -40,6 +40,28 @@ class Report:
     def answers(self) -> dict[str, Answer]:
         """The answer of each tier."""
         return {tier: judge(self.findings, tier).answer for tier in TIERS}
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything was found out that was tried, as far as hosts took part."""
+        return all(one.outcome is not Outcome.UNKNOWN or one.name == "peer" for one in self.tried)
+
+    @property
+    def with_second_host(self) -> bool:
+        """Whether another host took part."""
+        return any(one.name == "peer" and one.outcome is Outcome.GOOD for one in self.tried)
+
+    def failed(self, tier: str) -> tuple[str, ...]:
+        """What a step has shown to be wrong and speaks against a tier. What the mounts say is not
+        in it: that is judged anew by whoever serves there.
+        """
+        return tuple(
+            f"{RULES[one.name].title}: {one.what}"
+            for one in relevant(self.findings)
+            if one in self.tried
+            and one.outcome is Outcome.BAD
+            and weight(one, tier) is Weight.REFUSE
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The document of `--json`, without its format number."""

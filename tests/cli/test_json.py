@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -10,7 +11,12 @@ import pytest
 
 from flockpr.cli import main
 from flockpr.events import Event, Kind
+from flockpr.filesystems.facts import facts_of
 from flockpr.gate import forcing
+from flockpr.probe import kept
+from flockpr.probe.findings import Finding, Outcome
+from flockpr.probe.mounts import Host
+from flockpr.probe.report import Report
 from flockpr.store.journal import EventJournal
 from flockpr.store.syscalls import Syscalls
 from tests.support import gate_story
@@ -67,6 +73,8 @@ def produced(verb: str, root: str, capsys: pytest.CaptureFixture[str]) -> list[o
     broken_lun(root, "wreck")
     journal = EventJournal(Syscalls(), f"{root}/disk", host="node1", mode=0o600)
     journal.write(Event(Kind.LOST_PERMIT, f"{root}/{disk.image}", "lost", 1e9))
+    mine = Host(os.uname().nodename, "", facts_of(root))
+    assert kept.keep(Report(root, (mine,), (Finding("link", Outcome.GOOD, "fine"),)))
     documents = []
     with gate_story.everything(root, disk.lun, f"{root}/{disk.image}"):
         for argv in VERBS[verb]:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 
+import attrs
 import pytest
 
 from flockpr.cli import build_parser, main
@@ -38,7 +39,41 @@ def test_probe_of_a_directory_prints_verdict_and_steps(
     assert "\nadvisory (the helper door): only with\n  only if: " in out
     assert "locks of two processes" in out
     assert "flockpr probe: link\n" in err
-    assert os.listdir(tmp_path) == []
+    assert [name.partition("-probed-")[0] for name in os.listdir(tmp_path)] == [".flockpr"]
+
+
+def test_probe_keeps_what_it_found_until_it_is_to_forget_it(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the directory, for this host's daemons and its status."""
+    (tmp_path / "root").mkdir()
+    root = str(tmp_path / "root")
+    assert main(["probe", str(tmp_path), "--tier", "advisory"]) == 0
+    capsys.readouterr()
+
+    assert main(["status", "--root", root, "--json"]) == 0
+    (probe,) = json.loads(capsys.readouterr().out)["probes"]
+    assert probe["hosts"] == [os.uname().nodename]
+    assert (probe["current"], probe["advisory"]) == (True, "only with")
+    assert main(["status", "--root", root]) == 0
+    assert f"probed on {os.uname().nodename} at {probe['time']}: " in capsys.readouterr().out
+
+    assert main(["probe", str(tmp_path), "--forget", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["forgotten"] is True
+    assert main(["probe", str(tmp_path), "--forget"]) == 0
+    assert "nothing is kept there" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == ["root"]
+
+
+def test_probe_in_a_directory_that_cannot_be_written_has_its_verdict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who may look and not write is told so."""
+    report = attrs.evolve(MIXED, directory=str(tmp_path / "none"))
+    monkeypatch.setattr(Probe, "run", lambda *_, **__: report)
+
+    assert main(["probe", str(tmp_path), "--tier", "advisory"]) == 0
+    assert "cannot be kept for the daemons: No such file or directory" in capsys.readouterr().err
 
 
 def test_probe_of_a_missing_directory_fails(
@@ -56,7 +91,8 @@ def test_probe_exit_code_is_that_of_the_doors_asked_for(
     options: list[str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     """Whoever needs the helper door alone is not stopped by the other."""
-    monkeypatch.setattr(Probe, "run", lambda *_, **__: MIXED)
+    report = attrs.evolve(MIXED, directory=str(tmp_path))
+    monkeypatch.setattr(Probe, "run", lambda *_, **__: report)
 
     assert main(["probe", str(tmp_path), "--json", *options]) == code
 

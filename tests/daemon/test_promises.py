@@ -6,6 +6,7 @@ Each is a process of its own whose mount table is a file of the test.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -17,7 +18,12 @@ import attrs
 import pytest
 
 from flockpr.cli import main
+from flockpr.filesystems.facts import facts_of
 from flockpr.prhelper.client import HelperClient
+from flockpr.probe import kept
+from flockpr.probe.findings import Finding, Outcome
+from flockpr.probe.mounts import Host as ProbedHost
+from flockpr.probe.report import Report
 from flockpr.store.provision import create_lun
 from tests.support.daemon_process import (
     PATIENCE,
@@ -160,6 +166,52 @@ def test_target_on_gfs2_without_fencing_does_not_start(host: Host) -> None:
     host.tables.dlm(["--enable_fencing", "0"], None)
 
     assert "enable_fencing=0" in host.refused("target")
+
+
+def probed(host: Host, finding: Finding) -> None:
+    """A probe on this host, with a second one, found that."""
+    facts = facts_of(str(host.root), sources=host.tables.sources)
+    hosts = (ProbedHost(os.uname().nodename, "b", facts), ProbedHost("h2", "c", facts))
+    other = Finding("peer", Outcome.GOOD, "with h2")
+    assert kept.keep(Report(str(host.root), hosts, (finding, other)))
+
+
+def test_target_where_a_probe_saw_a_failure_does_not_start_until_another_one_passes(
+    host: Host,
+) -> None:
+    """What two hosts have seen is not told by any mount table, and nobody can allow it."""
+    probed(host, Finding("lock-hosts", Outcome.BAD, "both have it"))
+
+    for text in (host.refused("target"), host.refused("target", "--allow-unproven")):
+        assert "locks of two hosts: both have it (" in text
+        assert "flockpr probe DIR --forget" in text
+
+    probed(host, Finding("lock-hosts", Outcome.GOOD, "as it should be"))
+    with host.started("target") as daemon:
+        until_ready(daemon)
+        assert daemon.end() == 0
+
+
+def test_helper_door_goes_by_what_a_probe_saw_of_it(host: Host) -> None:
+    """Locks that stop at the host are the other door's; a link that two win is not."""
+    probed(host, Finding("lock-hosts", Outcome.BAD, "both have it"))
+    with host.started("serve", "--socket", str(host.socket), "--lun", "disk") as daemon:
+        daemon.ready(host.socket)
+        assert daemon.end() == 0
+
+    probed(host, Finding("link", Outcome.BAD, "both have won"))
+    assert "both have won" in host.refused("serve", "--socket", str(host.socket))
+
+
+def test_probe_of_another_mount_is_no_reason_to_refuse_and_is_said(host: Host) -> None:
+    """It was mended by mounting it otherwise, perhaps."""
+    probed(host, Finding("lock-hosts", Outcome.BAD, "both have it"))
+    host.tables.remount("vers=4.2", "vers=4.1")
+
+    with host.started("target") as daemon:
+        until_ready(daemon)
+        assert "was probed with another mount or other options" in daemon.text
+        assert daemon.end() == 0
 
 
 def test_target_that_is_allowed_serves_without_a_promise_and_loudly(host: Host) -> None:
