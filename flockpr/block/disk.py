@@ -56,6 +56,8 @@ from flockpr.store.images import BLOCK
 
 log = logging.getLogger(__name__)
 
+_MEDIUM = Route.MEDIUM
+
 TRIES: Final = 8
 """How often a command that others overtake is begun again before it is BUSY."""
 BUFFER_PATIENCE: Final = 1.0
@@ -303,7 +305,7 @@ class Disk:
                 cancelled=cancelled,
                 deadline=deadline,
             )
-            if row.route is Route.MEDIUM:
+            if row.route is _MEDIUM:
                 return self._on_medium(row, task)
             return self._elsewhere(row, task)
         except StoreError as error:

@@ -16,6 +16,8 @@ from flockpr.core.model import LogicalUnitState, Nexus
 from flockpr.logical_unit import Result
 from flockpr.spc.sense import UNIT_ATTENTION, Sense, parse_sense
 
+_READING, _WRITING = AccessClass.READ, AccessClass.WRITE
+_ALWAYS = AccessClass.ALWAYS
 _READ: Final = b"\x28".ljust(10, b"\0")
 _WRITE: Final = b"\x2a".ljust(10, b"\0")
 
@@ -76,11 +78,11 @@ class DiskNexus:
             decision = self._decision = self._decide(state)
         if self._waiting or not decision.quiet:
             return False
-        if wanted is AccessClass.READ:
+        if wanted is _READING:
             return decision.read
-        if wanted is AccessClass.WRITE:
+        if wanted is _WRITING:
             return decision.write
-        if wanted is AccessClass.ALWAYS and decision.always:
+        if wanted is _ALWAYS and decision.always:
             return True
         # Beside a SPC-2 reservation not even a TEST UNIT READY passes, but some others do.
         return access.allowed(state, self.nexus, cdb)

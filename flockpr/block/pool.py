@@ -48,7 +48,8 @@ class Pool:
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = max(limit, MAX_BUFFER)
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._lent = 0
         self._kept = 0
         self._waiting = 0
@@ -83,7 +84,7 @@ class Pool:
         if not 1 <= size <= MAX_BUFFER:
             raise ValueError(f"no buffer has {size} bytes")
         whole = MIN_BUFFER if size <= MIN_BUFFER else 1 << (size - 1).bit_length()
-        with self._changed:
+        with self._lock:
             if self._lent + whole > self._limit and not self._wait(whole, timeout):
                 return None
             self._lent += whole
@@ -97,7 +98,7 @@ class Pool:
             try:
                 mapping = memoryview(mmap.mmap(-1, whole))
             except (OSError, MemoryError):
-                with self._changed:
+                with self._lock:
                     self._lent -= whole
                 return None
         return Buffer(mapping[:size], mapping, self)
@@ -123,7 +124,7 @@ class Pool:
 
     def _take_back(self, mapping: memoryview) -> None:
         whole = len(mapping)
-        with self._changed:
+        with self._lock:
             self._lent -= whole
             self._kept += whole
             self._free[whole].append(mapping)

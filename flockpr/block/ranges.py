@@ -33,7 +33,8 @@ class Ranges:
     """Byte ranges of one image in use by commands of this process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._writers: dict[int, tuple[int, int]] = {}
         self._exclusive: dict[int, tuple[int, int]] = {}
         self._ticket = 0
@@ -45,7 +46,7 @@ class Ranges:
         Raises:
             Contended: Not before the deadline.
         """
-        with self._changed:
+        with self._lock:
             if self._exclusive:
                 self._wait(self._exclusive, start, end, deadline)
             self._ticket += 1
@@ -54,7 +55,7 @@ class Ranges:
 
     def leave(self, ticket: int) -> None:
         """A write has ended."""
-        with self._changed:
+        with self._lock:
             del self._writers[ticket]
             if self._waiting:
                 self._changed.notify_all()
@@ -66,7 +67,7 @@ class Ranges:
         Raises:
             Contended: Not before the deadline.
         """
-        with self._changed:
+        with self._lock:
             self._wait(self._exclusive, start, end, deadline)
             self._ticket += 1
             mine = self._ticket
@@ -81,7 +82,7 @@ class Ranges:
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._end(mine)
 
     def _end(self, mine: int) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-
-import attrs
+from typing import NamedTuple
 
 from flockpr.core.model import Nexus
 from flockpr.spc.codes import Status
@@ -21,18 +20,19 @@ class Direction(enum.Enum):
     OUT = "out"
 
 
-@attrs.frozen
-class Transfer:
+class Transfer(NamedTuple):
     """What a CDB itself moves, whatever the transport expects.
 
     Attributes:
         direction: Which way.
         length: Bytes. Of data-out exactly that many are taken; of data-in at most that
             many come.
+        quick: The command is one system call on the image, or none.
     """
 
     direction: Direction
     length: int
+    quick: bool = False
 
 
 NOTHING = Transfer(Direction.NONE, 0)
@@ -42,8 +42,7 @@ def nothing_to_release() -> None:
     """Release nothing: the reply holds no buffer."""
 
 
-@attrs.frozen
-class ScsiReply:
+class ScsiReply(NamedTuple):
     """The answer to one command.
 
     Attributes:

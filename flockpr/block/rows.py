@@ -36,6 +36,19 @@ SHORT, LONG, ERASE = 10, 60, 3600
 MAX_TRANSFER: Final = LIMITS.transfer * BLOCK
 """Bytes that one command moves at the most."""
 _NACA: Final = 0x04
+_FUA: Final = 0x08
+
+
+def _never(_cdb: bytes) -> bool:
+    return False
+
+
+def _always(_cdb: bytes) -> bool:
+    return True
+
+
+def _without_fua(cdb: bytes) -> bool:
+    return cdb[0] <= 0x1F or not cdb[1] & _FUA
 
 
 class Route(enum.Enum):
@@ -73,6 +86,7 @@ class Row:
         medium: It needs a medium.
         writes: It is refused by write protection.
         buffered: Its data-in are blocks and are read into memory of the pool.
+        quick: It is one system call on the image, or none, and waits for nothing else.
         seconds: How long it may take.
     """
 
@@ -87,6 +101,7 @@ class Row:
     medium: bool = False
     writes: bool = False
     buffered: bool = False
+    quick: Callable[[bytes], bool] = _never
     seconds: int = SHORT
 
     length: int = attrs.field(init=False, repr=False)
@@ -151,6 +166,7 @@ def reading(opcode: int, name: str, form: Form, flags: str) -> Row:
         handler=data.Read(extent, length_at),
         medium=True,
         buffered=True,
+        quick=_always,
         seconds=LONG,
     )
 
@@ -169,6 +185,7 @@ def writing(
         handler=kind(extent, length_at),
         medium=True,
         writes=True,
+        quick=_without_fua if kind is data.Write else _never,
         seconds=LONG,
     )
 
@@ -281,7 +298,9 @@ def taking_list(
 
 def plain(opcode: int, name: str, used: str, handler: Handler | None, **more: bool) -> Row:
     """A command without data."""
-    return Row(opcode, name, usage(used), handler=handler, medium=more.get("medium", False))
+    quick = _always if more.get("quick") else _never
+    medium = more.get("medium", False)
+    return Row(opcode, name, usage(used), handler=handler, medium=medium, quick=quick)
 
 
 def reserving(opcode: int, name: str, used: str) -> Row:

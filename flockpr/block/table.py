@@ -63,7 +63,9 @@ def _report_codes(device: Device, task: Task) -> Answer:
 
 
 ROWS: Final = (
-    plain(0x00, "TEST UNIT READY", "000000000004", administration.unit_ready, medium=True),
+    plain(
+        0x00, "TEST UNIT READY", "000000000004", administration.unit_ready, medium=True, quick=True
+    ),
     answering(0x03, "REQUEST SENSE", "03010000ff04", (4, 1), route=Route.REQUEST_SENSE),
     reading(0x08, "READ(6)", SIX, "1f"),
     writing(0x0A, "WRITE(6)", SIX, "1f", data.Write),
@@ -219,9 +221,14 @@ def find(cdb: bytes) -> Row | Sense:
 def transfer_of(cdb: bytes) -> Transfer:
     """What a CDB itself moves; total, cheap, and never more than a buffer holds."""
     row = find(cdb)
-    if isinstance(row, Sense) or row.direction is Direction.NONE or len(cdb) < row.length:
+    if isinstance(row, Sense) or len(cdb) < row.length:
         return NOTHING
+    if row.direction is _NONE:
+        return Transfer(_NONE, 0, row.quick(cdb))
     amount = row.amount(cdb)
-    if row.direction is Direction.OUT and amount > MAX_TRANSFER:
+    if amount > MAX_TRANSFER and row.direction is _OUT:
         return NOTHING  # refused for its length, whatever comes
-    return Transfer(row.direction, amount)
+    return Transfer(row.direction, amount, row.quick(cdb))
+
+
+_NONE, _OUT = Direction.NONE, Direction.OUT

@@ -27,6 +27,9 @@ from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
 
+_OPEN = Phase.OPEN
+"""By name: looking a member up in its class takes longer than all else that `enter` does."""
+
 
 class Permit:
     """The permit of one process for one LUN; thread-safe.
@@ -142,7 +145,7 @@ class Permit:
             access took too long.
         """
         with self._lock:
-            if self._phase is Phase.OPEN:
+            if self._phase is _OPEN:
                 self._inside += 1
                 return True
         return self._enter_slowly(deadline)
@@ -151,6 +154,8 @@ class Permit:
         """End a read or write."""
         with self._lock:
             self._inside -= 1
+            if self._phase is _OPEN and not self._resting:
+                return  # nobody wants it
             release = self._begin_release()
         if release:
             aside.begin(self._release)

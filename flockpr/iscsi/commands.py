@@ -21,6 +21,8 @@ from flockpr.spc.codes import Opcode, Status
 NO_DATA = memoryview(bytearray(0))
 """Given for Data-Out that nobody wants: whatever comes of it is dropped."""
 
+_OUT = Direction.OUT
+_OVER = Phase.OVER
 _REPORT_LUNS = bytes((Opcode.REPORT_LUNS,))
 
 
@@ -60,7 +62,7 @@ class Channel:
         """
         wanted = task.wanted
         with self.lock:
-            if task.phase is Phase.OVER:
+            if task.phase is _OVER:
                 return False  # what is counted now would never be given back
             if self.reserved and self.reserved + wanted > most:
                 self.held.append(task)
@@ -97,6 +99,7 @@ class CommandTask(Task):
         channel: The LUN.
         transfer: What its CDB moves.
         grant: Memory for its Data-Out, from when there is some until it is not needed.
+        wanted: Bytes of Data-In that it may bring and the initiator takes.
         reserved: Bytes of Data-In that are counted for it.
         since: When it came (`time.monotonic`).
         arrived: How much of its Data-Out had come by `looked`; since then it has made no
@@ -108,6 +111,7 @@ class CommandTask(Task):
     channel: Channel
     transfer: Transfer
     grant: Grant | None = None
+    wanted: int = 0
     reserved: int = 0
     since: float = 0.0
     arrived: int = -1
@@ -116,16 +120,9 @@ class CommandTask(Task):
     @property
     def solicited(self) -> int:
         """Bytes of Data-Out that are wanted: what the CDB moves, if the initiator has it."""
-        if self.transfer.direction is not Direction.OUT:
+        if self.transfer.direction is not _OUT:
             return 0
         return min(self.command.write_length, self.transfer.length)
-
-    @property
-    def wanted(self) -> int:
-        """Bytes of Data-In that it may bring and the initiator takes."""
-        if self.transfer.direction is not Direction.IN:
-            return 0
-        return min(self.command.read_length, self.transfer.length)
 
     @property
     def data_out(self) -> memoryview:
@@ -150,4 +147,4 @@ def length_for_residuals(transfer: Transfer) -> int | None:
 
     None for Data-In: it is what the reply has (RFC 7143 11.4.5.2).
     """
-    return transfer.length if transfer.direction is Direction.OUT else None
+    return transfer.length if transfer.direction is _OUT else None

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -52,15 +53,33 @@ class Connection:
         door: What connections share.
         tag: Target portal group tag of the portal that accepted it.
         number: For the log.
+        ended: Called when nothing is left of it.
     """
 
-    def __init__(self, sock: socket.socket, *, door: Door, tag: int, number: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        door: Door,
+        tag: int,
+        number: int,
+        ended: Callable[[Connection], None],
+    ) -> None:
         self._socket = sock
         self._door = door
         self._tag = tag
         self._host, address = _peer(sock)
         self._name = f"connection {number} from {address}"
-        self._execution = Execution(door, self._carry_out)
+        self._number = number
+        self._ended = ended
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._execution = Execution(
+            door, self._carry_out, start=self.start, readable=lambda: bool(self._poll.poll(0))
+        )
+        self._inline = self._execution.inline
         protocol = TargetConnection(door.protocol, allocate=self._execution.allocate)
         self._wire = Wire(
             sock,
@@ -96,21 +115,54 @@ class Connection:
 
     # ------------------------------------------------------------------ the thread that reads
 
-    def serve(self) -> None:
-        """Serve the connection until it ends; raises nothing."""
+    def start(self) -> None:
+        """Start a thread that serves the connection until it ends; or that goes on with that.
+
+        Raises:
+            RuntimeError: The system has none.
+        """
+        thread = threading.Thread(target=self._serve, name=f"iscsi-{self._number}", daemon=True)
+        before, self._thread = self._thread, thread
         try:
-            self._timer = self._door.housekeeper.later(self._door.limits.login, self._login_late)
+            thread.start()
+        except RuntimeError:
+            self._thread = before
+            raise
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its end, in seconds; whether that came in time."""
+        end = time.monotonic() + timeout
+        if not self._over.wait(max(0.0, timeout)):
+            return False
+        thread = self._thread  # who read last, and is about to end
+        if thread is not None:
+            thread.join(max(0.0, end - time.monotonic()))
+        return thread is None or not thread.is_alive()
+
+    def _serve(self) -> None:
+        """Serve it until it ends, or until another thread does; raises nothing."""
+        inline = self._inline
+        inline.begin()
+        try:
+            if self._timer is None:
+                login = self._door.limits.login
+                self._timer = self._door.housekeeper.later(login, self._login_late)
             self._read_all()
         except Exception:
             log.exception("%s: closed after an unexpected error", self._name)
-        finally:
+            if not inline.reading:
+                self._wire.abandon()
+        if inline.reading:
             self._end()
+            self._ended(self)
+            self._over.set()
 
     def _read_all(self) -> None:
         wire, sock = self._wire, self._socket
         protocol, output = wire.protocol, wire.output
+        inline = self._inline
         most = self._door.limits.output
-        while not (protocol.closing or output.broken):
+        while inline.reading and not (protocol.closing or output.broken):
             with wire.lock:
                 buffers = protocol.get_buffers()
             try:
@@ -124,6 +176,7 @@ class Connection:
             self._heard = time.monotonic()
             self._pinged = False
             self._carry_out(wire.do(protocol.received, count))
+            inline.work()
             if output.pending > most:
                 self._wait_for_room(most)
 
@@ -307,6 +360,7 @@ class Connection:
     def _end(self) -> None:
         """The thread that reads is about to end: nothing may be left of the connection."""
         try:
+            self._inline.close()
             if self._stopping:
                 self._drain()
             if self._session is not None:

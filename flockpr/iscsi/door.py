@@ -12,6 +12,7 @@ from flockpr.block.quiet import QuietLog
 from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.memory import Memory
+from flockpr.iscsi.relief import Relief
 from flockpr.iscsi.session import ProtocolConfig
 from flockpr.iscsi.sessions import SessionRegistry
 from flockpr.iscsi.settings import ChapAccount, Limits
@@ -30,6 +31,7 @@ class Door:
         targets: What is served.
         registry: Who is logged in.
         housekeeper: For what is due later.
+        relief: For threads that read and are kept from it.
         limits: Bounds of what peers may cost.
         memory: For Data-Out.
         backlog: What clients have not taken.
@@ -43,6 +45,7 @@ class Door:
     targets: TargetMap
     registry: SessionRegistry
     housekeeper: Housekeeper
+    relief: Relief
     limits: Limits
     memory: Memory
     backlog: Backlog

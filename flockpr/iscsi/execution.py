@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from flockpr.block import ScsiReply, answer_without_unit, report_luns
+from flockpr.block import Direction, ScsiReply, answer_without_unit, report_luns
 from flockpr.block.pool import MAX_BUFFER
 from flockpr.core.model import Nexus
 from flockpr.iscsi import events
@@ -27,8 +27,10 @@ from flockpr.iscsi.commands import (
     length_for_residuals,
 )
 from flockpr.iscsi.door import Door
-from flockpr.iscsi.housekeeper import Timer
+from flockpr.iscsi.inline import Done, Inline, Sent
+from flockpr.iscsi.late import Late
 from flockpr.iscsi.output import Loan, Release
+from flockpr.iscsi.session import TargetConnection
 from flockpr.iscsi.sessions import Attachment, Session
 from flockpr.iscsi.tasks import Drain, Ending, Phase, Task
 from flockpr.iscsi.wire import Wire
@@ -37,10 +39,9 @@ from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 10
-"""How many times longer a command may wait for its data while that of others comes."""
-_SLOW = 1.0
-"""Seconds after which a command no longer counts in its session's window."""
+_IN = Direction.IN
+_GOOD, _TASK_ABORTED = Status.GOOD, Status.TASK_ABORTED
+
 _PREEMPTED = 5.0
 """Seconds that PREEMPT AND ABORT waits for the commands that it ends. It took the gate, so reads
 and writes that were let in before it was committed have ended by then; what is waited for are
@@ -53,26 +54,41 @@ class Execution:
     Args:
         door: What connections share.
         going_on: Carries out events that come of memory that was found.
+        start: Starts another thread that reads from the connection.
+        readable: Whether something waits to be read.
 
     Attributes:
+        inline: The commands that the thread that reads executes itself.
         channels: The LUNs of the session, by number; replaced when they change.
         tasks: What is in the task sets, in order of arrival. Changed without a lock, so to be
             copied before it is gone through.
     """
 
-    def __init__(self, door: Door, going_on: Callable[[Sequence[events.Event]], None]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        going_on: Callable[[Sequence[events.Event]], None],
+        *,
+        start: Callable[[], None],
+        readable: Callable[[], bool],
+    ) -> None:
         self._door = door
         self._going_on = going_on
+        self.inline = Inline(
+            door.relief,
+            execute=self.execute,
+            answer=self._answer,
+            hand_over=self._hand_over,
+            start=start,
+            readable=readable,
+        )
         self._wire: Wire | None = None
         self.channels: dict[int, Channel] = {}
         self.tasks: dict[CommandTask, None] = {}
         self._without_memory: dict[CommandTask, None] = {}
         self._granted: dict[CommandTask, None] = {}
-        self._crowd = max(1, door.limits.window // 2)
         self._draining = False
-        self._widening = False
-        self._watching = False
-        self._timers: dict[str, Timer] = {}
+        self._late = Late(door, self.tasks)
 
     @property
     def wire(self) -> Wire:
@@ -82,7 +98,7 @@ class Execution:
 
     def attach_wire(self, wire: Wire) -> None:
         """What the answers go through."""
-        self._wire = wire
+        self._wire = self._late.wire = wire
 
     def begin(self, session: Session) -> None:
         """The session is open: its LUNs are these, and later perhaps others."""
@@ -111,13 +127,16 @@ class Execution:
         channel = self.channels.get(command.lun)
         if channel is None or is_report_luns(command.cdb):
             return None
+        attachment = channel.attachment
+        transfer = attachment.lun.disk.transfer(command.cdb)
         task = CommandTask(
             owner=self,
             order=command.attribute,
             command=command,
             channel=channel,
-            line=channel.line,
-            transfer=channel.lun.disk.transfer(command.cdb),
+            line=attachment.line,
+            transfer=transfer,
+            wanted=min(command.read_length, transfer.length) if transfer.direction is _IN else 0,
             since=time.monotonic(),
         )
         command.state = task
@@ -171,9 +190,7 @@ class Execution:
             self.tasks.pop(task, None)
             self._too_many(task)
         else:
-            if len(self.tasks) >= self._crowd and not self._widening:
-                self._widening = True
-                self._later(_SLOW, self._widen)
+            self._late.arrived()
             if command.complete:
                 self._proceed(task)
             else:
@@ -188,9 +205,7 @@ class Execution:
         return report_luns(cdb, self.channels)
 
     def _wait_for_data(self, task: CommandTask) -> None:
-        if not self._watching:
-            self._watching = True
-            self._later(self._door.limits.stalled / 4, self._watch)
+        self._late.waits_for_data()
         if task.grant is None and task.solicited:
             # Only from here on: its data must not be complete before it has arrived. And some
             # memory may have come free meanwhile.
@@ -232,6 +247,10 @@ class Execution:
             self._queue(task)
 
     def _queue(self, task: CommandTask) -> None:
+        if not self.inline.take(task):
+            self._hand_over(task)
+
+    def _hand_over(self, task: CommandTask) -> None:
         if not task.channel.lun.tasks.ready(task):
             self._too_many(task)
             self._over(task)
@@ -239,20 +258,41 @@ class Execution:
     # ------------------------------------------------------------------ execution, answer
 
     def execute(self, task: CommandTask) -> None:
-        """Execute a command and answer it; in a thread of its LUN."""
-        command = task.command
+        """Execute a command and answer it; in a thread of its LUN, or in the one that reads."""
         reply = self._result(task)
-        self._release_grant(task)
-        ending = task.ending  # whoever ends it from here on waits for this answer
-        if ending is Ending.SILENT:
-            self.wire.say(self.wire.protocol.forget, command)
-            self._taken(task, reply)
-        elif ending is Ending.TASK_ABORTED and reply.status is not Status.GOOD:
-            reply.release()
-            self._respond(command, ScsiReply(Status.TASK_ABORTED), task)
+        if not self.inline.keep(task, reply):
+            self._answer(((task, reply),))
+
+    def _answer(self, done: Sequence[Done]) -> None:
+        """Answer commands that were executed: what they have to say leaves together."""
+        for task, _ in done:
+            if task.grant is not None:
+                self._release_grant(task)
+        sent = Sent(done, self.returned)
+        wire = self.wire
+        left: Sequence[Release] = sent.releases
+        with wire.lock:
+            if not wire.closed:
+                for task, reply in done:
+                    self._say(wire.protocol, task, reply)
+                left = wire.send(*sent.releases)
+        for release in left:
+            release()
+        for task, _ in done:
+            task.channel.lun.tasks.finish(task)
+            self._over(task)
+
+    @staticmethod
+    def _say(protocol: TargetConnection, task: CommandTask, reply: ScsiReply) -> None:
+        """One answer; whoever ends the command from here on waits for it to have been given."""
+        command, ending = task.command, task.ending
+        if ending is None or (ending is Ending.TASK_ABORTED and reply.status is _GOOD):
+            length = length_for_residuals(task.transfer)
+            protocol.respond(command, reply.status, reply.sense, reply.data, length=length)
+        elif ending is Ending.TASK_ABORTED:
+            protocol.respond(command, _TASK_ABORTED)
         else:
-            self._respond(command, reply, task)
-        self._over(task)
+            protocol.forget(command)
 
     def _result(self, task: CommandTask) -> ScsiReply:
         command = task.command
@@ -299,7 +339,7 @@ class Execution:
         """
 
         def taken() -> None:
-            self._returned(task)
+            self.returned(task)
 
         memory: Release = Loan(reply.release) if reply.data else reply.release
         done: Sequence[Release] = (memory, taken)
@@ -318,9 +358,9 @@ class Execution:
     def _taken(self, task: CommandTask | None, reply: ScsiReply) -> None:
         """An answer never will be sent."""
         reply.release()
-        self._returned(task)
+        self.returned(task)
 
-    def _returned(self, task: CommandTask | None) -> None:
+    def returned(self, task: CommandTask | None) -> None:
         """What a command read has been taken. Not before: what is copied takes memory, too."""
         if task is not None and task.reserved:
             for other in task.channel.returned(task, self._door.limits.output):
@@ -353,69 +393,6 @@ class Execution:
             with self.wire.lock:
                 self.wire.changed.notify_all()
 
-    # ------------------------------------------------------------------ the window
-
-    def _widen(self) -> None:
-        """Commands that take long do not count in the window; called by the housekeeper.
-
-        CmdSN is one sequence for all LUNs of a session: commands that wait for one that hangs
-        would use up the window (RFC 7143 4.2.2.1) and keep away those for the others. How many
-        a LUN takes is bounded by its task set.
-        """
-        limits = self._door.limits
-        now = time.monotonic()
-        with self.wire.lock:
-            if self.wire.closed:
-                return
-            slow = sum(
-                now - task.since > _SLOW and task.phase is not Phase.GATHERING
-                for task in list(self.tasks)
-            )
-            again = len(self.tasks) >= self._crowd
-            self._widening = again
-            window = limits.window + min(slow, limits.queue_each)
-            wider = window > self.wire.protocol.window
-            self.wire.protocol.window = window
-        if wider:
-            self.wire.say(self.wire.protocol.nop_in)  # it carries MaxCmdSN
-        if again:
-            self._later(_SLOW, self._widen)
-
-    def _watch(self) -> None:
-        """Drop a client that was asked for data and sends none; called by the housekeeper.
-
-        What it was given memory for is memory that others wait for.
-        """
-        stalled = self._door.limits.stalled
-        now = time.monotonic()
-        with self.wire.lock:
-            if self.wire.closed:
-                return
-            waiting = [
-                task
-                for task in list(self.tasks)
-                if task.phase is Phase.GATHERING and not task.command.complete
-            ]
-            progress = False
-            for task in waiting:
-                filled = task.command.filled
-                if filled != task.arrived or task.grant is None:
-                    task.arrived, task.looked = filled, now
-                    progress = True
-            oldest = min((task.looked for task in waiting), default=now)
-            # With progress elsewhere a command may wait its turn behind others for long.
-            patience = _PATIENCE * stalled if progress else stalled
-            self._watching = bool(waiting)
-        if now - oldest >= patience:
-            who = self.wire.output.who
-            log.warning("%s: dropped: sends nothing of the data that it was asked for", who)
-            self.wire.abandon()
-        elif waiting:
-            self._later(stalled / 4, self._watch)
-
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        self._timers[call.__name__] = self._door.housekeeper.later(seconds, call)
-
     # ------------------------------------------------------------------ the end
 
     def drop_incomplete(self) -> None:
@@ -436,10 +413,6 @@ class Execution:
         with self.wire.lock:
             unused = [task for task in list(self._granted) if task.phase is not Phase.RUNNING]
             self._without_memory.clear()
-            timers = list(self._timers.values())
         for task in unused:
             self._release_grant(task)
-        for timer in timers:
-            # Until it is due a timer keeps all of the connection in memory, and clients that come
-            # and go can make thousands in that time.
-            self._door.housekeeper.cancel(timer)
+        self._late.close()

@@ -30,6 +30,7 @@ from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.inventory import DOOR, Inventory, Watch
 from flockpr.iscsi.memory import Memory
 from flockpr.iscsi.portals import PortalListener, affordable_connections, bound_to
+from flockpr.iscsi.relief import Relief
 from flockpr.iscsi.session import ProtocolConfig
 from flockpr.iscsi.sessions import SessionRegistry
 from flockpr.iscsi.settings import (
@@ -117,6 +118,7 @@ class TargetServer:
             targets=self._targets,
             registry=self._registry,
             housekeeper=self._housekeeper,
+            relief=Relief(self._housekeeper),
             limits=self._limits,
             memory=Memory(self._limits.data_out_all, self._limits.data_out, self._housekeeper.soon),
             backlog=Backlog(self._limits.output_all, lambda: self._pool.crowded),
@@ -139,7 +141,7 @@ class TargetServer:
         self._watch = Watch(self._limits.rescan, self.rescan)
         self._mounts = Watch(self._limits.mounts, self.look_at_promises, "iscsi-mounts")
         self._lock = threading.Lock()
-        self._connections: dict[Connection, threading.Thread] = {}
+        self._connections: set[Connection] = set()
         self._most = self._limits.connections or 0
         self._accepted = 0
         self._stopping = False
@@ -311,31 +313,24 @@ class TargetServer:
         sock.setblocking(True)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._accepted += 1
-        connection = Connection(sock, door=self._door, tag=listener.tag, number=self._accepted)
-        thread = threading.Thread(
-            target=self._serve, args=(connection,), name=f"iscsi-{self._accepted}", daemon=True
+        connection = Connection(
+            sock, door=self._door, tag=listener.tag, number=self._accepted, ended=self._forget
         )
         with self._lock:
             if self._stopping:
                 connection.discard()
                 return
-            self._connections[connection] = thread
+            self._connections.add(connection)
         try:
-            thread.start()
+            connection.start()
         except RuntimeError:
             self._forget(connection)
             connection.discard()
             listener.complain("no thread for a client; it was turned away")
 
-    def _serve(self, connection: Connection) -> None:
-        try:
-            connection.serve()
-        finally:
-            self._forget(connection)
-
     def _forget(self, connection: Connection) -> None:
         with self._lock:
-            self._connections.pop(connection, None)
+            self._connections.discard(connection)
 
     # ------------------------------------------------------------------ stop
 
@@ -356,19 +351,17 @@ class TargetServer:
         deadline = time.monotonic() + timeout
         with self._lock:
             self._stopping = True
-            threads = list(self._connections.items())
+            connections = list(self._connections)
         self._inventory.close()
         self.stop_accepting()
-        for connection, _ in threads:
+        for connection in connections:
             connection.end_input()
-        for _, thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        late = [connection for connection, thread in threads if thread.is_alive()]
+        late = [each for each in connections if not each.join(deadline - time.monotonic())]
         for connection in late:
             connection.abandon()
         end = time.monotonic() + _LEAST
-        for _, thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        for connection in connections:
+            connection.join(end - time.monotonic())
         if late:
             log.warning("%d connections had commands in execution after %g s", len(late), timeout)
         closed = self._close_disks(deadline)

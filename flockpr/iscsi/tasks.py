@@ -26,6 +26,8 @@ from typing import Any, Protocol
 
 import attrs
 
+from flockpr.iscsi.pace import Pace
+
 log = logging.getLogger(__name__)
 
 IDLE = 10.0
@@ -47,6 +49,10 @@ class Phase(enum.Enum):
     OVER = enum.auto()
 
 
+# Kept by name: to look a member up in its class costs as much as taking a lock.
+_GATHERING, _RUNNING, _OVER = Phase.GATHERING, Phase.RUNNING, Phase.OVER
+
+
 class Ending(enum.Enum):
     """How a task ends that does not end by itself."""
 
@@ -64,6 +70,9 @@ class Order(enum.IntEnum):
     ORDERED = 2
     HEAD_OF_QUEUE = 3
     ACA = 4
+
+
+_SIMPLE, _ORDERED = int(Order.SIMPLE), int(Order.ORDERED)
 
 
 class Owner(Protocol):
@@ -103,7 +112,7 @@ class Task:
         order: Its task attribute.
         phase: Where it is; changed by its task set only.
         ending: Set when it is to end early; changed by its task set only.
-        drains: Who waits for its end.
+        drains: Who waits for its end, if anybody does.
     """
 
     owner: Owner
@@ -111,7 +120,7 @@ class Task:
     order: int = Order.SIMPLE
     phase: Phase = Phase.GATHERING
     ending: Ending | None = None
-    drains: list[Drain] = attrs.field(factory=list)
+    drains: list[Drain] | None = None
 
     def cancelled(self) -> bool:
         """Whether its execution is in vain."""
@@ -196,6 +205,7 @@ class TaskSet:
         self._closed = False
         self._later = later
         self._retrying = False
+        self.pace = Pace()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -212,7 +222,7 @@ class TaskSet:
                 return False
             self._tasks[task] = None
             line.count += 1
-            line.ordered += task.order == Order.ORDERED
+            line.ordered += task.order == _ORDERED
             return True
 
     def ready(self, task: Task) -> bool:
@@ -241,6 +251,27 @@ class TaskSet:
         if spawn:
             self._start_thread()
         return True
+
+    def begin(self, task: Task) -> bool:
+        """As `ready`, for whoever will execute the task at once in a thread of its own.
+
+        Returns:
+            False if others come first, there are too many, or it is over: nothing was done.
+        """
+        with self._lock:
+            line = task.line
+            if (
+                task.phase is not _GATHERING
+                or task.order > _SIMPLE
+                or line.ordered
+                or line.ended
+                or self._urgent
+                or self._begun >= self._most
+            ):
+                return False
+            task.phase = _RUNNING
+            self._begun += 1
+            return True
 
     def _wants_thread(self) -> bool:
         """Whether one more thread is due; counts it already."""
@@ -335,27 +366,27 @@ class TaskSet:
     def finish(self, task: Task) -> None:
         """The task is over: answered, or dropped with its connection."""
         with self._lock:
-            if task.phase is Phase.OVER:
+            if task.phase is _OVER:
                 return
             self._remove(task)
-            drains, task.drains = task.drains, []
+            drains, task.drains = task.drains, None
             spawn = self._wants_thread()
         if spawn:
             self._start_thread()
-        for drain in drains:
+        for drain in drains or ():
             drain.one_ended()
 
     def _remove(self, task: Task) -> None:
         """Take it out, and let those go that it held up."""
         line = task.line
-        if task.phase is not Phase.GATHERING:
+        if task.phase is not _GATHERING:
             self._begun -= 1
-        task.phase = Phase.OVER
+        task.phase = _OVER
         if task not in self._tasks:
             return  # it was never let in
         del self._tasks[task]
         line.count -= 1
-        line.ordered -= task.order == Order.ORDERED
+        line.ordered -= task.order == _ORDERED
         line.held.pop(task, None)
         if line.held:
             self._let_go(line)
@@ -398,7 +429,7 @@ class TaskSet:
                 if task.phase is Phase.RUNNING:
                     if drain is not None:
                         drain.add()
-                        task.drains.append(drain)
+                        task.drains = [*(task.drains or ()), drain]
                     continue
                 self._remove(task)
                 over.append((task, ending))
