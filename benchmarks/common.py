@@ -42,6 +42,7 @@ class Sample:
         cpu: How much of one core the load client used.
         refused: How many answers were not GOOD.
         each: Commands of each connection.
+        count: How many commands were answered.
     """
 
     rate: float
@@ -50,6 +51,7 @@ class Sample:
     cpu: float = 0.0
     refused: int = 0
     each: tuple[int, ...] = ()
+    count: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Sample:
@@ -58,7 +60,8 @@ class Sample:
         count, elapsed, median, tail, *rest = first.split()
         cpu, refused = (float(rest[0]), int(rest[1])) if rest else (0.0, 0)
         each = tuple(int(word) for line in more for word in line.split())
-        return cls(int(count) / float(elapsed), float(median), float(tail), cpu, refused, each)
+        rate = int(count) / float(elapsed)
+        return cls(rate, float(median), float(tail), cpu, refused, each, int(count))
 
 
 @attrs.frozen

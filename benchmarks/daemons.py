@@ -168,14 +168,18 @@ class Usage:
     def of(cls, running: Running) -> Usage:
         """Look it up."""
         place = pathlib.Path(f"/proc/{running.process.pid}")
-        fields = place.joinpath("stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
         return cls(
             int(running.status("VmRSS").split()[0]),
-            ticks / os.sysconf("SC_CLK_TCK"),
+            processor_of(running.process.pid),
             len(os.listdir(place / "fd")),
             int(running.status("Threads")),
         )
+
+
+def processor_of(pid: int) -> float:
+    """Seconds of processor that a process has used, its threads that ended among them."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def milliseconds(command: Sequence[str], environ: Mapping[str, str] | None = None) -> float:

@@ -1,14 +1,16 @@
 /*
- * One initiator that keeps a number of commands under way at a target, for a while.
+ * Initiators that keep a number of commands each under way at a target, for a while.
  *
- * Usage: iscsi_load URL OPERATION BYTES DEPTH SECONDS
+ * Usage: iscsi_load URL OPERATION BYTES DEPTH SECONDS [INITIATORS]
  *   OPERATION  read | write   commands of BYTES at random places of the disk
  *              keys           PERSISTENT RESERVE IN, READ KEYS
  *              register       PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY,
  *                             each time with another key
+ *   INITIATORS each with a name and a connection of its own; one without it
  *
- * Prints the number of commands, the seconds that they took, and the median and the 99th
- * percentile of their times in microseconds. Exits with 1 when a command is not answered GOOD.
+ * Prints the number of commands, the seconds that they took, the median and the 99th percentile
+ * of their times in microseconds, and how much of a core this program used; then 0, for none was
+ * refused. Exits with 1 when a command is not answered GOOD.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <iscsi/iscsi.h>
@@ -23,8 +26,12 @@
 
 enum operation { READ, WRITE, KEYS, REGISTER };
 
-enum { KEYS_LENGTH = 8192, LIST_LENGTH = 24, FIRST_ATTENTIONS = 16 };
+enum { KEYS_LENGTH = 8192, LIST_LENGTH = 24, FIRST_ATTENTIONS = 16, MOST = 64 };
 
+static uint32_t *times; /* microseconds, of all initiators */
+static size_t done, room;
+
+/* One initiator. */
 struct load {
     struct iscsi_context *iscsi;
     int lun;
@@ -34,8 +41,6 @@ struct load {
     uint64_t random;
     double until;
     unsigned under_way;
-    uint32_t *times; /* microseconds */
-    size_t done, room;
 };
 
 /* One place for a command under way. */
@@ -107,13 +112,13 @@ static void answered(struct iscsi_context *iscsi, int status, void *data, void *
     if (status != SCSI_STATUS_GOOD)
         fail(load, "not GOOD");
     scsi_free_scsi_task(data);
-    if (load->done == load->room) {
-        load->room = load->room ? load->room * 2 : 1 << 16;
-        load->times = realloc(load->times, load->room * sizeof *load->times);
-        if (!load->times)
+    if (done == room) {
+        room = room ? room * 2 : 1 << 16;
+        times = realloc(times, room * sizeof *times);
+        if (!times)
             fail(load, "no memory");
     }
-    load->times[load->done++] = (uint32_t)((end - slot->begun) * 1e6);
+    times[done++] = (uint32_t)((end - slot->begun) * 1e6);
     if (end < load->until)
         submit(slot);
 }
@@ -137,13 +142,15 @@ static void submit(struct slot *slot)
     load->under_way++;
 }
 
-static void log_in(struct load *load, const char *text)
+static void log_in(struct load *load, const char *text, int number)
 {
+    char name[64];
     struct iscsi_url *url;
     struct scsi_task *task;
     struct scsi_readcapacity10 *capacity;
 
-    load->iscsi = iscsi_create_context("iqn.2026-01.test:load");
+    snprintf(name, sizeof name, "iqn.2026-01.test:load%d", number);
+    load->iscsi = iscsi_create_context(name);
     if (!load->iscsi)
         fail(load, "no context");
     url = iscsi_parse_full_url(load->iscsi, text);
@@ -187,50 +194,92 @@ static int by_size(const void *one, const void *other)
     return (a > b) - (a < b);
 }
 
+static double processor(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* Wait for answers until nothing is under way. */
+static void run(struct load *loads, int initiators)
+{
+    struct pollfd pollers[MOST];
+
+    for (;;) {
+        unsigned under_way = 0;
+
+        for (int number = 0; number < initiators; number++) {
+            struct load *load = &loads[number];
+
+            under_way += load->under_way;
+            pollers[number] = (struct pollfd){
+                .fd = load->under_way ? iscsi_get_fd(load->iscsi) : -1,
+                .events = (short)iscsi_which_events(load->iscsi),
+            };
+        }
+        if (!under_way)
+            return;
+        if (poll(pollers, (nfds_t)initiators, 30000) <= 0)
+            fail(loads, "no answer in 30 s");
+        for (int number = 0; number < initiators; number++)
+            if (pollers[number].revents &&
+                iscsi_service(loads[number].iscsi, pollers[number].revents))
+                fail(&loads[number], "connection lost");
+    }
+}
+
 int main(int count, char **arguments)
 {
     static const char *const names[] = {"read", "write", "keys", "register"};
-    struct load load = {.operation = (enum operation)-1, .random = 0x9e3779b97f4a7c15, .places = 1};
-    double begun, seconds;
-    int depth;
+    static struct load loads[MOST];
+    enum operation operation = (enum operation)-1;
+    double begun, seconds, used;
+    int depth, initiators;
 
-    if (count != 6) {
-        fprintf(stderr, "usage: iscsi_load URL OPERATION BYTES DEPTH SECONDS\n");
+    if (count != 6 && count != 7) {
+        fprintf(stderr, "usage: iscsi_load URL OPERATION BYTES DEPTH SECONDS [INITIATORS]\n");
         return 2;
     }
     for (unsigned number = 0; number < 4; number++)
         if (!strcmp(arguments[2], names[number]))
-            load.operation = (enum operation)number;
-    load.bytes = (uint32_t)atoi(arguments[3]);
+            operation = (enum operation)number;
     depth = atoi(arguments[4]);
-    if ((int)load.operation < 0 || depth < 1)
+    initiators = count == 7 ? atoi(arguments[6]) : 1;
+    if ((int)operation < 0 || depth < 1 || initiators < 1 || initiators > MOST)
         return 2;
-    log_in(&load, arguments[1]);
+    for (int number = 0; number < initiators; number++) {
+        struct load *load = &loads[number];
+
+        *load = (struct load){.operation = operation, .places = 1};
+        load->random = 0x9e3779b97f4a7c15 * (2 * (uint64_t)number + 1);
+        load->bytes = (uint32_t)atoi(arguments[3]);
+        log_in(load, arguments[1], number);
+    }
+    used = processor();
     begun = now();
-    load.until = begun + atof(arguments[5]);
-    for (int number = 0; number < depth; number++) {
+    for (int number = 0; number < initiators * depth; number++) {
+        struct load *load = &loads[number % initiators];
         struct slot *slot = calloc(1, sizeof *slot);
 
-        if (!slot || !(slot->buffer = malloc(load.bytes + LIST_LENGTH)))
-            fail(&load, "no memory");
-        memset(slot->buffer, 'a' + number % 26, load.bytes);
-        slot->load = &load;
+        if (!slot || !(slot->buffer = malloc(load->bytes + LIST_LENGTH)))
+            fail(load, "no memory");
+        memset(slot->buffer, 'a' + number % 26, load->bytes);
+        slot->load = load;
+        load->until = begun + atof(arguments[5]);
         submit(slot);
     }
-    while (load.under_way) {
-        struct pollfd poller = {.fd = iscsi_get_fd(load.iscsi),
-                                .events = (short)iscsi_which_events(load.iscsi)};
-
-        if (poll(&poller, 1, 30000) <= 0)
-            fail(&load, "no answer in 30 s");
-        if (iscsi_service(load.iscsi, poller.revents))
-            fail(&load, "connection lost");
-    }
+    run(loads, initiators);
     seconds = now() - begun;
-    iscsi_logout_sync(load.iscsi);
-    iscsi_destroy_context(load.iscsi);
-    qsort(load.times, load.done, sizeof *load.times, by_size);
-    printf("%zu %.6f %" PRIu32 " %" PRIu32 "\n", load.done, seconds, load.times[load.done / 2],
-           load.times[load.done * 99 / 100]);
+    used = processor() - used;
+    for (int number = 0; number < initiators; number++) {
+        iscsi_logout_sync(loads[number].iscsi);
+        iscsi_destroy_context(loads[number].iscsi);
+    }
+    qsort(times, done, sizeof *times, by_size);
+    printf("%zu %.6f %" PRIu32 " %" PRIu32 " %.3f 0\n", done, seconds, times[done / 2],
+           times[done * 99 / 100], used / seconds);
     return 0;
 }

@@ -213,6 +213,11 @@ class Tgt:
         self._process.kill()
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Its process; it must be started."""
+        return self._process.pid
+
     def _answers(self) -> bool:
         """Whether it lives and can be configured: its port may have been taken meanwhile."""
         deadline = time.monotonic() + PATIENCE

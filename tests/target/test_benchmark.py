@@ -30,4 +30,5 @@ def test_bench_target_shortened_prints_every_case(tmp_path: pathlib.Path) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [row for row in done.stdout.splitlines() if row.startswith(("read ", "write ", "PR "))]
-    assert len(rows) == 10, done.stdout
+    assert len(rows) == 14, done.stdout
+    assert "enforcement and gate" in done.stdout
