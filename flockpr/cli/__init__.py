@@ -24,6 +24,7 @@ from flockpr.cli import (
     exporting,
     gate,
     importing,
+    libvirt,
     log,
     lun,
     metrics,
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     looking = (status, watch, log, blame, diff, timeline, doctor, metrics, gate, replay, probe)
-    moving = (exporting, importing)
+    moving = (exporting, importing, libvirt)
     for module in (serve, target, lun, *looking, *moving, upgrade, demo, completion):
         module.add(verbs)
     return parser
