@@ -7,12 +7,19 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from tests.vm.cell import PATIENCE
+from tests.support import sbc_cdbs as sbc
+from tests.support.iscsi_client import Initiator
+from tests.vm.cell import DUEL, PATIENCE, Stall
+from tests.vm.duel import Duelist
 from tests.vm.faults import Aside
 from tests.vm.matrix import Row, Scene
+from tests.vm.stamps import BLOCK, SECTORS
+from tests.vm.writer import BLOCKS
 
 _UNFENCED_SECONDS = 45.0
 """How long the fencing does not come: longer than a command waits for it."""
+_SPARE = 2 * BLOCKS * SECTORS
+"""First sector that none of the two writes."""
 _FULL_SECONDS = 8.0
 _WITHDRAWN_SECONDS = 20.0
 
@@ -56,6 +63,31 @@ def _in_turn(scene: Scene, *tries: Aside) -> None:
         scene.duel.sealed(fenced)
         scene.duel.readmit(fenced)
         left.remove(over[0])
+
+
+def _unmapping(scene: Scene, number: int) -> tuple[Stall, Initiator]:
+    """An UNMAP of a host's duelist has been admitted, and is not carried out yet; its session."""
+    one, lun = scene.duel.duelists[number], scene.cell.urls[DUEL].lun
+    _fill_spare(one, b"o")
+    session = scene.cell.log_in(one.ledger.author, DUEL, number, session=2)
+    deadline = time.monotonic() + PATIENCE
+    while not session.command(lun, sbc.read(_SPARE, 1), read=512).good:  # attentions of a new one
+        assert time.monotonic() < deadline, "it may not read"
+    stall = scene.stall(number, "punch")
+    session.submit(lun, *sbc.unmap((_SPARE, SECTORS)))
+    stall.reached()
+    return stall, session
+
+
+def _fill_spare(one: Duelist, byte: bytes) -> None:
+    cdb, data = sbc.write(_SPARE, SECTORS), byte * BLOCK
+    one.medium(lambda session, lun: session.command(lun, cdb, data), time.monotonic() + PATIENCE)
+
+
+def _spare(one: Duelist) -> bytes:
+    cdb = sbc.read(_SPARE, SECTORS)
+    deadline = time.monotonic() + PATIENCE
+    return one.medium(lambda session, lun: session.command(lun, cdb, read=BLOCK), deadline).data
 
 
 def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
@@ -109,6 +141,31 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
             window.over()
             _in_turn(scene, taking, *tries)
 
+    def unmap_unfenced(scene: Scene) -> None:
+        """A node is cut off with an UNMAP that it has admitted, and then goes on with it."""
+        victim = 0
+        with scene.fault() as window:
+            stall, session = _unmapping(scene, victim)
+            cluster.hurry()
+            cluster.device_works.clear()
+            scene.cut(victim)
+            taking = Aside(lambda: scene.duel.preempt(1 - victim))
+            cluster.wait_asked(1 - victim)
+            stall.let_go()
+            scene.wait(_UNFENCED_SECONDS)
+            assert not taking.over, "the disk was taken from a host that may still write"
+            cluster.device_works.set()
+            begun = time.monotonic()
+            fenced = taking.result()
+            scene.alone(window, fenced, begun)
+            _fill_spare(fenced.winner, b"n")
+            scene.mend(victim)
+            session.close()
+            window.over()
+            assert _spare(fenced.winner) == b"n" * BLOCK, "an UNMAP was carried out after GOOD"
+            scene.duel.sealed(fenced)
+            scene.duel.readmit(fenced)
+
     def withdrawn(scene: Scene) -> None:
         """A node's kernel lets go of the file system. It keeps its permit until it has no power any
         more, and can neither read nor write.
@@ -143,6 +200,7 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
         Row(f"link cut, in I/O, {never}", 60, cut_unfenced),
         Row(f"link cut, in a knock, {never}", 60, lambda s: cut_unfenced(s, "knock")),
         Row(f"link cut, in a commit, {never}", 60, lambda s: cut_unfenced(s, "commit")),
+        Row(f"link cut, in an UNMAP, {never}", 60, unmap_unfenced),
         Row("withdraw", 60, withdrawn),
         Row("disk full", 30, no_room),
     ]

@@ -11,6 +11,7 @@ committed  right after it
 knock      a command that takes access away has rung, and has not taken the permit
 permit     it has taken the permit, and has not decided
 write      right before a write to an image
+punch      right before blocks of an image are deallocated
 """
 
 import fcntl
@@ -23,7 +24,8 @@ from flockpr.store.layout import COMMIT_NAME, DOORBELL
 from flockpr.store.syscalls import Syscalls
 
 FOLDER = "/run/stall"
-_link, _set_lock, _pwritev = Syscalls.link, Syscalls.set_lock, ImageCalls.pwritev
+_link, _set_lock = Syscalls.link, Syscalls.set_lock
+_pwritev, _punch = ImageCalls.pwritev, ImageCalls.punch
 _KNOCKS, _KNOCKS_OF_A_LUN = 1 << 62, 1 << 47
 
 
@@ -77,10 +79,17 @@ def pwritev(self, fd, *arguments, **more):
     return _pwritev(self, fd, *arguments, **more)
 
 
+def punch(self, fd, offset, length):
+    """The system call, after a point."""
+    here("punch", path_of(fd))
+    _punch(self, fd, offset, length)
+
+
 os.makedirs(FOLDER, exist_ok=True)
 Syscalls.link = link
 Syscalls.set_lock = set_lock
 ImageCalls.pwritev = pwritev
+ImageCalls.punch = punch
 
 if __name__ == "__main__":
     from flockpr.cli import main
