@@ -1,4 +1,4 @@
-"""`python -m release`: man pages, the one-file program, the Debian package, the site."""
+"""`python -m release`: man pages, the one-file program, the Debian package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
     things = parser.add_subparsers(dest="thing", metavar="THING", required=True)
-    man = things.add_parser("man", help="man pages of all verbs and programs")
-    man.add_argument("directory", metavar="DIR", type=pathlib.Path)
+    pages = things.add_parser("man", help="man pages of all verbs and programs")
+    pages.add_argument("directory", metavar="DIR", type=pathlib.Path)
+    onefile = things.add_parser("zipapp", help="the program as one file, for this Python")
+    onefile.add_argument("file", metavar="FILE", type=pathlib.Path)
+    package = things.add_parser("deb", help="a Debian package, for this Python")
+    package.add_argument("directory", metavar="DIR", type=pathlib.Path)
     chosen = parser.parse_args(arguments)
+    # Each imports what it works with: only one of them needs dpkg, and so on.
     if chosen.thing == "man":
-        from release.man import write
+        from release import man
 
-        made = write(chosen.directory)
-        print(f"{len(made)} pages in {chosen.directory}")
+        print(f"{len(man.write(chosen.directory))} pages in {chosen.directory}")
+    elif chosen.thing == "zipapp":
+        from release import onefile as one
+
+        one.write(chosen.file)
+        print(chosen.file)
+    else:
+        from release import debian
+
+        print(debian.write(chosen.directory))
     return 0
 
 

@@ -242,7 +242,7 @@ def _portalocker() -> tuple[ModuleType, type[OfdRange]]:
     second thread was seen to get half of one.
     """
     with _importing:
+        # First, because it sees to what portalocker needs to be loaded.
+        from flockpr.store.rangelock import OfdRange  # isort: skip
         import portalocker
-
-        from flockpr.store.rangelock import OfdRange
     return portalocker, OfdRange

@@ -12,15 +12,39 @@ decision is made by the commit (see `commits`), and locks order work and stand f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-
-from portalocker import types
-from portalocker.constants import LockFlags
-from portalocker.exceptions import AlreadyLocked, LockException
-from portalocker.portalocker import BaseLocker
+import tempfile
+from collections.abc import Iterator
 
 from flockpr.store.syscalls import Syscalls
+
+
+@contextlib.contextmanager
+def _some_temporary_directory() -> Iterator[None]:
+    """Let portalocker be loaded where nothing can be written to, as in a confined service.
+
+    It asks for the temporary directory when it is loaded, for classes that are not used here,
+    and where there is none that can be written to, the question fails.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - nothing is put there
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+    else:
+        yield
+
+
+with _some_temporary_directory():
+    from portalocker import types
+    from portalocker.constants import LockFlags
+    from portalocker.exceptions import AlreadyLocked, LockException
+    from portalocker.portalocker import BaseLocker
 
 CONTENTION = frozenset({errno.EAGAIN, errno.EACCES})
 """What fcntl answers when somebody else holds a conflicting lock; the rest is failure."""

@@ -244,3 +244,24 @@ def test_held_by_another_that_cannot_be_asked_raises(opened: Opens) -> None:
 
     with pytest.raises(LockException):
         OfdRange(SLOT).held_by_another(closed)
+
+
+def test_loading_needs_no_directory_that_can_be_written_to() -> None:
+    """In a service with ProtectSystem=strict there is none, and portalocker asks for one."""
+    code = """
+import tempfile
+
+def none():
+    raise FileNotFoundError("No usable temporary directory found")
+
+tempfile._get_default_tempdir = none
+import flockpr.store.rangelock
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:
+    print("still none")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
+    )
+    assert done.stdout == "still none\n"
