@@ -18,7 +18,7 @@ NEEDED = ("qemu-system-x86_64", "busybox", "mkfs.ext4", "ip")
 
 @pytest.mark.peer
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("version", ["4.2", pytest.param("3", marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("version", ["4.2", pytest.param("3", marks=pytest.mark.nfs3)])
 def test_matrix_nfs_short(short_path: Path, version: str) -> None:
     """A daemon killed, a link cut, a server restarted: nothing is lost, nothing lands late."""
     require(*NEEDED)
