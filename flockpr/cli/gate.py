@@ -63,6 +63,17 @@ def add(verbs: Verbs) -> None:
     add_root(force)
     add_json(force)
     force.set_defaults(run=_force)
+    forget = actions.add_parser(
+        "forget",
+        help="remove what was declared of a host that has been rebooted since",
+        description="Shows what it would do; does it with --yes. The declaration keeps targets of "
+        "that boot of the host from serving, so be sure that it is over.",
+    )
+    forget.add_argument("--host", required=True, metavar="HOST", help="its name or number")
+    forget.add_argument("--yes", action="store_true", help="do it; without, only look")
+    add_root(forget)
+    add_json(forget)
+    forget.set_defaults(run=_forget)
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -169,4 +180,28 @@ def _force(args: argparse.Namespace) -> int:
         emit_json(document)
     else:
         emit(force_lines(document, already=plan.declared is not None))
+    return ExitCode.GOOD
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from flockpr.gate import forgetting
+    from flockpr.gate.overview import Overview
+
+    root = find_root(args)
+    overview = Overview.of(root)
+    numbers = forgetting.declared(overview, args.host)
+    code, gates, _ = _gates("gate forget", root, _names(root, None), overview)
+    if code:
+        return code  # its locks may be where nobody could look
+    for number in numbers:
+        forgetting.check(overview, gates, number)
+    hosts = [overview.host_to_json(number) for number in numbers]
+    if args.yes:
+        for number in numbers:
+            forgetting.carry_out(overview, number)
+    if args.json:
+        emit_json({"root": root, "done": args.yes, "hosts": hosts})
+        return ExitCode.GOOD
+    done = "forgotten" if args.yes else "would be forgotten; say --yes if it has been rebooted"
+    emit([printable(f"{overview.label(number)}: {done}") for number in numbers])
     return ExitCode.GOOD

@@ -181,6 +181,28 @@ def declare(
         raise records.failure(error, root, name) from error
 
 
+def forget(root: str, number: int, syscalls: Syscalls | None = None) -> None:
+    """Remove a declaration, durably; the boot of the host that it was for is over.
+
+    Raises:
+        StoreError: It cannot be removed.
+    """
+    sys_ = syscalls or SYSCALLS
+    name = records.fenced_name(number)
+    try:
+        fd = records.open_records(sys_, root)
+        if fd is None:
+            return
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                sys_.unlink(name, dir_fd=fd)
+            sys_.fsync(fd)
+        finally:
+            files.close_quietly(sys_, fd)
+    except OSError as error:
+        raise records.failure(error, root, name) from error
+
+
 def check_proof(text: str) -> str:
     """The proof, without blanks around it.
 

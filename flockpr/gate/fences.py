@@ -1,7 +1,8 @@
 """The hosts that were declared fenced, as this process knows them.
 
-A declaration is never taken back, so one that was seen once is believed without a look; and
-nobody looks before something is in the way: the usual path costs nothing.
+A declaration stands for as long as its boot of the host lasts, and that boot's number never comes
+again, so one that was seen once is believed without a look; and nobody looks before something is
+in the way: the usual path costs nothing.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from flockpr.gate import Permit, fenced, forcing, roster
 from flockpr.gate.hosts import host_number
 from flockpr.spc.codes import OutAction
 from tests.support.gate_story import (
+    FENCED,
     LONG_AGO,
     SERVING,
     SILENT,
@@ -395,3 +396,57 @@ def test_gate_force_in_a_root_that_cannot_be_written_leaves_with_1(
     with permit(image, SILENT):
         assert force(root, "--yes", host=f"{SILENT:010x}") in (1, 12)
     assert ".hosts" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------- forget
+
+
+def test_gate_forget_removes_the_declarations_of_a_host_that_has_booted(
+    root: str, disk: LunIdentity, capsys: Capture
+) -> None:
+    """Of all its boots, and of no other host; without --yes it only says so."""
+    for number in (SILENT, FENCED):
+        fenced.declare(root, number, proof=PROOF, host="node2")
+    fenced.declare(root, 77, proof=PROOF, host="node7")
+    say(root, 78, "node2")  # as it is since its boot
+
+    assert main(["gate", "forget", "--root", root, "--host", "node2"]) == 0
+    assert capsys.readouterr().out.count("would be forgotten") == 2
+    assert fenced.numbers(root) == {SILENT, FENCED, 77}
+
+    done = document(root, capsys, "gate", "forget", "--host", "node2", "--yes")
+    assert done["done"]
+    assert [one["number"] for one in done["hosts"]] == [f"{SILENT:010x}", f"{FENCED:010x}"]
+    assert fenced.numbers(root) == {77}
+    assert main(["gate", "forget", "--root", root, "--host", "node2", "--yes"]) == 2
+
+
+def test_gate_forget_while_the_server_has_its_locks_is_refused(
+    root: str, disk: LunIdentity, image: str, capsys: Capture
+) -> None:
+    """Commands would wait for them again."""
+    fenced.declare(root, SILENT, proof=PROOF)
+    command = ["gate", "forget", "--root", root, "--host", f"{SILENT:010x}", "--yes"]
+
+    with permit(image, SILENT):
+        assert main(command) == 11
+    with knock(root, disk.lun, SILENT):
+        assert main(command) == 11
+    assert "still has locks" in capsys.readouterr().err
+    os.rename(image, image + ".away")
+    assert main(command) == 1
+    assert fenced.numbers(root) == {SILENT}
+
+
+def test_gate_forget_of_a_host_that_lives_is_refused(
+    root: str, disk: LunIdentity, capsys: Capture
+) -> None:
+    """It finds its own number declared, and that is what keeps it from serving."""
+    fenced.declare(root, SILENT, proof=PROOF, host="node2")
+    say(root, SILENT, "node2")
+    fenced.declare(root, host_number(), proof=PROOF, host="node1")
+
+    assert main(["gate", "forget", "--root", root, "--host", "node2", "--yes"]) == 11
+    assert "reboot it first" in capsys.readouterr().err
+    assert main(["gate", "forget", "--root", root, "--host", "node1", "--yes"]) == 2
+    assert fenced.numbers(root) == {SILENT, host_number()}

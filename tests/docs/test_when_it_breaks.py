@@ -93,7 +93,7 @@ def test_verbs_that_the_page_names_in_passing_are_there() -> None:
             check=True,
             timeout=100,
         ).stdout
-        for words in ("gate show", "gate force", "log", "status", "probe")
+        for words in ("gate show", "gate force", "gate forget", "log", "status", "probe")
     }
     spans = re.findall(r"`flockpr ([^`]+)`", prose(PAGE))
     assert spans
