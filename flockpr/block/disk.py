@@ -37,19 +37,17 @@ from flockpr.block.medium import Cancelled, FlushFailed, Medium, PermitLike
 from flockpr.block.nexus import DiskNexus
 from flockpr.block.pool import MAX_BUFFER, Pool
 from flockpr.block.quiet import QuietLog
-from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer, good
+from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer
 from flockpr.block.rows import Route, Row
 from flockpr.block.served import Refresher, Served, UnitsLike
+from flockpr.block.shared import Shared
 from flockpr.block.table import find, transfer_of
 from flockpr.core.access import AccessClass
-from flockpr.core.machine import step
-from flockpr.core.model import Nexus, UnitConfig
+from flockpr.core.model import Nexus
 from flockpr.errors import Busy, ConfigError, ServedElsewhere, StoreError, StoreUnavailable
 from flockpr.filesystems import Guard, Promise
 from flockpr.gate import HostClaim, Permit
-from flockpr.logical_unit import Result, failure
-from flockpr.spc.cdb import parse_command
-from flockpr.spc.codes import Attention, Status
+from flockpr.logical_unit import failure
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, LUN_NOT_SUPPORTED, Sense
 from flockpr.store.identity import LunIdentity
 from flockpr.store.images import BLOCK
@@ -137,6 +135,7 @@ class Disk:
         self._served = Served(units, identity.name, door)
         self._refresher = Refresher(self._served, self._medium.look_again, identity.name)
         self._lock = threading.Lock()
+        self._shared = Shared(self._served, self._refresher, self._device, identity.target_ports)
         self._attached = Attached(units, identity.name, door)
         self._device.on_change = self._attached.tell
         self._closed = False
@@ -146,7 +145,7 @@ class Disk:
         self._withheld_since = 0.0
         self._claim: HostClaim | None = None
         make = permit or functools.partial(_permit, root, identity, calls)
-        self._permit = self._medium.permit = make(self._on_open, self._on_descriptor)
+        self._permit = self._medium.permit = make(self._shared.reopened, self._on_descriptor)
         self._open(os.path.join(root, identity.name) if claim else None, patience)
 
     def _open(self, claimed: str | None, patience: float) -> None:
@@ -310,7 +309,7 @@ class Disk:
             return self._elsewhere(row, task)
         except StoreError as error:
             self._log.error(str(error), "%s: %s", self.identity.name, error)
-            return self._result(failure(error))
+            return self._shared.result(failure(error))
         except Exception:
             log.exception("%s: internal error", self.identity.name)
             return self._device.check(INTERNAL_TARGET_FAILURE)
@@ -337,7 +336,7 @@ class Disk:
                         return self._perform(row, task)
                 finally:
                     self._permit.leave()
-                reply = self._ask(task)
+                reply = self._shared.ask(task)
                 if reply is not None:
                     return reply
             return BUSY
@@ -380,48 +379,7 @@ class Disk:
         if fault is None:
             return BUSY
         self._log.error(str(fault), "%s: %s", self.identity.name, fault)
-        return self._result(failure(fault))
-
-    # ------------------------------------------------------------------ the shared state
-
-    def _ask(self, task: Task) -> ScsiReply | None:
-        """Ask the logical unit about a command that the served state does not admit.
-
-        Returns:
-            The reply, or None: nothing stands in its way by now, begin anew.
-        """
-        self._refresher.ensure()
-        session = task.nexus
-        local = session.take(reset_only=True)
-        if local is not None:
-            return self._device.check(local)
-        before = self._served.current() or self._served.read(task.deadline)
-        result = self._served.submit(
-            session.nexus, task.cdb, b"", task.deadline, late=session.missed
-        )
-        if result is None or result.status is not Status.GOOD:
-            return BUSY if result is None else self._result(result)
-        local = session.take()
-        if local is not None:
-            return self._device.check(local)
-        after = self._served.read(task.deadline)
-        if after.attention_epoch == before.attention_epoch:
-            session.shown(after.attention_epoch)
-        return None
-
-    def _result(self, result: Result) -> ScsiReply:
-        """A result of the logical unit as a reply."""
-        return ScsiReply(
-            result.status,
-            self._device.formatted(result.sense),
-            (result.data_in,) if result.data_in else (),
-            aborted=result.aborted,
-        )
-
-    def _on_open(self, deadline: float) -> None:
-        """The permit was taken again: what was read before it is worth nothing."""
-        self._served.drop()
-        self._served.read(deadline)
+        return self._shared.result(failure(fault))
 
     # ------------------------------------------------------------------ other routes
 
@@ -433,55 +391,8 @@ class Disk:
             case Route.REPORT_LUNS:
                 return report_luns(task.cdb, (self.identity.lun,))
             case Route.REQUEST_SENSE:
-                return self._request_sense(task)
-        return self._reservation(row, task)
-
-    def _request_sense(self, task: Task) -> ScsiReply:
-        """GOOD always; the sense is data, in the format that DESC asks for (SPC-4 6.39)."""
-        session, cdb = task.nexus, task.cdb
-        length = cdb[4]
-        local = session.take() if length else None
-        if local is None:
-            result = self._served.submit(
-                session.nexus,
-                cdb,
-                b"",
-                task.deadline,
-                late=lambda late: session.missed(late, late.data_in),
-            )
-            if result is not None and result.status is Status.GOOD and result.data_in:
-                return self._result(result)
-            if result is not None and result.status is not Status.GOOD:
-                return self._result(result)
-        sense = local or no_medium(self._device) or senses.NO_SENSE
-        return good(sense.descriptor() if cdb[1] & 1 else sense.fixed(), length)
-
-    def _reservation(self, row: Row, task: Task) -> ScsiReply:
-        """PERSISTENT RESERVE IN and OUT, RESERVE, RELEASE."""
-        session = task.nexus
-        data = bytes(task.data)
-        local = session.take(reset_only=not session.waiting or self._conflicts(task, data))
-        if local is not None:
-            return self._device.check(local)
-        result = self._served.submit(
-            session.nexus, task.cdb, data, task.deadline, late=session.missed
-        )
-        if result is None:
-            return self._result(Result.check(_UNKNOWN))
-        if row.opcode != 0x5E and result.status is Status.GOOD:
-            # What it changed is seen by every session of this process with its next command.
-            self._served.drop()
-        return self._result(result)
-
-    def _conflicts(self, task: Task, data: bytes) -> bool:
-        """Whether a command of reservations would conflict: that outranks 2A/xx attentions,
-        of which the logical unit does not know the local ones (SAM-5 5.3.3).
-        """
-        state = self._served.current() or self._served.read(task.deadline)
-        command = parse_command(task.cdb, data)
-        config = UnitConfig(target_ports=self.identity.target_ports)
-        outcome = step(state, task.nexus.nexus, command, config=config, report_attentions=False)
-        return outcome.reply.status is Status.RESERVATION_CONFLICT
+                return self._shared.request_sense(task)
+        return self._shared.reservation(row, task)
 
     # ------------------------------------------------------------------ resets
 
@@ -496,24 +407,11 @@ class Disk:
         """
         deadline = time.monotonic() + self._timeout
         try:
-            self._served.reset(deadline)
-            state = self._served.read(deadline)
+            self._shared.reset(kind, self._attached.all, deadline)
         except StoreError as error:
             log.error("%s: reset: %s", self.identity.name, error)
             return False
-        self._device.reset()
-        sense = senses.LOGICAL_UNIT_RESET if kind == "lun" else senses.BUS_RESET
-        told: set[Nexus] = set()
-        for session in self._attached.all():
-            shared = Attention.LOGICAL_UNIT_RESET in state.pending.get(session.nexus, ())
-            # The shared one is reported once to a nexus, whichever of its sessions asks first.
-            if not shared or session.nexus in told:
-                session.tell(sense)
-            told.add(session.nexus)
         return True
-
-
-_UNKNOWN: Final = Sense(0x0B, 0x08, 0x01)
 
 
 def _permit(
