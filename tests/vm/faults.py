@@ -17,6 +17,8 @@ from tests.vm.matrix import Row, Scene
 _SHORT_CUT = 3.0
 _LONG_CUT = 15.0
 """Seconds, where a silent host's locks are kept for ever."""
+LATE = 3 * PATIENCE
+"""Seconds that somebody tries to take the disk whose host is away for the time of the fault."""
 _BEYOND = 1.5
 """How much longer than a file system remembers a silent host the long cuts are."""
 
@@ -47,7 +49,7 @@ class Aside:
 
     def result(self) -> Fenced:
         """What it came to."""
-        self._thread.join(2 * PATIENCE)
+        self._thread.join(LATE)
         assert self.over, "it does not end"
         if self._failed:
             raise self._failed[0]
@@ -127,7 +129,7 @@ def host_killed_at(scene: Scene, point: str) -> None:
     lab, victim = scene.lab, 0
     with scene.fault() as window:
         stall = scene.stall(victim, point)
-        late = Aside(lambda: scene.duel.preempt(victim))
+        late = Aside(lambda: scene.duel.preempt(victim, LATE))
         stall.reached()
         lab.kill(victim)
         begun = time.monotonic()
@@ -164,7 +166,7 @@ def cut_at(scene: Scene, point: str, seconds: float) -> None:
     cut = 0
     with scene.fault() as window:
         stall = scene.stall(cut, point)
-        taking = Aside(lambda: scene.duel.preempt(cut))
+        taking = Aside(lambda: scene.duel.preempt(cut, LATE))
         stall.reached()
         scene.cut(cut)
         stall.let_go()
@@ -183,7 +185,7 @@ def late_client(scene: Scene) -> None:
     slow, quick = 0, 1
     with scene.fault() as window:
         stall = scene.stall(slow, "commit")
-        late = Aside(lambda: scene.duel.preempt(slow))
+        late = Aside(lambda: scene.duel.preempt(slow, LATE))
         stall.reached()
         scene.cut(slow)
         fenced = scene.duel.preempt(quick)
@@ -204,7 +206,7 @@ def late_client_that_keeps_its_locks(scene: Scene) -> None:
     slow, quick = 0, 1
     with scene.fault() as window:
         stall = scene.stall(slow, "commit")
-        late = Aside(lambda: scene.duel.preempt(slow))
+        late = Aside(lambda: scene.duel.preempt(slow, LATE))
         stall.reached()
         scene.cut(slow)
         waiting = Aside(lambda: scene.duel.preempt(quick))

@@ -11,7 +11,7 @@ from tests.support import sbc_cdbs as sbc
 from tests.support.iscsi_client import Initiator
 from tests.vm.cell import DUEL, PATIENCE, Stall
 from tests.vm.duel import Duelist
-from tests.vm.faults import Aside
+from tests.vm.faults import LATE, Aside
 from tests.vm.matrix import Row, Scene
 from tests.vm.stamps import BLOCK, SECTORS
 from tests.vm.writer import BLOCKS
@@ -52,7 +52,7 @@ def _in_turn(scene: Scene, *tries: Aside) -> None:
     is admitted again, and his own try goes on.
     """
     left = list(tries)
-    deadline = time.monotonic() + 2 * PATIENCE
+    deadline = time.monotonic() + LATE
     while left:
         if not (over := [one for one in left if one.over]):
             assert time.monotonic() < deadline, "nobody gets the disk"
@@ -121,7 +121,7 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
             tries = []
             if point:
                 stall = scene.stall(victim, point)
-                tries.append(Aside(lambda: scene.duel.preempt(victim)))
+                tries.append(Aside(lambda: scene.duel.preempt(victim, LATE)))
                 stall.reached()
             cluster.hurry()
             cluster.device_works.clear()
