@@ -14,10 +14,14 @@ LONG: Final = 0.00025
 """Seconds of most commands from which on others are not kept waiting behind it."""
 REST: Final = 0.25
 """Seconds after which that is tried again: a disk that was slow may be quick."""
+LONGEST_REST: Final = 4.0
+"""Each time that it was in vain it is tried half as often, down to this."""
 _STEP: Final = LONG / 8
 """The estimate follows the median by such steps: that a thread of a busy machine has to wait its
 turn now and then says nothing of the disk.
 """
+_AGAIN: Final = LONG / 2
+"""The estimate with which it is tried again; below it the disk has been quick."""
 
 
 class Pace:
@@ -27,12 +31,13 @@ class Pace:
         clock: For tests.
     """
 
-    __slots__ = ("_clock", "_stuck", "_typical", "_until")
+    __slots__ = ("_clock", "_rest", "_stuck", "_typical", "_until")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._typical = 0.0
         self._until = 0.0
+        self._rest = REST
         self._stuck: set[object] = set()
 
     def quick(self) -> bool:
@@ -49,11 +54,17 @@ class Pace:
         typical = self._typical
         if seconds <= typical:
             self._typical = typical - _STEP if typical > _STEP else 0.0
+            if self._typical < _AGAIN:
+                self._rest = REST
             return
-        self._typical = typical + _STEP
-        if typical >= LONG and waiting():
-            self._typical = 0.0
-            self._until = self._clock() + REST
+        if typical < LONG:
+            self._typical = typical + _STEP
+            return
+        if waiting() and (now := self._clock()) >= self._until:
+            # Of the next ones half as many say that it is slow still.
+            self._typical = _AGAIN
+            self._until = now + self._rest
+            self._rest = min(2 * self._rest, LONGEST_REST)
 
     def stuck(self, task: object) -> None:
         """A command takes so long that somebody else reads now; none follows it until it ends."""

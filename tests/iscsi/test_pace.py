@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from flockpr.iscsi.pace import LONG, REST, Pace
+from flockpr.iscsi.pace import LONG, LONGEST_REST, REST, Pace
 
 SHORT, SLOW = LONG / 10, LONG * 10
 
@@ -42,6 +42,28 @@ def test_pace_of_a_slow_disk_keeps_nobody_waiting_and_is_tried_again() -> None:
     assert pace.quick()
     took(pace, SLOW, waiting=True)
     assert not pace.quick()
+
+
+def test_pace_of_a_disk_that_stays_slow_is_tried_less_often() -> None:
+    """Down to once in a while; one that was quick again begins anew."""
+    clock = Clock()
+    pace = Pace(clock)
+    took(pace, SLOW, waiting=True)
+    rests = []
+    for _ in range(10):
+        begun = clock.now
+        while not pace.quick():
+            clock.now += REST
+        rests.append(clock.now - begun)
+        took(pace, SLOW, waiting=True)
+    assert rests == sorted(rests)
+    assert (rests[0], rests[-1]) == (REST, LONGEST_REST)
+    clock.now += LONGEST_REST
+    took(pace, SHORT / 10, waiting=True)
+    took(pace, SLOW, waiting=True)
+    assert not pace.quick()
+    clock.now += REST
+    assert pace.quick()
 
 
 def test_pace_of_a_slow_disk_with_one_command_at_a_time_keeps_the_thread() -> None:
