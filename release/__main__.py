@@ -1,4 +1,4 @@
-"""`python -m release`: man pages, the one-file program, the Debian package."""
+"""`python -m release`: man pages, the one-file program, the Debian package, the site."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     onefile.add_argument("file", metavar="FILE", type=pathlib.Path)
     package = things.add_parser("deb", help="a Debian package, for this Python")
     package.add_argument("directory", metavar="DIR", type=pathlib.Path)
+    site = things.add_parser("docs", help="the site; needs `pip install -e '.[docs]'`")
+    site.add_argument("directory", metavar="DIR", type=pathlib.Path)
     chosen = parser.parse_args(arguments)
     # Each imports what it works with: only one of them needs dpkg, and so on.
     if chosen.thing == "man":
@@ -33,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         one.write(chosen.file)
         print(chosen.file)
+    elif chosen.thing == "docs":
+        from release import site as pages_
+
+        pages_.write(chosen.directory)
+        print(chosen.directory / "index.html")
     else:
         from release import debian
 

@@ -102,11 +102,12 @@ _NO, _IF, _NIL = Weight.REFUSE, Weight.CONDITION, Weight.NOTHING
 ALONE: Final = "this host alone uses the directory"
 OTHER: Final = "use another file system: NFS 4.2 or GFS2"
 LOCKD: Final = "mount with NFS 4.2; for NFS 3 start rpc.statd on both ends and mount without nolock"
+MOUNT_TABLE: Final = "see that /proc is mounted; in a chroot, that its root is a mount point"
 _TRIED = "you tried what happens there when a host dies or is cut off"
 
 MOUNT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {
-        "mount": Rule("the mount", _IF, _NO, _IF, _TRIED, "see that /proc is mounted"),
+        "mount": Rule("the mount", _IF, _NO, _IF, _TRIED, MOUNT_TABLE),
         "read-only": Rule("writing", _NO, _NO, _NO, remedy="mount it read-write"),
         "one-host": Rule("how far it reaches", _IF, _IF, _NIL, "only this host mounts it"),
         "volatile": Rule(

@@ -301,7 +301,8 @@ def open_root(sys_: Syscalls, root: str, gid: int | None = None, *, create: bool
             raise LunNotFound(
                 "this root does not exist",
                 root,
-                "mount the share that it is on; only a new root is made, by `flockpr lun create`",
+                "name another with --root or FLOCKPR_ROOT, or mount the share that it is on; "
+                "a new root is made by `flockpr lun create`",
             ) from None
     except OSError as error:
         raise files.unavailable(error, "cannot be opened", root) from error
