@@ -127,6 +127,53 @@ def test_units_run_under_systemd(clean: pathlib.Path) -> None:
         assert f"{line}\n" in said, said
 
 
+def test_recipe_of_the_container_works(clean: pathlib.Path) -> None:
+    """Its steps, one by one, without a container engine; then as KubeVirt starts it."""
+    recipe = ROOT / "flockpr" / "data" / "kubevirt"
+    root = clean.with_name("container")
+    shutil.copytree(clean, root, symlinks=True, ignore=_mounts)
+    for name in ("proc", "dev"):
+        (root / name).mkdir(exist_ok=True)
+    purged = inside(root, "mknod -m 0666 /dev/null c 1 3; dpkg --purge flockpr")
+    assert purged.returncode == 0, purged.stderr
+    files = {path.name: path for path in recipe.iterdir()}
+    (files["flockpr.deb"],) = (clean / "opt").glob("*.deb")
+    for line in (recipe / "Containerfile").read_text().splitlines():
+        step, _, rest = line.partition(" ")
+        if step == "COPY":
+            source, target = rest.split()
+            shutil.copy(files[source], root / target.lstrip("/"))
+        elif step == "RUN":
+            done = inside(root, rest)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    done = inside(
+        root,
+        """
+        mkdir -p /srv/reservations /var/run/kubevirt/daemons/pr
+        flockpr lun create disk
+        path=/var/run/kubevirt/daemons/pr/pr-helper.sock
+        /entrypoint.sh -k $path &
+        python3 -P -c "
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+for _ in range(600):
+    try:
+        s.connect('$path')
+        break
+    except OSError:
+        time.sleep(0.1)
+print('greeting', s.recv(4).hex())"
+        kill $!; wait $!
+        test ! -e $path
+        qemu-pr-helper -V
+        """,
+    )
+    shutil.rmtree(root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "greeting 00000000\n" in done.stdout
+    assert "qemu-pr-helper" in done.stdout
+
+
 def _mounts(_: str, names: list[str]) -> set[str]:
     return {"proc", "sys", "dev"} & set(names)
 
