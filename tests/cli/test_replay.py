@@ -141,4 +141,5 @@ def test_examples_of_the_page_have_every_verb() -> None:
         "flockpr demo",
         "flockpr probe",
         "flockpr gate force",
+        "flockpr gate forget",
     }
