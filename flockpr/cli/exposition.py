@@ -22,6 +22,7 @@ METRICS: Final = {
     "flockpr_committed_seconds": "Time since its newest transaction.",
     "flockpr_reservation": "1 for the reservation that is held: its type and holder.",
     "flockpr_registrants": "Registrations by liveness.",
+    "flockpr_stale_seconds": "Time since the host of a registrant that is gone was heard of.",
     "flockpr_holder_alive": "1 where somebody stands for the holder of the reservation, else 0.",
     "flockpr_attentions": "Initiators that have unit attentions waiting.",
     "flockpr_conflicts": "RESERVATION CONFLICTs of an initiator that the journals still have.",
@@ -64,11 +65,12 @@ def collect(root: str, lun: str | None = None) -> list[Sample]:
 
     overview = Overview.of(root)
     gates: list[Any] = []
+    stale: dict[str, list[Mapping[str, Any]]] = {}
     samples: list[Sample] = []
     for name in names_of(root, lun):
         begun = time.monotonic()
         try:
-            found = list(_of_lun(root, name, gates))
+            found = list(_of_lun(root, name, gates, stale))
             found.append(Sample("flockpr_up", {"lun": name}, 1))
         except StoreError:
             found = [Sample("flockpr_up", {"lun": name}, 0)]
@@ -76,15 +78,23 @@ def collect(root: str, lun: str | None = None) -> list[Sample]:
         spent = time.monotonic() - begun
         samples.append(Sample("flockpr_look_seconds", {"lun": name}, round(spent, 6)))
     hosts = [overview.host_to_json(number) for number in overview.concerned(gates)]
+    ages: dict[str, float | None] = {}
+    for one in hosts:  # of a host that was booted anew, the last one, which comes first
+        ages.setdefault(str(one["host"]), one["age_s"])
+    samples += [one for name, gone in stale.items() for one in of_stale(name, gone, ages)]
     return samples + list(_of_hosts(hosts))
 
 
-def _of_lun(root: str, name: str, gates: list[Any]) -> Iterator[Sample]:
+def _of_lun(
+    root: str, name: str, gates: list[Any], stale: dict[str, list[Mapping[str, Any]]]
+) -> Iterator[Sample]:
     from flockpr.gate.overview import look
     from flockpr.logical_unit import LogicalUnit
 
     with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
-        yield from of_status(name, unit.status().to_json())
+        status = unit.status().to_json()
+        yield from of_status(name, status)
+        stale[name] = [one for one in status["registrations"] if one["liveness"] == "gone"]
         yield from _of_journals(name, unit.refusals(), unit.events())
         gate = look(root, unit.identity)
     if gate is not None:
@@ -112,6 +122,23 @@ def of_status(name: str, status: Mapping[str, Any]) -> Iterator[Sample]:
     yield Sample("flockpr_reservation", labels, 1)
     holders = [one["liveness"] for one in status["registrations"] if one["holder"]]
     yield Sample("flockpr_holder_alive", lun, int("alive" in holders))
+
+
+def of_stale(
+    name: str, gone: Iterable[Mapping[str, Any]], ages: Mapping[str, float | None]
+) -> Iterator[Sample]:
+    """How long nobody has stood for registrants, at the least.
+
+    Args:
+        name: Of the logical unit.
+        gone: Its registrations for which nobody stands.
+        ages: By host, seconds since it was heard of; one of which nothing is known has none.
+    """
+    for one in gone:
+        age = ages.get(str(one["host"]))
+        if age is not None:
+            labels = {"lun": name, "initiator": str(one["initiator"]), "host": str(one["host"])}
+            yield Sample("flockpr_stale_seconds", labels, round(age, 3))
 
 
 def _of_journals(

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
     from flockpr.cli.exposition import Sample
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 def add(verbs: Verbs) -> None:
     """Describe the verb."""
@@ -72,47 +69,18 @@ def _replace(path: str, text: str) -> None:
 
 
 def _serve(root: str, lun: str | None, place: str) -> int:
-    import http.server
-
     from flockpr.cli.exposition import render
+    from flockpr.daemon.metrics import MetricsServer
 
-    host, colon, port = place.rpartition(":")
-    host = host.strip("[]")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"--listen {place}: not HOST:PORT, such as 127.0.0.1:9750")
-    if host not in _LOOPBACK:
-        raise ConfigError(
-            f"--listen {place}: not on the loopback",
-            "listen on 127.0.0.1 and put what authenticates in front of it, or use --output",
-        )
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        """Answers with what is the case now."""
-
-        def do_GET(self) -> None:
-            """GET /metrics."""
-            if self.path not in ("/metrics", "/"):
-                self.send_error(404)
-                return
-            body = render(_samples(root, lun)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", CONTENT_TYPE)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing: who scrapes does so every few seconds."""
-
-    class Server(http.server.ThreadingHTTPServer):
-        """One thread for each request: a share that hangs keeps only its own waiting."""
-
-        daemon_threads = True
-
-    server = Server(("127.0.0.1" if host == "localhost" else host, int(port)), Handler)
-    with server:
-        sys.stdout.write(f"http://{place.rpartition(':')[0]}:{server.server_port}/metrics\n")
-        sys.stdout.flush()
+    try:
+        server = MetricsServer(place, lambda: render(_samples(root, lun)))
+    except ConfigError as error:
+        raise ConfigError(f"--listen {error}", error.remedy) from None
+    sys.stdout.write(f"http://{place.rpartition(':')[0]}:{server.port}/metrics\n")
+    sys.stdout.flush()
+    try:
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
+    finally:
+        server.close()
     return ExitCode.GOOD

@@ -25,6 +25,7 @@ _OPTIONS = (
     ("socket-owner", "USER", "owner of the socket"),
     ("socket-group", "GROUP", "group of the socket"),
     ("pidfile", "FILE", "write the process id here and keep the file locked"),
+    ("metrics", "HOST:PORT", "answer GET /metrics there with the daemon's own numbers; loopback"),
     ("log-level", "LEVEL", "debug, info, warning or error"),
     ("log-format", "FORMAT", "text or json"),
 )

@@ -18,6 +18,7 @@ _OPTIONS = (
     ("user", "USER", "become this user before touching a lock directory or an image"),
     ("group", "GROUP", "become this group, likewise"),
     ("pidfile", "FILE", "write the process id here and keep the file locked"),
+    ("metrics", "HOST:PORT", "answer GET /metrics there with the daemon's own numbers; loopback"),
     ("log-level", "LEVEL", "debug, info, warning or error"),
     ("log-format", "FORMAT", "text or json"),
 )

@@ -39,6 +39,8 @@ class Style:
         single_socket: More than one passed socket is an error.
         helper: Serve the sockets of the helper door.
         target: Serve the target door, where the settings have one.
+        metrics: Show its own numbers, where the settings say; not of helpers of a guest each, for
+            which there is one port.
         background: Called between binding and threads; returns in the child, with a function
             to call when it is ready.
     """
@@ -48,6 +50,7 @@ class Style:
     single_socket: bool = False
     helper: bool = True
     target: bool = False
+    metrics: bool = False
     background: Callable[[], Callable[[], None]] | None = None
 
 
@@ -64,7 +67,7 @@ def serve(settings: Settings) -> int:
         FlockprError: It could not start; no socket is left behind, unless it lies where the
             service user must not remove it.
     """
-    return leave(run(settings, Style(announces=True, target=True)))
+    return leave(run(settings, Style(announces=True, target=True, metrics=True)))
 
 
 def serve_target(settings: Settings) -> int:
@@ -79,7 +82,7 @@ def serve_target(settings: Settings) -> int:
     Raises:
         FlockprError: It could not start.
     """
-    return leave(run(settings, Style(helper=False, target=True, announces=True)))
+    return leave(run(settings, Style(helper=False, target=True, announces=True, metrics=True)))
 
 
 def run(settings: Settings, style: Style) -> int:
@@ -117,7 +120,14 @@ def run(settings: Settings, style: Style) -> int:
         reduce_privileges(account)
         if account is not None:
             check_root(settings, gated=with_target)
-        service = Service(settings, doors, notifier, target, hangup_ends=style.hangup_ends)
+        service = Service(
+            settings,
+            doors,
+            notifier,
+            target,
+            hangup_ends=style.hangup_ends,
+            metrics=settings.serve.metrics if style.metrics else None,
+        )
         if not service.start():
             return 0
         if ready is not None:

@@ -130,6 +130,10 @@ def check_mode(value: str) -> None:
         raise ValueError(f'must be a mode in octal digits such as "0660", not {value!r}')
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Where nobody of another host can connect."""
+
+
 def check_portal(value: str) -> None:
     """Raise ValueError unless `value` is ADDRESS:PORT or [IPV6]:PORT."""
     match = _PORTAL.fullmatch(value)
@@ -137,6 +141,13 @@ def check_portal(value: str) -> None:
         raise ValueError(
             f'must be ADDRESS:PORT, such as "192.0.2.1:3260" or "[2001:db8::1]:3260", not {value!r}'
         )
+
+
+def check_metrics(value: str) -> None:
+    """Raise ValueError unless `value` is HOST:PORT on the loopback."""
+    check_portal(value)
+    if value.rpartition(":")[0].strip("[]") not in LOOPBACK:
+        raise ValueError(f"must be on the loopback, such as 127.0.0.1:9751, not {value!r}")
 
 
 def split_portal(value: str) -> tuple[str, int]:

@@ -31,6 +31,7 @@ from flockpr.prhelper.server import HelperServer, affordable_connections
 from flockpr.units import Units
 
 if TYPE_CHECKING:
+    from flockpr.daemon.metrics import MetricsServer
     from flockpr.daemon.target_door import PreparedTarget, TargetDoor
 
 _log = logging.getLogger("flockpr.daemon")
@@ -75,6 +76,10 @@ class Service:
         notifier: Whom to tell.
         target: Portals and secrets of the target door, if there is one; the door closes them.
         hangup_ends: Whether SIGHUP is an end.
+        metrics: Where its own numbers are to be had.
+
+    Raises:
+        ConfigError: They cannot be had there.
     """
 
     def __init__(
@@ -85,10 +90,16 @@ class Service:
         target: PreparedTarget | None = None,
         *,
         hangup_ends: bool,
+        metrics: str | None = None,
     ) -> None:
         self._settings = settings
         self._notifier = notifier
         self._hangup_ends = hangup_ends
+        self._metrics: MetricsServer | None = None
+        if metrics is not None:
+            from flockpr.daemon.metrics import MetricsServer, render
+
+            self._metrics = MetricsServer(metrics, render)
         _raise_descriptor_limit()
         serve = settings.serve
         declare(settings.terms)
@@ -117,6 +128,8 @@ class Service:
         """
         for server in self._servers:
             server.start()
+        if self._metrics is not None:
+            self._metrics.start()
         if self._target is not None and not self._start_target(self._target):
             return False
         _log.info(
@@ -226,6 +239,8 @@ class Service:
     def _drain(self, seconds: float) -> None:
         """Let commands in execution end, within `seconds` for all of them together."""
         deadline = time.monotonic() + seconds
+        if self._metrics is not None:
+            self._metrics.stop()
         for server in self._servers:  # all at first: no door stays open while another drains
             server.stop_accepting()
         if self._target is not None:

@@ -17,6 +17,7 @@ from flockpr.daemon.schema import (
     check_filled,
     check_initiator,
     check_lun_name,
+    check_metrics,
     check_mode,
     check_one_of,
     check_socket_path,
@@ -47,6 +48,7 @@ class Serve:
         socket_owner: Owner of the sockets (name or number); otherwise who starts the daemon.
         socket_group: Group of the sockets, likewise.
         pidfile: Write the process id here and keep the file locked.
+        metrics: HOST:PORT on the loopback where the daemon's own numbers are.
         log_level: Least severe message that is logged.
         log_format: One line of words and key=value pairs, or one JSON object, per message.
     """
@@ -66,6 +68,7 @@ class Serve:
     socket_owner: str | None = key(str, check_filled)
     socket_group: str | None = key(str, check_filled)
     pidfile: str | None = key(str, check_absolute)
+    metrics: str | None = key(str, check_metrics)
     log_level: str = key(str, check_one_of("debug", "info", "warning", "error"), default="info")
     log_format: str = key(str, check_one_of("text", "json"), default="text")
 

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
-from flockpr import events
+from flockpr import events, timings
 from flockpr.core.events import Adoption, Event, LogicalUnitReset, PowerCycle
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import OutcomeUnknown, StoreError
@@ -158,7 +158,9 @@ class Administration:
             StoreError: Of the gate, or of `work`.
         """
         assert self._gate is not None
+        begun = time.monotonic()
         with self._gate.narrow(deadline, withdrawn) as held:
+            timings.observe(timings.Kind.GATE_WAIT, self._store.path, time.monotonic() - begun)
             result = work(held)
             if held.committed:
                 if held.left_out:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from flockpr import events
+from flockpr import events, timings
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import (
     Busy,
@@ -201,7 +201,9 @@ class LockDirectory(Store):
             self._ordered = self._presence.take_order(0)
             if self._ordered:
                 return False
+            begun = time.monotonic()
             self._ordered = self._presence.take_order(ORDER_PATIENCE)
+            timings.observe(timings.Kind.LOCK_WAIT, self.path, time.monotonic() - begun)
         except StoreError as error:
             log.warning("%s", error)
             return False
@@ -228,6 +230,7 @@ class LockDirectory(Store):
         if known is None or known.snapshot is not base:
             return None  # the caller's base is not what this store showed last
         self._check_path(now=True)
+        begun = time.monotonic()
         try:
             document = self._commits.append(
                 known, state, applied, served=served, may_issue=may_issue, deleted=deleted
@@ -238,6 +241,7 @@ class LockDirectory(Store):
         if document is None:
             events.commit_conflict(self.path)
             return None
+        timings.observe(timings.Kind.COMMIT, self.path, time.monotonic() - begun)
         self._behind = document
         return document.snapshot
 

@@ -14,7 +14,8 @@ import urllib.request
 import pytest
 
 from flockpr.cli import main
-from flockpr.cli.exposition import METRICS, Sample, render
+from flockpr.cli.exposition import METRICS, Sample, of_stale, render
+from flockpr.daemon.metrics import EVENTS, HISTOGRAMS
 from tests.support.daemon_process import PATIENCE, environment
 from tests.support.docs import ROOT, block_after, read, rows
 from tests.support.luns import broken_lun, contested_lun, preempted_lun
@@ -98,6 +99,14 @@ def test_metrics_listen_elsewhere_is_refused(place: str, root: str, capsys: Capt
     assert "--listen" in capsys.readouterr().err
 
 
+def test_stale_is_as_old_as_the_silence_of_the_host() -> None:
+    """Of a host of which nothing is known nothing is said."""
+    gone = [{"initiator": f"iqn.x:{host}", "host": host} for host in ("h1", "h2", "h3")]
+    found = list(of_stale("disk", gone, {"h1": 7.5, "h2": None}))
+    labels = {"lun": "disk", "initiator": "iqn.x:h1", "host": "h1"}
+    assert found == [Sample("flockpr_stale_seconds", labels, 7.5)]
+
+
 def test_render_escapes_what_initiators_are_called() -> None:
     """Quotes, backslashes, and lines that end."""
     sample = Sample("flockpr_conflicts", {"initiator": 'a"b\\c\nd'}, 1)
@@ -109,7 +118,7 @@ def test_metrics_page_names_every_metric() -> None:
     named = {
         cells[0].strip("`") for cells in rows(read("docs/metrics.md")) if "flockpr_" in cells[0]
     }
-    assert named == set(METRICS)
+    assert named == {*METRICS, EVENTS[0], *(name for name, _ in HISTOGRAMS.values())}
 
 
 def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
@@ -119,8 +128,10 @@ def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     used = set(re.findall(r"flockpr_[a-z_]+", rules + " ".join(queries)))
-    assert used <= set(METRICS)
-    assert used
+    parts = {f"{name}_{part}" for name, _ in HISTOGRAMS.values() for part in ("bucket", "count")}
+    assert used <= {*METRICS, EVENTS[0], *parts}
+    # Every number about time is looked at by somebody.
+    assert {f"{name}_bucket" for name, _ in HISTOGRAMS.values()} | {"flockpr_stale_seconds"} <= used
 
 
 def test_metrics_commands_of_the_page_run(root: str, tmp_path: pathlib.Path) -> None:

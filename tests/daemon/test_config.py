@@ -146,7 +146,7 @@ def test_named_file_that_is_absent_is_an_error_and_others_may_be(sources: Source
 def test_each_key_of_serve_has_a_variable_that_is_heard(sources: Sources, variable: str) -> None:
     """FLOCKPR_ and the key in capitals sets the key, converted to its type."""
     texts = {"timeout": "3", "drain": "4", "log_level": "error", "log_format": "json"}
-    texts |= {"unit_attentions": "yes", "allow_unproven": "on"}
+    texts |= {"unit_attentions": "yes", "allow_unproven": "on", "metrics": "127.0.0.1:9751"}
     texts |= {"socket_mode": "0660", "lun": "a", "initiator": "iqn.x:y"}
     key = ENVIRONMENT[variable]
     settings = sources.load(environ={variable: texts.get(key, "/some/path")})
@@ -199,6 +199,7 @@ def test_relative_paths_of_flags_count_from_here(
         ('[serve]\nlog_level = "loud"\n', r"log_level: must be one of debug, info"),
         ('[serve]\nlun = "../x"\n', r"serve\.lun: must be 1 to 64"),
         ('[serve]\ninitiator = "a b"\n', r"serve\.initiator: "),
+        ('[serve]\nmetrics = "192.0.2.1:1"\n', r"serve\.metrics: must be on the loopback"),
         ('[serve]\nsocket_mode = "rw"\n', r"serve\.socket_mode: must be a mode in octal"),
         (f'[serve]\nsocket = "/{"x" * 107}"\n', r"serve\.socket: is too long for a Unix socket"),
         ('[serve]\nhost = ""\n', r"serve\.host: must be printable and not empty"),
