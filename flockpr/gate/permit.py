@@ -322,12 +322,22 @@ class Permit:
             what = f"the state cannot be read again: {error}"
             self._fail(StoreUnavailable(what, self.path), turn)
             return False
-        with self._lock:
-            if self._phase is Phase.READING and self._turn == turn:
-                self._phase = Phase.OPEN
-                self.fault = None
-                self._changed.notify_all()
+        self._open(turn)
         return True
+
+    def _open(self, turn: int) -> None:
+        """The state has been read: whoever waits may enter, unless somebody in this process wants
+        to narrow access since. Nobody has entered who would give it back.
+        """
+        with self._lock:
+            if self._phase is not Phase.READING or self._turn != turn:
+                return
+            barred = self._given_up()
+            self._phase = Phase.RELEASING if barred else Phase.OPEN
+            self.fault = None
+            self._changed.notify_all()
+        if barred:
+            self._release()
 
     def _given_up(self) -> bool:
         """Whether nobody is to take it at the moment."""

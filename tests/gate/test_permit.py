@@ -154,6 +154,27 @@ def test_permit_barred_while_the_state_is_read_is_given_back_at_once(rig: Rig) -
 
 
 @pytest.mark.usefixtures("strangers")
+def test_permit_barred_before_the_state_was_read_to_its_end_is_not_opened(rig: Rig) -> None:
+    """Who bars it asks for it a moment later; until then nobody may get in."""
+    permit, barred = rig.permit(), threading.Event()
+
+    def bar() -> None:
+        permit.bar("me")
+        barred.set()
+
+    rig.meanwhile = bar
+    entering = Aside(lambda: permit.enter(soon()))
+    assert barred.wait(LONG)
+    eventually(lambda: not permit.held, "the permit is kept")
+    assert rig.free()
+    assert permit.yielded(soon())
+    rig.meanwhile = lambda: None
+    permit.admit("me")
+
+    assert entering.result()
+    permit.leave()
+
+
 def test_knock_of_a_stranger_is_heard_and_the_permit_taken_again_after_it(rig: Rig) -> None:
     """Another process rings; the permit goes, stays away, and comes back."""
     permit = rig.permit()
