@@ -173,21 +173,27 @@ def forget(directory: str) -> bool:
 
 
 def find(root: str, sources: Sources | None = None) -> Kept | None:
-    """What this host keeps of a root, or else of a directory above it on the same file system.
+    """What this host keeps of a root, or else of a directory above it on the same file system:
+    the nearest that is about what is mounted now, or else the nearest.
     Never raises: what cannot be read is logged, and as good as nothing.
 
     Args:
         root: The root.
         sources: Where the host tells about itself.
     """
+    nearest: Kept | None = None
     try:
         for directory in _upwards(root):
             path = _path(directory)
-            if os.path.lexists(path):
-                return _read(path, facts.facts_of(directory, sources=sources).mount)
+            if not os.path.lexists(path):
+                continue
+            found = _read(path, facts.facts_of(directory, sources=sources).mount)
+            if found is not None and any(map(found.current, found.results)):
+                return found
+            nearest = nearest or found
     except (OSError, Malformed) as error:
         log.warning("%s: what a probe found cannot be read: %s", root, error)
-    return None
+    return nearest
 
 
 def _upwards(root: str) -> Iterator[str]:
@@ -209,7 +215,8 @@ def _path(directory: str) -> str:
 
 
 def _load(path: str) -> Reader:
-    with open(path, "rb") as file:
+    # A pipe of that name must hang nobody.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         reader = Reader(loads(file.read(MOST)), "document")
     reader.integer("format", FORMAT, FORMAT)
     return reader

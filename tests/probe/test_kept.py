@@ -99,6 +99,28 @@ def test_kept_is_about_another_mount_when_its_options_change(place: Place) -> No
     assert found.failed("gated") == ()
 
 
+def test_kept_of_another_mount_does_not_hide_what_is_known_of_this_one(place: Place) -> None:
+    """A file in the root is nearer, and about what was mounted there once."""
+    below = Place(place.path / "root", place.tables)
+    assert below.keep(FINE, ALONE)
+    place.tables.remount("vers=4.2", "vers=4.1")
+    assert len(below.found().results) == 1
+    assert place.keep(WRONG, ALONE)
+
+    assert len(below.found().failed("gated")) == 1
+
+
+def test_kept_pipe_hangs_nobody(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may write there may make one."""
+    assert place.keep(FINE, ALONE)
+    path = pathlib.Path(place.found().path)
+    path.unlink()
+    os.mkfifo(path)
+
+    assert kept.find(str(place.path), place.sources) is None
+    assert "cannot be read" in caplog.text
+
+
 def test_kept_alone_does_not_hide_what_two_hosts_found(place: Place) -> None:
     """It did not try that again. With a second host it did try all that one host can."""
     assert place.keep(WRONG, ALONE)
