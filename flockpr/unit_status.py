@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -21,6 +22,22 @@ TYPE_NAMES = {
     ReservationType.WRITE_EXCLUSIVE_ALL_REGISTRANTS: "Write Exclusive, all registrants",
     ReservationType.EXCLUSIVE_ACCESS_ALL_REGISTRANTS: "Exclusive Access, all registrants",
 }
+
+VIEW_LAG = 5.0
+"""Seconds for which `registry.json` may show an older transaction without anything being wrong: a
+daemon publishes in a pause, and within little more than a second without one.
+"""
+
+
+def view_lags(status: Mapping[str, Any]) -> bool:
+    """Whether `registry.json` is missing, or behind for longer than it may be.
+
+    Args:
+        status: What `UnitStatus.to_json` returned.
+    """
+    if status["published"] is None or status["published"] == status["number"]:
+        return status["published"] is None
+    return status["age_s"] is None or status["age_s"] >= VIEW_LAG
 
 
 def readable_key(key: int) -> str | None:

@@ -599,3 +599,53 @@ def test_reply_is_not_delayed_by_upkeep(
     with LogicalUnit.open(f"{root}/disk") as unit:
         assert unit.status().to_json()["published"] == 2
         assert register(unit, B, 2).status == GOOD
+
+
+def published(root: str) -> int | None:
+    """Number of the transaction that `registry.json` shows."""
+    with LogicalUnit.open(f"{root}/disk") as unit:
+        return unit.status().published
+
+
+def eventually(root: str, number: int) -> None:
+    """Wait until `registry.json` shows a transaction."""
+    deadline = time.monotonic() + LONG
+    while published(root) != number:
+        assert time.monotonic() < deadline, f"{published(root)} is still published"
+        time.sleep(0.01)
+
+
+def test_view_is_published_in_a_pause_without_a_further_command(
+    root: str, make: Callable[..., Units]
+) -> None:
+    """Readers of it need not wait for whoever comes next."""
+    units = make()
+    for number in (2, 3):
+        assert enter(units, nexus(f"guest{number}"), number).result(LONG).status == GOOD
+        eventually(root, number)
+
+
+def test_view_is_not_published_between_commands_and_when_the_units_close(
+    root: str, make: Callable[..., Units], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a pause a command does not wait for that of the one before it."""
+    monkeypatch.setattr(module, "PAUSE", LONG * 2)
+    monkeypatch.setattr(module, "TIDY_AFTER", LONG * 2)
+    units = make()
+    for key in range(1, 6):
+        assert enter(units, nexus(f"guest{key}"), key).result(LONG).status == GOOD
+        assert published(root) == 1
+    assert units.close()
+    assert published(root) == 6
+
+
+def test_view_is_published_under_load_without_a_pause(
+    root: str, make: Callable[..., Units], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second after the first command that it does not show, however many come."""
+    monkeypatch.setattr(module, "PAUSE", LONG * 2)
+    monkeypatch.setattr(module, "TIDY_AFTER", 0.0)
+    units = make()
+    for key in (1, 2, 3):
+        assert enter(units, nexus(f"guest{key}"), key).result(LONG).status == GOOD
+        eventually(root, key + 1)

@@ -6,6 +6,8 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flockpr.unit_status import view_lags
+
 _CONFLICT = 0x18
 _SHOWN_REFUSALS = 3
 
@@ -30,7 +32,7 @@ def examine(
     names = [nexus] if nexus is not None else list(conflicts)[-_SHOWN_REFUSALS:]
     for name in names:
         findings.append(_explained(status, name, conflicts.get(name, [])))
-    if status["published"] != status["number"]:
+    if view_lags(status):
         text = (
             "registry.json lags behind the transactions; readers of that file see an older state."
         )

@@ -11,6 +11,7 @@ from flockpr.cli.promise_view import promise_summary
 from flockpr.cli.status_documents import Collected, age_of
 from flockpr.cli.style import PLAIN, Style
 from flockpr.cli.text import duration, printable, table
+from flockpr.unit_status import view_lags
 
 _HEADERS = (
     *("INITIATOR", "PORT", "KEY", "LIVENESS", "HOST", "DOOR"),
@@ -50,7 +51,7 @@ def describe(document: Mapping[str, Any], style: Style = PLAIN) -> list[str]:
     if pending:
         text = f"unit attentions wait for {pending} initiator{'s' * (pending > 1)}"
         lines.append(f"  {style.warning(text)}")
-    if document["published"] not in (document["number"], "past"):
+    if document["published"] != "past" and view_lags(document):
         lines.append("  registry.json lags behind; the next command or daemon publishes it again")
     return lines
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _ENTER, _LEAVE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
 _HOME, _REST_OF_LINE, _REST = "\033[H", "\033[K", "\033[J"
-_MOVING = frozenset({"age_s", "last_contact"})
-"""Keys that change although nothing happens."""
+_MOVING = frozenset({"age_s", "last_contact", "published"})
+"""Keys that change although nothing happens, or a moment after what has happened."""
 
 
 def add(verbs: Verbs) -> None:

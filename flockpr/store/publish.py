@@ -1,8 +1,8 @@
 """`registry.json`: the current state for people and tools. Never read for a decision.
 
 It is a file of its own, renamed into place: the one place in flockpr that renames the
-registry. It may lag for a moment, and a late rename of another host may even put an older
-one back (seen on NFS); whoever finds it behind publishes again.
+registry. It lags until its daemon has a pause, and a late rename of another host may even put
+an older one back (seen on NFS); whoever finds it behind publishes again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def render(identity: LunIdentity, document: Document) -> bytes:
         json.dumps(
             {
                 "format": FORMAT,
-                "note": "a view, republished after each transaction; the truth is in commits/",
+                "note": "a view, which may lag a moment; the truth is in commits/",
                 "lun": identity.name,
                 "incarnation": identity.incarnation,
                 "number": snapshot.number,

@@ -23,6 +23,10 @@ MAX_QUEUED = 1024
 """Commands that may wait for one LUN; more are answered TASK SET FULL."""
 REOPEN_AFTER = 1.0
 """Seconds before a LUN that could not be opened is tried again."""
+PAUSE = 0.02
+"""Seconds without a command after which what was done is published: who sends one after the other
+does not wait for that in between.
+"""
 TIDY_AFTER = 1.0
 """Seconds of unbroken load after which publishing and pruning are done all the same."""
 IDLE_TIDY = 30.0
@@ -67,8 +71,8 @@ class Worker:
         self._failed: StoreError | None = None
         self._failed_at = 0.0
         self._told = ""
-        self._tidied_at = 0.0
-        self._untidy = False
+        self._tidied_at = self._worked_at = time.monotonic()
+        self._untidy_since: float | None = None
         self._line = Line(self.name, self._advanced)
         self.thread = threading.Thread(target=self._run, name=f"lun-{self.name}", daemon=True)
         self.thread.start()
@@ -120,19 +124,21 @@ class Worker:
         while True:
             with self._wake:
                 if not self._anything_to_do():
-                    self._wake.wait(IDLE_TIDY)
+                    self._wake.wait(max(0.0, self._tidy_at() - time.monotonic()))
                 wishes = self._due()
                 requests = [] if wishes else self._next()
                 if not requests and self._closing and not self._queue and not self._wishes:
                     break
-                self._untidy = False
             if requests:
                 self._answer([request for request in requests if not request.over])
                 self._answered(requests)
             else:
                 self._fulfil(wishes)
-            self._tidy()
+            if time.monotonic() >= self._tidy_at():
+                self._tidy()
         self._line.close()
+        if self._untidy_since is not None:
+            self._tidy()
         if self._unit is not None:
             self._unit.close()
 
@@ -162,21 +168,30 @@ class Worker:
             self._current = None
             for _ in requests[1:]:
                 self._queue.popleft()
+            self._worked()
 
     def _anything_to_do(self) -> bool:
         if self._queue and not self._held_back(self._queue[0]):
             return True
-        return (
-            bool(self._due_now())
-            or self._untidy
-            or (self._closing and not self._queue and not self._wishes)
-        )
+        return bool(self._due_now()) or (self._closing and not self._queue and not self._wishes)
 
     def _advanced(self) -> None:
-        """The line has ended something: publish it, and see whether anything waited for it."""
+        """The line has ended something: see whether anything waited for it, and publish it."""
         with self._wake:
-            self._untidy = True
+            self._worked()
             self._wake.notify()
+
+    def _worked(self) -> None:
+        """Something was done that may have to be published. Called with the lock held."""
+        self._worked_at = time.monotonic()
+        if self._untidy_since is None:
+            self._untidy_since = self._worked_at
+
+    def _tidy_at(self) -> float:
+        """When to publish and prune, if nothing else is done before."""
+        if self._untidy_since is None:
+            return self._tidied_at + IDLE_TIDY
+        return min(self._worked_at + PAUSE, self._untidy_since + TIDY_AFTER)
 
     def _held_back(self, request: AnyRequest) -> bool:
         """Whether a command has to wait because its nexus left and that has not been said yet:
@@ -202,6 +217,9 @@ class Worker:
 
     def _fulfil(self, wishes: dict[Nexus, _Wish]) -> None:
         """Tell the LUN who left and who came, or what it could not be told before."""
+        if wishes:
+            with self._wake:
+                self._worked()
         try:
             for nexus, wish in wishes.items():
                 if wish.left:
@@ -225,21 +243,23 @@ class Worker:
             del self._unsaid[nexus]
 
     def _tidy(self) -> None:
-        """Between commands; under load now and then, because pruning must not starve."""
-        now = time.monotonic()
+        """In a pause; under load now and then, because pruning must not starve."""
+        with self._wake:
+            self._tidied_at = time.monotonic()
+            self._untidy_since = None
         unit = self._unit
-        if unit is not None and (not self._queue or now - self._tidied_at >= TIDY_AFTER):
-            self._tidied_at = now
-            try:
-                if unit.lost is None:
-                    unit.tidy()
-                else:
-                    # Its files held open would keep a deleted directory from vanishing on
-                    # NFS. The unit itself stays, and answers with what it found.
-                    unit.close()
-            except Exception:
-                # Without this thread the LUN would never be answered for again.
-                log.exception("%s: internal error", self.name)
+        if unit is None:
+            return
+        try:
+            if unit.lost is None:
+                unit.tidy()
+            else:
+                # Its files held open would keep a deleted directory from vanishing on
+                # NFS. The unit itself stays, and answers with what it found.
+                unit.close()
+        except Exception:
+            # Without this thread the LUN would never be answered for again.
+            log.exception("%s: internal error", self.name)
 
     def _answer(self, requests: Sequence[AnyRequest]) -> None:
         if not requests:

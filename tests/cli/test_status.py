@@ -13,6 +13,7 @@ import pytest
 
 from flockpr import LogicalUnit, OutAction, ReservationType, Status, create_lun
 from flockpr.cli import main
+from flockpr.unit_status import view_lags
 from tests.support import gate_story
 from tests.support.luns import (
     ALICE,
@@ -112,6 +113,17 @@ def test_status_publication_behind_is_told(root: str, capsys: Capture) -> None:
     assert main(["status", "--root", root]) == 0
 
     assert "registry.json lags behind" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("published", "age", "expected"),
+    [(7, 0.0, False), (6, 0.0, False), (6, 60.0, True), (6, None, True), (None, 0.0, True)],
+)
+def test_view_lags_when_it_is_behind_for_longer_than_a_daemon_takes(
+    published: int | None, age: float | None, expected: bool
+) -> None:
+    """One that is published in the next pause is nothing to tell."""
+    assert view_lags({"number": 7, "published": published, "age_s": age}) is expected
 
 
 def test_status_without_a_lock_file_says_why_liveness_is_unknown(

@@ -6,6 +6,7 @@ or not at all, and the logical unit works at once.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ from tests.support.daemons import (
     decide,
     out,
     read,
+    wait_for,
 )
 from tests.support.fault_rig import Point, points
 from tests.support.scsi import (
@@ -254,3 +256,34 @@ def test_daemon_killed_while_it_opens_a_lun_loses_nothing(directory: str, call: 
         assert now in ((released,) if alive else (before, released))
         before = now
     assert count > 1
+
+
+def test_view_of_a_daemon_that_ends_is_the_newest_and_of_a_killed_one_is_healed(
+    directory: str,
+) -> None:
+    """Publishing waits for a pause: SIGTERM is one, and after SIGKILL the next daemon does it."""
+
+    def shown() -> tuple[int, int]:
+        with LogicalUnit.open(os.path.join(directory, "root", LUN)) as unit:
+            status = unit.status()
+            return status.published or 0, status.snapshot.number
+
+    def caught_up(number: int) -> bool:
+        return shown() == (number, number)
+
+    for key in (1, 3, 5):
+        with Daemon(directory, "one", [A]) as daemon, daemon.guest() as guest:
+            assert guest.send(out(REGISTER_IGNORE, 0, key)).status == Status.GOOD
+            assert daemon.stop() == 0
+        view, newest = shown()
+        assert view == newest
+
+        with Daemon(directory, "one", [A]) as daemon, daemon.guest() as guest:
+            assert guest.send(out(REGISTER_IGNORE, 0, key + 1)).status == Status.GOOD
+            daemon.kill()
+        view, newest = shown()
+        assert view in (newest - 1, newest)
+
+        with Daemon(directory, "one", [A]) as daemon, daemon.guest() as guest:
+            assert guest.send(read(READ_FULL_STATUS)).status == Status.GOOD
+            wait_for(functools.partial(caught_up, newest), daemon.last_words)

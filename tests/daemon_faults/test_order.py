@@ -219,11 +219,13 @@ def test_reply_that_depends_on_a_foreign_commit_waits_until_that_is_durable(
         if network:
             daemon.believe_in_a_network(guest)
         assert guest.send(out(REGISTER, 0, 1)).status == Status.GOOD
+        worker, _ = daemon.workers(guest)
         for number, (what, sent) in enumerate(DEPENDENT.items()):
             if what == "reserve again":
                 assert guest.send(out(RESERVE, 1, type_=WE)).status == Status.GOOD
             elif what == "release of nothing":
                 assert guest.send(out(RELEASE, 1, type_=WE)).status == Status.GOOD
+            daemon.settle(worker)  # or its upkeep would be the first to read what comes now
             _as_another_daemon(directory, other, out(REGISTER_IGNORE, 0, 100 + number))
             fresh = commit_name(chain(directory)[-1].number)
             with traced(daemon.pid, directory, follow=True) as calls:
