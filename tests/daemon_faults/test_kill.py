@@ -109,6 +109,7 @@ class Victim:
         self.live()
         guest = self._guests[1]
         committing, answering = self._daemon.workers(guest)
+        self._daemon.settle(committing)
         self._commit_elsewhere()
         with traced(self._daemon.pid, self.directory, follow=True) as calls:
             self.say(guest, self.last)
@@ -211,7 +212,8 @@ def test_daemon_killed_at_each_kind_of_system_call_loses_nothing(
     if not network:
         deaths += [(point, True) for point in _one_of_each(answering)]
     _sweep(victim, deaths)
-    assert victim.died_at >= {point.name for point, _ in deaths} - {"recvmsg"}
+    # Lost locks are looked for every few seconds only, which is what pread64 is for.
+    assert victim.died_at >= {point.name for point, _ in deaths} - {"recvmsg", "pread64"}
 
 
 @pytest.mark.sweep
