@@ -26,7 +26,8 @@ from flockpr.store import files
 from flockpr.store.base import Applied, Served, Snapshot
 from flockpr.store.chain import Chain, Identity, identity_of, successor_of
 from flockpr.store.clock import utc_now
-from flockpr.store.document import Document, decode, encode, remember
+from flockpr.store.document import Document, decode, remember
+from flockpr.store.encoding import Parts, encode
 from flockpr.store.layout import ASIDE_PREFIX, commit_name
 from flockpr.store.strict import Malformed
 from flockpr.store.syscalls import Syscalls
@@ -81,6 +82,7 @@ class CommitLog(Chain):
         self._patience = patience
         self._unsettled: _Issued | None = None
         self._counter = 0
+        self._parts = Parts()
 
     def head(self) -> Document:
         """The newest document of the chain. See `Store.head` for what it raises."""
@@ -153,7 +155,8 @@ class CommitLog(Chain):
         self._counter += 1
         aside = f"{ASIDE_PREFIX}{self._daemon}-{self._counter}"
         try:
-            files.write_new(self._sys, aside, encode(document), dir_fd=self._fd, mode=self._mode)
+            data = encode(document, self._parts)
+            files.write_new(self._sys, aside, data, dir_fd=self._fd, mode=self._mode)
         except OSError as error:
             path = f"{self._path}/{aside}"
             raise files.unavailable(error, "cannot write a commit", path) from error

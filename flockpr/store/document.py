@@ -1,4 +1,4 @@
-"""The commit document: one transaction as JSON, and back, strictly.
+"""The commit document: one transaction, and what it is read from, strictly.
 
 Pure. A document is one line: a JSON object whose last member is `checksum`, the SHA-256 of
 all bytes before that member plus the closing brace. So a truncated, padded or edited
@@ -8,7 +8,6 @@ document is never taken for a whole one, and `json.tool` still reads it.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from flockpr.core.model import (
 )
 from flockpr.spc.codes import Attention, ReservationType
 from flockpr.spc.transport_id import InitiatorPort
-from flockpr.store.base import Applied, Served, Snapshot, applied_to_json, key_text
+from flockpr.store.base import Applied, Served, Snapshot
 from flockpr.store.layout import FORMAT, MAX_DOCUMENT
 from flockpr.store.strict import Malformed, Reader, loads
 
@@ -35,8 +34,8 @@ MAX_COMMANDS = 4096
 MAX_DAEMONS = 64
 """Daemons whose last transaction a document remembers; the least recent make room."""
 
-_CHECKSUM = b',"checksum":"'
-_TAIL = len(_CHECKSUM) + 64 + len(b'"}\n')
+CHECKSUM = b',"checksum":"'
+_TAIL = len(CHECKSUM) + 64 + len(b'"}\n')
 
 
 class Newer(Malformed):
@@ -115,14 +114,12 @@ def remember(
     return result, forgotten
 
 
-# --------------------------------------------------------------------------- encoding
+def attention_text(code: Attention) -> str:
+    """ASC and ASCQ as text: "2a/05"."""
+    return f"{code >> 8:02x}/{code & 0xFF:02x}"
 
 
-def seal(body: Mapping[str, Any]) -> bytes:
-    """One line of JSON with its checksum as the last member."""
-    text = json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode("ascii")
-    digest = hashlib.sha256(text).hexdigest().encode("ascii")
-    return b'%s%s%s"}\n' % (text[:-1], _CHECKSUM, digest)
+# --------------------------------------------------------------------------- decoding
 
 
 def unseal(data: bytes) -> Any:
@@ -133,99 +130,11 @@ def unseal(data: bytes) -> Any:
     """
     text = data[:-_TAIL] + b"}"
     tail = data[-_TAIL:]
-    if len(data) <= _TAIL or not tail.startswith(_CHECKSUM) or not data.endswith(b'"}\n'):
+    if len(data) <= _TAIL or not tail.startswith(CHECKSUM) or not data.endswith(b'"}\n'):
         raise Malformed("no checksum at its end: cut short, or not written by flockpr")
-    if hashlib.sha256(text).hexdigest().encode("ascii") != tail[len(_CHECKSUM) : -3]:
+    if hashlib.sha256(text).hexdigest().encode("ascii") != tail[len(CHECKSUM) : -3]:
         raise Malformed("the checksum does not fit the contents")
     return loads(text)
-
-
-def encode(document: Document) -> bytes:
-    """A document as the bytes of its file, in its own format."""
-    return seal(ENCODERS[document.format](document))
-
-
-def _encode_1(document: Document) -> dict[str, Any]:
-    snapshot = document.snapshot
-    return {
-        "format": 1,
-        "incarnation": document.incarnation,
-        "number": snapshot.number,
-        "txid": snapshot.txid,
-        "previous": document.previous,
-        "time": snapshot.time,
-        "host": snapshot.host,
-        "daemon": snapshot.daemon,
-        "deleted": snapshot.deleted,
-        "daemons": {name: [number, txid] for name, (number, txid) in document.daemons.items()},
-        "forgotten": document.forgotten,
-        "commands": [applied_to_json(applied) for applied in document.applied],
-        "served": served_to_json(snapshot.served),
-        "state": state_to_json(snapshot.state),
-    }
-
-
-ENCODERS: dict[int, Callable[[Document], dict[str, Any]]] = {1: _encode_1}
-"""One encoder for each format that a live daemon may still need."""
-
-
-def served_to_json(served: Mapping[int, Served]) -> dict[str, Any]:
-    """By slot, who served it last."""
-    return {
-        str(slot): {"host": by.host, "daemon": by.daemon, "door": by.door}
-        for slot, by in served.items()
-    }
-
-
-def state_to_json(state: LogicalUnitState) -> dict[str, Any]:
-    """The state as a JSON object; keys are text, 64 bits do not survive every reader."""
-    return {
-        "generation": state.generation,
-        "aptpl": state.aptpl,
-        "registrations": [
-            {
-                **_nexus_to_json(registration.nexus),
-                "key": key_text(registration.key),
-                "slot": registration.slot,
-                "all_target_ports": registration.all_target_ports,
-            }
-            for registration in state.registrations
-        ],
-        "reservation": None
-        if state.reservation is None
-        else {
-            "type": int(state.reservation.type),
-            "holder": None
-            if state.reservation.holder is None
-            else _nexus_to_json(state.reservation.holder),
-        },
-        "spc2": None
-        if state.spc2 is None
-        else {**_nexus_to_json(state.spc2.holder), "slot": state.spc2.slot},
-        "attentions": [
-            {
-                **_nexus_to_json(entry.nexus),
-                "codes": [attention_text(code) for code in entry.codes],
-            }
-            for entry in state.attentions
-        ],
-        "attention_epoch": state.attention_epoch,
-        "overflowed": state.overflowed,
-        "power_cycles": state.power_cycles,
-        "next_slot": state.next_slot,
-    }
-
-
-def attention_text(code: Attention) -> str:
-    """ASC and ASCQ as text: "2a/05"."""
-    return f"{code >> 8:02x}/{code & 0xFF:02x}"
-
-
-def _nexus_to_json(nexus: Nexus) -> dict[str, Any]:
-    return {"initiator": nexus.initiator_port.text, "target_port": nexus.target_port}
-
-
-# --------------------------------------------------------------------------- decoding
 
 
 def decode(data: bytes) -> Document:

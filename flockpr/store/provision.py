@@ -22,7 +22,8 @@ from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable,
 from flockpr.store import claims, files, images, publish
 from flockpr.store.base import Applied, Snapshot
 from flockpr.store.clock import utc_now
-from flockpr.store.document import Document, encode
+from flockpr.store.document import Document
+from flockpr.store.encoding import encode
 from flockpr.store.identity import (
     HELPER_PORT,
     TARGET_PORT,

@@ -13,7 +13,8 @@ import logging
 from flockpr.errors import StateUnreadable
 from flockpr.store import files
 from flockpr.store.base import Snapshot, applied_to_json
-from flockpr.store.document import Document, served_to_json, state_to_json
+from flockpr.store.document import Document
+from flockpr.store.encoding import served_to_json, state_to_json
 from flockpr.store.identity import LunIdentity
 from flockpr.store.layout import ASIDE_PREFIX, FORMAT, REGISTRY
 from flockpr.store.strict import Malformed, Reader, loads

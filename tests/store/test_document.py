@@ -20,11 +20,10 @@ from flockpr.store.document import (
     MAX_DAEMONS,
     Newer,
     decode,
-    encode,
     remember,
     state_from_json,
-    state_to_json,
 )
+from flockpr.store.encoding import encode, state_to_json
 from flockpr.store.layout import MAX_DOCUMENT
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event

@@ -14,7 +14,8 @@ from flockpr.core.model import Spc2Reservation
 from flockpr.gate import fenced, places, roster
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import claims, layout
-from flockpr.store.document import DECODERS, ENCODERS, MAX_DAEMONS, decode, encode
+from flockpr.store.document import DECODERS, MAX_DAEMONS, decode
+from flockpr.store.encoding import ENCODERS, encode
 from flockpr.store.layout import commit_name, segment_name
 from flockpr.store.lockdir import SETTLE_SECONDS, LockDirectory
 from flockpr.store.provision import create_lun

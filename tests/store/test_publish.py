@@ -15,7 +15,7 @@ import pytest
 from flockpr.errors import StoreError
 from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.spc.codes import Status
-from flockpr.store.document import state_to_json
+from flockpr.store.encoding import state_to_json
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from flockpr.store.syscalls import Syscalls

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flockpr.errors import Busy, NewerFormat
-from flockpr.store import document, lockdir, presence
+from flockpr.store import document, encoding, lockdir, presence
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event, upgrade_lun
 from flockpr.store.strict import Reader
@@ -22,14 +22,17 @@ def lun(tmp_path: Path) -> str:
 
 def allow_format_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that this version knows format 2, which is format 1 with another number."""
-    encode, decode = document.ENCODERS[1], document.DECODERS[1]
+    encode, decode = encoding.ENCODERS[1], document.DECODERS[1]
 
     def decode_2(reader: Reader) -> document.Document:
         import attrs
 
         return attrs.evolve(decode(reader), format=2)
 
-    monkeypatch.setitem(document.ENCODERS, 2, lambda d: {**encode(d), "format": 2})
+    def encode_2(written: document.Document, parts: encoding.Parts) -> str:
+        return encode(written, parts).replace('"format":1', '"format":2', 1)
+
+    monkeypatch.setitem(encoding.ENCODERS, 2, encode_2)
     monkeypatch.setitem(document.DECODERS, 2, decode_2)
     monkeypatch.setattr(lockdir, "FORMAT", 2)
     monkeypatch.setattr(presence, "FORMAT", 2)

@@ -18,7 +18,8 @@ from flockpr.logical_unit import Result
 from flockpr.spc import sense as senses
 from flockpr.store import document as documents
 from flockpr.store import layout
-from flockpr.store.document import decode, encode
+from flockpr.store.document import decode
+from flockpr.store.encoding import encode
 from flockpr.store.strict import loads
 from tests.support.scenes import BUSY, CONFLICT, GOOD, stall
 from tests.support.simfs import Call, Client, DirNode, FileNode, Killed, fail

@@ -116,9 +116,10 @@ _events: st.SearchStrategy[Event] = st.one_of(
 
 
 @st.composite
-def reachable_states(draw: st.DrawFn) -> LogicalUnitState:
-    """What a sequence of commands and events leaves behind."""
+def reachable_histories(draw: st.DrawFn) -> list[LogicalUnitState]:
+    """The state after each of a sequence of commands and events, and before the first."""
     unit = Unit(target_ports=(1, 2), pending=2)
+    states = [unit.state]
     for of, what in draw(
         st.lists(st.tuples(st.sampled_from(_NEXUSES), _outs | _others | _events), max_size=25)
     ):
@@ -126,7 +127,13 @@ def reachable_states(draw: st.DrawFn) -> LogicalUnitState:
             unit.send(of, *what)
         else:
             unit.happen(what)
-    return unit.state
+        states.append(unit.state)
+    return states
+
+
+def reachable_states() -> st.SearchStrategy[LogicalUnitState]:
+    """What a sequence of commands and events leaves behind."""
+    return reachable_histories().map(lambda states: states[-1])
 
 
 commands = st.builds(
