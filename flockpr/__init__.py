@@ -21,9 +21,9 @@ is the guide, with an example that runs.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from flockpr._lazy import loader
 from flockpr._version import __version__
 
 if TYPE_CHECKING:
@@ -172,17 +172,7 @@ _HOMES = {
         "read_identity",
     ),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name from where it lives (PEP 562)."""
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

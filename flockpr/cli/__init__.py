@@ -1,13 +1,15 @@
 """The command line: `main` finds the verb, one module per verb does the rest.
 
 A verb module has `add(verbs)`, which describes its options, and `run(args)`, which returns the
-exit code. It imports what it works with inside `run`: cluster scripts call the command line
-often, and `flockpr --help` or a wrong option must not pay for loading the store.
+exit code. Cluster scripts call the command line often, so it is loaded only when it is the verb,
+or when all are listed; and it imports what it works with inside `run`, since a wrong option must
+not pay for loading the store.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -15,34 +17,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from flockpr._version import __version__
-from flockpr.cli import (
-    blame,
-    completion,
-    demo,
-    diff,
-    doctor,
-    exporting,
-    gate,
-    importing,
-    libvirt,
-    log,
-    lun,
-    metrics,
-    probe,
-    replay,
-    serve,
-    status,
-    target,
-    timeline,
-    upgrade,
-    watch,
-)
 from flockpr.cli.common import report
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.errors import FlockprError
 
 __all__ = ["ExitCode", "build_parser", "main"]
 
+_VERBS = (
+    *("serve", "target", "lun"),
+    *("status", "watch", "log", "blame", "diff", "timeline", "doctor"),
+    *("metrics", "gate", "replay", "probe"),
+    *("export", "import", "libvirt"),
+    *("upgrade", "demo", "completion"),
+)
+"""In the order in which they are listed. Each has a module of its name here, but for these."""
+_MODULES = {"export": "exporting", "import": "importing"}
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code:3d}  {code.meaning}" for code in ExitCode)
 
 
@@ -53,8 +42,12 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **settings})
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all verbs.
+
+    Args:
+        only: A verb: its options are all that is described.
+    """
     parser = _Parser(
         prog="flockpr",
         description="SCSI-3 persistent reservations for disks that have no SAN behind them.",
@@ -63,10 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"flockpr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    looking = (status, watch, log, blame, diff, timeline, doctor, metrics, gate, replay, probe)
-    moving = (exporting, importing, libvirt)
-    for module in (serve, target, lun, *looking, *moving, upgrade, demo, completion):
-        module.add(verbs)
+    for verb in _VERBS if only is None else (only,):
+        importlib.import_module(f"flockpr.cli.{_MODULES.get(verb, verb)}").add(verbs)
     return parser
 
 
@@ -84,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A name that the terminal's character set lacks must not end a report.
             stream.reconfigure(errors="backslashreplace")
     try:
-        args = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        only = words[0] if words and words[0] in _VERBS else None
+        args = build_parser(only).parse_args(words)
     except SystemExit as stop:
         # argparse has printed help or the mistake; callers of main() want a number.
         return stop.code if isinstance(stop.code, int) else ExitCode.USAGE

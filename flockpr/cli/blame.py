@@ -78,9 +78,9 @@ def _look(
     now: list[dict[str, Any]],
     begins: dict[str, int],
 ) -> None:
-    from flockpr.logical_unit import LogicalUnit
+    from flockpr.unit_view import UnitView
 
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         begins[name] = unit.history_begins()
         found = list(story((one.to_json() for one in unit.history()), key))
         if refused:

@@ -33,12 +33,12 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the differences, and the commands that made them."""
-    from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import read_identity
+    from flockpr.unit_view import UnitView
 
     root = find_root(args)
     name = read_identity(root, args.lun).name
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         before = unit.status_at(args.first).to_json()
         after = (unit.status() if args.last is None else unit.status_at(args.last)).to_json()
         low, high = sorted((before["number"], after["number"]))

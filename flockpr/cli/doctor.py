@@ -60,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
 def _explain(args: argparse.Namespace) -> int:
     from flockpr.cli.doctor_findings import examine
     from flockpr.cli.status_documents import names_of
-    from flockpr.logical_unit import LogicalUnit
+    from flockpr.unit_view import UnitView
 
     root = find_root(args)
     code = ExitCode.GOOD
     documents: list[dict[str, Any]] = []
     for name in names_of(root, args.lun):
         try:
-            with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+            with UnitView.of(os.path.join(root, name)) as unit:
                 status = unit.status().to_json()
                 refusals = list(unit.refusals())
                 findings = examine(status, refusals, args.nexus)

@@ -64,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.cli.formats import find
     from flockpr.cli.formats.registry import Source
     from flockpr.core.model import UnitConfig
-    from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import read_identity
+    from flockpr.unit_view import UnitView
 
     root = find_root(args)
     name = read_identity(root, args.lun).name
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         state, identity = unit.snapshot().state, unit.identity
     source = Source(state, UnitConfig(target_ports=identity.target_ports))
     written: Written = find(args.format).write(source, _wanted(args, identity, source))

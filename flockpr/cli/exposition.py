@@ -89,9 +89,9 @@ def _of_lun(
     root: str, name: str, gates: list[Any], stale: dict[str, list[Mapping[str, Any]]]
 ) -> Iterator[Sample]:
     from flockpr.gate.overview import look
-    from flockpr.logical_unit import LogicalUnit
+    from flockpr.unit_view import UnitView
 
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         status = unit.status().to_json()
         yield from of_status(name, status)
         stale[name] = [one for one in status["registrations"] if one["liveness"] == "gone"]

@@ -117,12 +117,12 @@ def _at_or_after(time: object, since: dt.datetime) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Print the records, oldest first, and say where the history begins."""
-    from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import read_identity
+    from flockpr.unit_view import UnitView
 
     root = find_root(args)
     name = read_identity(root, args.lun).name
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         records: Iterable[Record]
         if args.refused or args.events:
             begins = None

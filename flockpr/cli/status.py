@@ -88,11 +88,11 @@ def _probe_line(probe: Mapping[str, Any]) -> str:
 def _past(args: argparse.Namespace) -> int:
     from flockpr.cli.status_documents import names_of, status_document
     from flockpr.cli.status_view import describe
-    from flockpr.logical_unit import LogicalUnit
+    from flockpr.unit_view import UnitView
 
     root = find_root(args)
     (name,) = names_of(root, args.lun)
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         found = status_document(unit, args.at)
         image = unit.identity.image
     # What can only be known of this moment is null.

@@ -17,8 +17,8 @@ from flockpr.errors import StoreError
 if TYPE_CHECKING:
     from flockpr.filesystems import Terms
     from flockpr.gate.overview import LunGate, Overview
-    from flockpr.logical_unit import LogicalUnit
     from flockpr.store.identity import LunIdentity
+    from flockpr.unit_view import UnitView
 
 LOOK_BACK = 64
 """Transactions that are looked at for when somebody registered: each is a file."""
@@ -63,7 +63,7 @@ def collect(verb: str, root: str, names: Sequence[str], terms: Terms) -> Collect
         terms: What the configuration declares about the file system.
     """
     from flockpr.gate.overview import Overview
-    from flockpr.logical_unit import LogicalUnit
+    from flockpr.unit_view import UnitView
 
     overview = Overview.of(root)
     code = ExitCode.GOOD
@@ -71,7 +71,7 @@ def collect(verb: str, root: str, names: Sequence[str], terms: Terms) -> Collect
     documents: list[dict[str, Any]] = []
     for name in names:
         try:
-            with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+            with UnitView.of(os.path.join(root, name)) as unit:
                 documents.append(
                     {
                         **status_document(unit),
@@ -92,7 +92,7 @@ def collect(verb: str, root: str, names: Sequence[str], terms: Terms) -> Collect
     return Collected(hosts, documents, code)
 
 
-def status_document(unit: LogicalUnit, at: int | None = None) -> dict[str, Any]:
+def status_document(unit: UnitView, at: int | None = None) -> dict[str, Any]:
     """One logical unit, with the times at which its registrants registered.
 
     Args:

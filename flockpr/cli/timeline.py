@@ -13,7 +13,7 @@ from flockpr.errors import ConfigError
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
-    from flockpr.logical_unit import LogicalUnit
+    from flockpr.unit_view import UnitView
 
 _CONFLICT = 0x18
 _KINDS = (".svg", ".html")
@@ -46,15 +46,15 @@ def _positive(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Draw the picture, or print what would be drawn."""
     from flockpr.cli.timeline_svg import draw, page
-    from flockpr.logical_unit import LogicalUnit
     from flockpr.store.provision import read_identity
+    from flockpr.unit_view import UnitView
 
     kind = os.path.splitext(args.output)[1].lower() if args.output else ".svg"
     if kind not in _KINDS:
         raise ConfigError(f"--output {args.output}: neither .svg nor .html")
     root = find_root(args)
     name = read_identity(root, args.lun).name
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with UnitView.of(os.path.join(root, name)) as unit:
         states = collect(unit, args.limit)
         conflicts = _conflicts(unit, states)
     if args.json:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.GOOD
 
 
-def collect(unit: LogicalUnit, limit: int) -> list[dict[str, Any]]:
+def collect(unit: UnitView, limit: int) -> list[dict[str, Any]]:
     """The newest states that are kept, oldest first, and the commands that made them.
 
     Args:
@@ -108,7 +108,7 @@ def collect(unit: LogicalUnit, limit: int) -> list[dict[str, Any]]:
     return states
 
 
-def _conflicts(unit: LogicalUnit, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _conflicts(unit: UnitView, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Conflicts since the first state, as far as the journals go, oldest first."""
     begun = str(states[0]["time"]) if states else ""
     found = [

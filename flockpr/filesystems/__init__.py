@@ -7,10 +7,15 @@ writes for sure, on one host or on many. `flockpr probe` goes by the same table.
 
 from __future__ import annotations
 
-from flockpr.filesystems.guard import Guard
-from flockpr.filesystems.mount_rules import Facts
-from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
-from flockpr.filesystems.terms import Terms, declare, promise_of, promised
+from typing import TYPE_CHECKING
+
+from flockpr._lazy import loader
+
+if TYPE_CHECKING:
+    from flockpr.filesystems.guard import Guard
+    from flockpr.filesystems.mount_rules import Facts
+    from flockpr.filesystems.promise import Fencing, Gated, Promise, judge, together
+    from flockpr.filesystems.terms import Terms, declare, promise_of, promised
 
 __all__ = [
     "Facts",
@@ -25,3 +30,13 @@ __all__ = [
     "promised",
     "together",
 ]
+
+__getattr__ = loader(
+    __name__,
+    {
+        "flockpr.filesystems.guard": ("Guard",),
+        "flockpr.filesystems.mount_rules": ("Facts",),
+        "flockpr.filesystems.promise": ("Fencing", "Gated", "Promise", "judge", "together"),
+        "flockpr.filesystems.terms": ("Terms", "declare", "promise_of", "promised"),
+    },
+)

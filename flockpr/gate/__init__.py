@@ -12,12 +12,17 @@ hears of the other, `HostClaim` tells the targets of several hosts of each other
 
 from __future__ import annotations
 
-from flockpr.gate.clustered import wait_for_fencing, wait_for_lost_nodes
-from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.hosts import HostClaim
-from flockpr.gate.image import ImageFile, open_image
-from flockpr.gate.narrowing import Gate, Held, take_unused
-from flockpr.gate.permit import Permit
+from typing import TYPE_CHECKING
+
+from flockpr._lazy import loader
+
+if TYPE_CHECKING:
+    from flockpr.gate.clustered import wait_for_fencing, wait_for_lost_nodes
+    from flockpr.gate.doorbell import Doorbell
+    from flockpr.gate.hosts import HostClaim
+    from flockpr.gate.image import ImageFile, open_image
+    from flockpr.gate.narrowing import Gate, Held, take_unused
+    from flockpr.gate.permit import Permit
 
 __all__ = [
     "Doorbell",
@@ -31,3 +36,15 @@ __all__ = [
     "wait_for_fencing",
     "wait_for_lost_nodes",
 ]
+
+__getattr__ = loader(
+    __name__,
+    {
+        "flockpr.gate.clustered": ("wait_for_fencing", "wait_for_lost_nodes"),
+        "flockpr.gate.doorbell": ("Doorbell",),
+        "flockpr.gate.hosts": ("HostClaim",),
+        "flockpr.gate.image": ("ImageFile", "open_image"),
+        "flockpr.gate.narrowing": ("Gate", "Held", "take_unused"),
+        "flockpr.gate.permit": ("Permit",),
+    },
+)

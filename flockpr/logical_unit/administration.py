@@ -1,14 +1,11 @@
-"""A logical unit as it is opened, and what is no SCSI command: power, resets, looking at it."""
+"""A logical unit as it is opened, and what is no SCSI command: power, resets, upkeep."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -16,12 +13,14 @@ from flockpr import events, timings
 from flockpr.core.events import Adoption, Event, LogicalUnitReset, PowerCycle
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import OutcomeUnknown, StoreError
-from flockpr.gate import Gate, Held, wait_for_fencing
 from flockpr.logical_unit.decisions import Decisions, NeedsGate
-from flockpr.store.base import AuditRecord, Snapshot
-from flockpr.store.identity import LunIdentity, check_label
+from flockpr.store.base import Snapshot
+from flockpr.store.identity import check_label
 from flockpr.store.lockdir import LockDirectory
-from flockpr.unit_status import UnitStatus
+from flockpr.unit_view import UnitView
+
+if TYPE_CHECKING:
+    from flockpr.gate import Gate, Held
 
 T = TypeVar("T")
 
@@ -39,7 +38,7 @@ class ServedState:
     number: int
 
 
-class Administration:
+class Administration(UnitView):
     """A logical unit, opened, but for its commands. Thread-safe.
 
     Args:
@@ -49,18 +48,12 @@ class Administration:
     """
 
     def __init__(self, store: LockDirectory, *, door: str = "api", keep_tidy: bool = True) -> None:
-        self._store = store
+        super().__init__(store)
         self._keep_tidy = keep_tidy
-        self._lock = threading.Lock()
         self._gate = _gate_of(store)
         gated = self._gate is not None
         self._decisions = Decisions(store, check_label(door, "door"), gated=gated)
         self._lost: StoreError | None = None
-
-    @property
-    def identity(self) -> LunIdentity:
-        """What `lun.json` says."""
-        return self._store.identity
 
     @property
     def lost(self) -> StoreError | None:
@@ -78,17 +71,6 @@ class Administration:
         with self._lock:
             self._store.close()
             self._decisions.standing.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ------------------------------------------------------------------ events
 
@@ -176,41 +158,6 @@ class Administration:
                 self._decisions.confirm()
         return result
 
-    # ------------------------------------------------------------------ looking at it
-
-    def status(self) -> UnitStatus:
-        """The state and who is alive, for people.
-
-        Raises:
-            StoreError: The state cannot be read.
-        """
-        with self._lock:
-            return UnitStatus.of(self.identity, self._store.head(), self._store)
-
-    def status_at(self, number: int) -> UnitStatus:
-        """What it looked like after a transaction; nobody's liveness of then is known.
-
-        Raises:
-            StoreError: The transaction is no longer kept, or cannot be read.
-        """
-        snapshot = self._store.snapshot_at(number)
-        if snapshot is None:
-            kept = self._store.retained()
-            what = f"the state of transaction {number} is not kept"
-            remedy = f"{kept[0]} to {kept[-1]} are; `flockpr log` goes back further" if kept else ""
-            raise StoreError(what, self._store.path, remedy)
-        return UnitStatus(self.identity, snapshot, {}, None)
-
-    def oldest_state(self) -> int:
-        """The first transaction from which on `status_at` has every state.
-
-        Raises:
-            StoreError: Input or output failed.
-        """
-        kept = self._store.retained()
-        after_gaps = [number for before, number in itertools.pairwise(kept) if number != before + 1]
-        return max([*kept[:1], *after_gaps], default=1)
-
     def served_state(self) -> ServedState:
         """The newest state, which is durable: what a door may let commands through by.
 
@@ -222,51 +169,6 @@ class Administration:
             head = self._store.head()
             self._store.ensure_durable(head)
             return ServedState(head.state, head.number)
-
-    def lock_fault(self) -> StoreError | None:
-        """Why liveness is unknown, if the lock file cannot be opened; for people."""
-        with self._lock:
-            return self._store.lock_fault()
-
-    def snapshot(self) -> Snapshot:
-        """The newest transaction.
-
-        Raises:
-            StoreError: It cannot be read.
-        """
-        with self._lock:
-            return self._store.head()
-
-    def history(self, since: int = 1) -> Iterator[AuditRecord]:
-        """The audit trail from transaction `since` on, or from where history begins.
-
-        Raises:
-            StoreError: It cannot be read.
-        """
-        records = self._store.history(since)
-        while True:
-            with self._lock:  # reading it uses what commands use
-                some = list(itertools.islice(records, 256))
-            if not some:
-                return
-            yield from some
-
-    def history_begins(self) -> int:
-        """Number of the oldest transaction that the audit trail still has.
-
-        Raises:
-            StoreError: It cannot be read.
-        """
-        with self._lock:
-            return self._store.history_begins()
-
-    def refusals(self) -> Iterator[dict[str, Any]]:
-        """Commands that were refused or changed nothing, from all daemons' journals."""
-        return self._store.refusals()
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """What happened to its locks and its gate, from all processes' journals."""
-        return self._store.noted_events()
 
     # ------------------------------------------------------------------ upkeep
 
@@ -295,5 +197,8 @@ def _gate_of(store: LockDirectory) -> Gate | None:
     identity = store.identity
     if identity.image is None:
         return None
+    # Much to load for those who only look, and for what has no image.
+    from flockpr.gate import Gate, wait_for_fencing
+
     root = os.path.dirname(store.path.rstrip("/")) or "."
     return Gate(root, identity.lun, identity.image, cluster_lock=wait_for_fencing)

@@ -10,13 +10,13 @@ them are decided anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from flockpr.core.access import narrows
 from flockpr.core.events import Event, NexusLoss, occur
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome
 from flockpr.errors import OutcomeUnknown, StoreError
-from flockpr.gate import Held
 from flockpr.logical_unit.orders import NeedsGate, Order, Plan, Step, Verdict, plan
 from flockpr.logical_unit.record import command_line, event_lines, served_after, worth_noting
 from flockpr.logical_unit.standing import Standing
@@ -24,6 +24,9 @@ from flockpr.spc.cdb import Command, PersistentReserveOut, Release, Reserve
 from flockpr.spc.codes import OutAction, Status
 from flockpr.store.base import Applied, Served, Snapshot
 from flockpr.store.lockdir import LockDirectory
+
+if TYPE_CHECKING:
+    from flockpr.gate import Held
 
 __all__ = ["MAX_REMEMBERED", "Decisions", "NeedsGate"]
 

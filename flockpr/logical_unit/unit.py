@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
 from flockpr.core.model import Nexus
 from flockpr.core.outcome import Outcome
 from flockpr.errors import Busy, LunNotFound, OutcomeUnknown, StateLost, StoreError
-from flockpr.gate import Held
 from flockpr.logical_unit.administration import Administration
 from flockpr.logical_unit.orders import NeedsGate, Order, Verdict
 from flockpr.logical_unit.record import action_name
@@ -21,6 +21,9 @@ from flockpr.spc.codes import Opcode, Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 from flockpr.store.base import nexus_text
 from flockpr.store.lockdir import LockDirectory
+
+if TYPE_CHECKING:
+    from flockpr.gate import Held
 
 log = logging.getLogger(__name__)
 
