@@ -67,7 +67,8 @@ if TYPE_CHECKING:
     from flockpr.spc.transport_id import InitiatorPort
     from flockpr.store.base import AuditRecord
     from flockpr.store.identity import LunIdentity
-    from flockpr.store.provision import LunListing, create_lun, list_luns, read_identity
+    from flockpr.store.listing import LunListing, list_luns, read_identity
+    from flockpr.store.provision import create_lun
     from flockpr.store.removal import delete_lun
     from flockpr.unit_status import UnitStatus
 
@@ -165,12 +166,8 @@ _HOMES = {
     "flockpr.spc.sense": ("Sense", "parse_sense"),
     "flockpr.spc.transport_id": ("InitiatorPort",),
     "flockpr.store.identity": ("LunIdentity",),
-    "flockpr.store.provision": (
-        "LunListing",
-        "create_lun",
-        "list_luns",
-        "read_identity",
-    ),
+    "flockpr.store.listing": ("LunListing", "list_luns", "read_identity"),
+    "flockpr.store.provision": ("create_lun",),
 }
 __getattr__ = loader(__name__, _HOMES)
 

@@ -17,7 +17,7 @@ from flockpr.errors import Busy, LunNotFound, StoreError, StoreUnavailable
 from flockpr.store import files
 from flockpr.store.identity import LunIdentity
 from flockpr.store.layout import LUN_NAME
-from flockpr.store.provision import read_identity
+from flockpr.store.listing import read_identity
 
 log = logging.getLogger(__name__)
 

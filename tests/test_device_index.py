@@ -16,7 +16,8 @@ from flockpr import device_index as module
 from flockpr.device_index import DeviceIndex
 from flockpr.errors import Busy, StoreUnavailable
 from flockpr.store.identity import LunIdentity, encode_identity
-from flockpr.store.provision import create_lun, read_identity
+from flockpr.store.listing import read_identity
+from flockpr.store.provision import create_lun
 from flockpr.units import Units
 
 LONG = 60.0

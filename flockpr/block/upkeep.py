@@ -23,7 +23,7 @@ from flockpr.gate import (
     wait_for_fencing,
     wait_for_lost_nodes,
 )
-from flockpr.store import files, images, provision, removal
+from flockpr.store import files, images, listing, provision, removal
 from flockpr.store.identity import LunIdentity
 from flockpr.store.syscalls import Syscalls
 
@@ -53,7 +53,7 @@ def grow_lun(root: str, name: str, size: int, *, patience: float = PATIENCE) -> 
         StoreError: Input or output failed.
     """
     images.check_size(size)
-    identity = provision.read_identity(root, name)
+    identity = listing.read_identity(root, name)
     with _quiet(root, identity, patience) as image:
         before = os.fstat(image.fd).st_size
         grow_image(image.path, size)
@@ -96,7 +96,7 @@ def clone_lun(
         Busy: The image is in use, and `live` is not asked for, or does not help.
         StoreError: Input or output failed; nothing is left.
     """
-    identity = provision.read_identity(root, name)
+    identity = listing.read_identity(root, name)
     sys_ = Syscalls()
     hold = _quiet(root, identity, patience) if live else _unused(root, identity, patience)
     with hold as held:
@@ -150,7 +150,7 @@ def delete_with_image(
         Busy: The image is in use; nothing was done.
         StoreError: It is in use, or could not be deleted.
     """
-    identity = provision.read_identity(root, name)
+    identity = listing.read_identity(root, name)
     path = None if identity.image is None else os.path.join(root, identity.image)
     with contextlib.ExitStack() as stack:
         if path is not None and not force and os.path.lexists(path):

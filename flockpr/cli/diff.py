@@ -33,7 +33,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the differences, and the commands that made them."""
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
     from flockpr.unit_view import UnitView
 
     root = find_root(args)

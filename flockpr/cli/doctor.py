@@ -106,7 +106,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
 def _evict(args: argparse.Namespace) -> int:
     from flockpr.cli.doctor_plan import make_plan
     from flockpr.logical_unit import LogicalUnit
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
 
     root = find_root(args)
     name = read_identity(root, args.lun).name

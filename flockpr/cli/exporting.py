@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.cli.formats import find
     from flockpr.cli.formats.registry import Source
     from flockpr.core.model import UnitConfig
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
     from flockpr.unit_view import UnitView
 
     root = find_root(args)

@@ -97,7 +97,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _names(root: str, lun: str | None) -> list[str]:
     """The logical unit that was named, or all."""
-    from flockpr.store.provision import list_luns, read_identity
+    from flockpr.store.listing import list_luns, read_identity
 
     if lun:
         return [read_identity(root, lun).name]
@@ -109,7 +109,7 @@ def _gates(
 ) -> tuple[ExitCode, list[LunGate], list[dict[str, Any]]]:
     """The gates of some logical units, and the objects that stand for them."""
     from flockpr.gate.overview import look
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
 
     code = ExitCode.GOOD
     gates: list[LunGate] = []

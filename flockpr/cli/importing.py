@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.cli.formats import detect, find
     from flockpr.cli.formats.resolve import resolve
     from flockpr.logical_unit import LogicalUnit
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
 
     root = find_root(args)
     identity = read_identity(root, args.lun)

@@ -117,7 +117,7 @@ def _at_or_after(time: object, since: dt.datetime) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Print the records, oldest first, and say where the history begins."""
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
     from flockpr.unit_view import UnitView
 
     root = find_root(args)

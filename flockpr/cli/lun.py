@@ -173,7 +173,7 @@ def _show_new(args: argparse.Namespace, root: str, identity: LunIdentity, done: 
 
 
 def _list(args: argparse.Namespace) -> int:
-    from flockpr.store.provision import list_luns
+    from flockpr.store.listing import list_luns
 
     root = find_root(args)
     code = ExitCode.GOOD
@@ -201,7 +201,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
 
     root = find_root(args)
     document = Viewer(args, root).document(read_identity(root, args.name))
@@ -213,7 +213,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _delete(args: argparse.Namespace) -> int:
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
     from flockpr.store.removal import delete_lun
 
     root = find_root(args)
@@ -275,7 +275,7 @@ def _clone(args: argparse.Namespace) -> int:
 
 def _power_cycle(args: argparse.Namespace) -> int:
     from flockpr.logical_unit import LogicalUnit
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
 
     root = find_root(args)
     name = read_identity(root, args.name).name

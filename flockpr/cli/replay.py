@@ -94,7 +94,8 @@ def _replay(
 ) -> list[dict[str, Any]]:
     from flockpr.cli.replay_doors import is_remote
     from flockpr.logical_unit import LogicalUnit
-    from flockpr.store.provision import create_lun, read_identity
+    from flockpr.store.listing import read_identity
+    from flockpr.store.provision import create_lun
 
     if args.against and is_remote(args.against):
         return _elsewhere(args, commands)

@@ -46,7 +46,7 @@ def names_of(root: str, lun: str | None) -> list[str]:
     Raises:
         StoreError: There is none of that name, or the root cannot be read.
     """
-    from flockpr.store.provision import list_luns, read_identity
+    from flockpr.store.listing import list_luns, read_identity
 
     if lun:
         return [read_identity(root, lun).name]

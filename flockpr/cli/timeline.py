@@ -46,7 +46,7 @@ def _positive(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Draw the picture, or print what would be drawn."""
     from flockpr.cli.timeline_svg import draw, page
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
     from flockpr.unit_view import UnitView
 
     kind = os.path.splitext(args.output)[1].lower() if args.output else ".svg"

@@ -35,7 +35,8 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the logical units to the newest format; one that is there is left untouched."""
-    from flockpr.store.provision import list_luns, upgrade_lun
+    from flockpr.store.listing import list_luns
+    from flockpr.store.provision import upgrade_lun
 
     root = find_root(args)
     code = ExitCode.GOOD

@@ -16,7 +16,7 @@ from flockpr.errors import LunNotFound, StoreError
 from flockpr.filesystems import Gated, Terms
 from flockpr.filesystems.kinds import COHERENT
 from flockpr.filesystems.mounts import filesystem_type
-from flockpr.store.provision import list_luns, read_identity
+from flockpr.store.listing import list_luns, read_identity
 
 _log = logging.getLogger("flockpr.daemon")
 

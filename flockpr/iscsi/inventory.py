@@ -21,7 +21,7 @@ from flockpr.iscsi.tasks import Drain, Ending
 from flockpr.store import files
 from flockpr.store.identity import LunIdentity
 from flockpr.store.layout import DELETED_PREFIX, LUN_NAME
-from flockpr.store.provision import list_luns, read_identity
+from flockpr.store.listing import list_luns, read_identity
 from flockpr.units import Units
 
 log = logging.getLogger(__name__)

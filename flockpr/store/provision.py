@@ -12,13 +12,12 @@ import grp
 import os
 import secrets
 import socket
-import stat
 from collections.abc import Callable, Sequence
 
 import attrs
 
 from flockpr.core.model import LogicalUnitState
-from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable, StoreError
+from flockpr.errors import ConfigError, LunExists, LunNotFound, StoreError
 from flockpr.store import claims, files, images, publish
 from flockpr.store.base import Applied, Snapshot
 from flockpr.store.clock import utc_now
@@ -36,33 +35,23 @@ from flockpr.store.identity import (
     new_naa,
     new_serial,
 )
-from flockpr.store.identity import read_identity as _read_identity
 from flockpr.store.layout import (
     AUDIT,
     COMMITS,
     IDENTITY,
     JOURNAL,
     LOCKS,
-    LUN_NAME,
     NEW_PREFIX,
     NUMBERS,
     commit_name,
 )
+from flockpr.store.listing import list_luns, open_root, read_identity
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.syscalls import Syscalls
 
 MAX_GID = (1 << 32) - 2
 """The one above means "leave as it is" to chown."""
 _STAMP = b"flockpr lock file, format 1: lock bytes at 2^62 and up; these bytes are a hint\n"
-
-
-@attrs.frozen
-class LunListing:
-    """One entry of a root: its identity, or why it has none."""
-
-    name: str
-    identity: LunIdentity | None
-    error: StoreError | None = None
 
 
 def create_lun(
@@ -124,7 +113,7 @@ def create_lun(
         target_ports=_ports(target_ports, with_image=image is not None),
     )
     check_identity(identity)
-    root_fd = open_root(sys_, root, gid, create=True)
+    root_fd = _open_or_make(sys_, root, gid)
     try:
         if image is not None:
             images.check_place(sys_, root_fd, root, image, name)
@@ -172,64 +161,6 @@ def _ports(extra: Sequence[int], *, with_image: bool) -> tuple[int, ...]:
     """The helper door's, the first portal's where there is something to serve, and the rest."""
     first = (HELPER_PORT, TARGET_PORT) if with_image else (HELPER_PORT,)
     return tuple(dict.fromkeys((*first, *extra)))
-
-
-def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing]:
-    """All LUNs of a root by name, unreadable ones too.
-
-    Raises:
-        StoreError: The root itself cannot be read.
-    """
-    sys_ = syscalls or Syscalls()
-    root_fd = open_root(sys_, root)
-    try:
-        names = sorted(name for name in sys_.listdir(root_fd) if LUN_NAME.fullmatch(name))
-        listings = (_listing(sys_, root_fd, root, name) for name in names)
-        return [listing for listing in listings if listing is not None]
-    except OSError as error:
-        raise files.unavailable(error, "cannot be listed", root) from error
-    finally:
-        files.close_quietly(sys_, root_fd)
-
-
-def _listing(sys_: Syscalls, root_fd: int, root: str, name: str) -> LunListing | None:
-    """One entry; None for something else than a LUN, an image's folder say."""
-    try:
-        return LunListing(name, read_identity(root, name, syscalls=sys_))
-    except LunNotFound:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISLNK(sys_.stat(name, dir_fd=root_fd).st_mode):
-                # It may have been meant as a LUN, and would be one under two names.
-                path = os.path.join(root, name)
-                error = StateUnreadable("is a symbolic link", path, "move the directory here")
-                return LunListing(name, None, error)
-        return None
-    except StoreError as error:
-        return LunListing(name, None, error)
-
-
-def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> LunIdentity:
-    """The identity of one LUN.
-
-    Raises:
-        LunNotFound: There is none of that name.
-        StoreError: It cannot be read.
-    """
-    sys_ = syscalls or Syscalls()
-    check_lun_name(name)
-    path = os.path.join(root, name)
-    try:
-        fd = files.open_directory(sys_, path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise LunNotFound(
-            f"there is no LUN {name}", root, f"`flockpr lun list --root {root}` shows what exists"
-        ) from None
-    except OSError as error:
-        raise files.unavailable(error, "cannot be opened", path) from error
-    try:
-        return _read_identity(sys_, fd, path)
-    finally:
-        files.close_quietly(sys_, fd)
 
 
 def upgrade_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> tuple[int, int]:
@@ -288,25 +219,14 @@ def _group(group: str | None) -> int | None:
         raise ConfigError(f"there is no group {group!r} on this host") from None
 
 
-def open_root(sys_: Syscalls, root: str, gid: int | None = None, *, create: bool = False) -> int:
-    """A descriptor of the root directory.
+def _open_or_make(sys_: Syscalls, root: str, gid: int | None) -> int:
+    """A descriptor of the root directory, which is made if only it is missing.
 
     Raises:
-        LunNotFound: It does not exist, and `create` does not ask for it.
         StoreError: It cannot be opened or made.
     """
-    try:
-        return sys_.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        if not create:
-            raise LunNotFound(
-                "this root does not exist",
-                root,
-                "name another with --root or FLOCKPR_ROOT, or mount the share that it is on; "
-                "a new root is made by `flockpr lun create`",
-            ) from None
-    except OSError as error:
-        raise files.unavailable(error, "cannot be opened", root) from error
+    with contextlib.suppress(LunNotFound):
+        return open_root(sys_, root)
     try:
         files.make_directories(sys_, root)
         fd = sys_.open(root, os.O_RDONLY | os.O_DIRECTORY)

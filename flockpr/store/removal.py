@@ -18,8 +18,9 @@ from flockpr.store import files
 from flockpr.store.identity import LunIdentity
 from flockpr.store.identity import read_identity as read_open_identity
 from flockpr.store.layout import DELETED_PREFIX, IDENTITY, NUMBERS
+from flockpr.store.listing import open_root, read_identity
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import event, open_root, read_identity
+from flockpr.store.provision import event
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from flockpr.errors import ConfigError, LunNotFound
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store.identity import HELPER_PORT, TARGET_PORT, LunIdentity
 from flockpr.store.layout import IDENTITY, LUN_NAME
-from flockpr.store.provision import read_identity
+from flockpr.store.listing import read_identity
 
 if TYPE_CHECKING:
     from flockpr.daemon.settings import Settings

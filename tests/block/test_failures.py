@@ -16,7 +16,7 @@ from flockpr.block.image import QEMU_UNSHARED, QEMU_USED, claim_from_qemu, grow_
 from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
 from flockpr.gate import HostClaim
 from flockpr.spc.codes import Status
-from flockpr.store.provision import read_identity
+from flockpr.store.listing import read_identity
 from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
 from tests.support import sbc_cdbs as cdbs

@@ -11,7 +11,7 @@ import pytest
 from flockpr import create_lun
 from flockpr.block import Disk, DiskNexus
 from flockpr.spc.codes import Status
-from flockpr.store.provision import read_identity
+from flockpr.store.listing import read_identity
 from flockpr.units import Units
 from tests.support import sbc_cdbs as cdbs
 from tests.support.disks import BLOCK, Answer, aligned

@@ -20,7 +20,8 @@ from flockpr.filesystems import Promise, promise_of
 from flockpr.gate import open_image, places
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import images
-from flockpr.store.provision import create_lun, list_luns, read_identity
+from flockpr.store.listing import list_luns, read_identity
+from flockpr.store.provision import create_lun
 from flockpr.store.syscalls import Syscalls
 from tests.support.scsi import REGISTER, A, basic_list, out_cdb
 

@@ -19,7 +19,8 @@ import pytest
 
 from flockpr.spc.codes import OutAction, ReservationType
 from flockpr.store.identity import target_name
-from flockpr.store.provision import create_lun, read_identity
+from flockpr.store.listing import read_identity
+from flockpr.store.provision import create_lun
 from tests.support.daemon_process import (
     PATIENCE,
     SERVE,

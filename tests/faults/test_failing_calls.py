@@ -16,7 +16,8 @@ from flockpr.errors import LunExists, LunNotFound, StoreError
 from flockpr.logical_unit import Result
 from flockpr.spc import sense as senses
 from flockpr.store.layout import NUMBERS
-from flockpr.store.provision import create_lun, list_luns
+from flockpr.store.listing import list_luns
+from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from tests.support import sweeps
 from tests.support.simfs import Call, Client, Killed

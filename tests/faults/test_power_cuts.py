@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flockpr.errors import LunNotFound
-from flockpr.store.provision import create_lun, list_luns
+from flockpr.store.listing import list_luns
+from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from tests.support.scenes import EVERYTHING, power_cuts, random_script, reply_before_durability
 from tests.support.simfs import Call, Client, Disk

@@ -12,7 +12,8 @@ import pytest
 
 from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable, StoreError
 from flockpr.store import images
-from flockpr.store.provision import create_lun, list_luns, read_identity
+from flockpr.store.listing import list_luns, read_identity
+from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 

@@ -14,8 +14,9 @@ import pytest
 
 from flockpr import LogicalUnit, Status
 from flockpr.errors import ConfigError, LunExists, LunNotFound, StateUnreadable, StoreError
+from flockpr.store.listing import list_luns, read_identity
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import create_lun, list_luns, read_identity
+from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units

@@ -14,8 +14,9 @@ from flockpr.spc.codes import Status
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store import files, removal
 from flockpr.store.layout import COMMIT_NAME, DELETED_PREFIX, IDENTITY
+from flockpr.store.listing import list_luns, read_identity
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import create_lun, list_luns, read_identity
+from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 

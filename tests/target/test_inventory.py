@@ -19,7 +19,8 @@ from flockpr.gate import HostClaim
 from flockpr.iscsi import inventory
 from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import Limits, LunSettings, Portal
-from flockpr.store.provision import create_lun, read_identity
+from flockpr.store.listing import read_identity
+from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from tests.support import sbc_cdbs
 from tests.support.in_process import Rig

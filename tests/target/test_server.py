@@ -24,7 +24,8 @@ from flockpr.iscsi.output import Output, Release
 from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
 from flockpr.store.identity import target_name
-from flockpr.store.provision import create_lun, read_identity
+from flockpr.store.listing import read_identity
+from flockpr.store.provision import create_lun
 from flockpr.units import Units
 from tests.support import iscsi_wire, sbc_cdbs
 from tests.support.in_process import Rig, descriptors, iscsi_threads, open_below
