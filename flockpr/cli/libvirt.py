@@ -70,7 +70,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it, and on standard error nothing: it can go into `virsh attach-device`."""
-    from flockpr.store.provision import read_identity
+    from flockpr.store.listing import read_identity
 
     root = find_root(args)
     identity = read_identity(root, args.lun)
