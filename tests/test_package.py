@@ -102,7 +102,7 @@ def test_import_loads_nothing_else() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
 
-    assert loaded.stdout.split() == ["flockpr._version", "flockpr"]
+    assert loaded.stdout.split() == ["flockpr._lazy", "flockpr._version", "flockpr"]
 
 
 def test_version_is_the_one_of_the_build() -> None:

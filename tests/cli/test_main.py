@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import pathlib
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 
-from flockpr import errors
+from flockpr import create_lun, errors
 from flockpr._version import __version__
 from flockpr.cli import build_parser, main, status, upgrade
 from tests.support.docs import read
@@ -33,6 +34,22 @@ VERBS = [
     ["probe", "/d"],
 ]
 READ_VERBS = [["lun", "list"], ["lun", "show", "disk"], ["status"], ["log", "disk"]]
+
+
+def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of what stands in the next place, by its name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _helps(parser: argparse.ArgumentParser) -> list[str]:
+    """The help of a verb and of all below it."""
+    return [
+        parser.format_help(),
+        *(text for below in _actions(parser).values() for text in _helps(below)),
+    ]
 
 
 @pytest.mark.parametrize("argv", VERBS, ids=" ".join)
@@ -218,6 +235,37 @@ def test_main_verb_loads_no_room_that_it_does_not_use(
     assert not loaded & {f"flockpr.{room}" for room in rooms}
 
 
+@pytest.mark.parametrize(
+    ("argv", "rooms"),
+    [
+        (["lun", "list"], ("core", "store.lockdir", "store.document", "gate")),
+        (["lun", "show", "disk"], ("core", "store.lockdir", "store.document", "gate")),
+        (["status"], ("core.machine", "logical_unit", "gate.narrowing", "store.provision")),
+        (["log", "disk"], ("core.machine", "logical_unit", "gate", "store.provision")),
+    ],
+    ids=lambda value: " ".join(value) if value[0] in ("lun", "status", "log") else "",
+)
+def test_main_verb_that_looks_loads_no_rules(
+    argv: list[str], rooms: tuple[str, ...], tmp_path: pathlib.Path
+) -> None:
+    """Nor what makes logical units, nor what takes access away."""
+    create_lun(str(tmp_path / "root"), "disk")
+    code = (
+        "import json, sys; from flockpr.cli import main; code = main(json.loads(sys.argv[1]));"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([*argv, "--root", str(tmp_path / "root")])],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path)},
+    )
+
+    loaded = set(json.loads(ran.stderr.splitlines()[-1]))
+    assert not loaded & {f"flockpr.{room}" for room in rooms}
+
+
 def test_module_is_the_program() -> None:
     """`python -m flockpr` is `flockpr`."""
     ran = subprocess.run(
@@ -225,3 +273,18 @@ def test_module_is_the_program() -> None:
     )
 
     assert ran.stdout == f"flockpr {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", sorted(_actions(build_parser())))
+def test_parser_of_one_verb_is_that_of_all_verbs(verb: str) -> None:
+    """What is loaded for a verb alone takes the same words, and says the same about them."""
+    alone, among_all = _actions(build_parser(verb)), _actions(build_parser())
+    assert list(alone) == [verb]
+    assert _helps(alone[verb]) == _helps(among_all[verb])
+
+
+def test_main_verb_that_is_none_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them, though only one would be loaded."""
+    assert main(["stats"]) == 2
+    err = capsys.readouterr().err
+    assert all(f"'{verb}'" in err for verb in _actions(build_parser()))
