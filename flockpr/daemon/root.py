@@ -11,6 +11,7 @@ from flockpr.errors import ConfigError, FlockprError, Unproven
 from flockpr.filesystems import Gated
 from flockpr.filesystems.rules import Answer
 from flockpr.filesystems.terms import ALLOW, refusal
+from flockpr.probe import kept  # now: the user that is served as may not read it later
 
 _log = logging.getLogger("flockpr.daemon")
 
@@ -86,8 +87,6 @@ def _judge(settings: Settings, *, gated: bool) -> None:
 
 def _ask_probes(settings: Settings, *, gated: bool) -> None:
     """Refuse where a probe on this host has seen that what is promised does not hold."""
-    from flockpr.probe import kept
-
     found = kept.find(settings.root, settings.terms.sources)
     if found is None:
         return
