@@ -66,7 +66,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.file} ({format_name}): {error}", error.remedy) from None
     path = os.path.join(root, identity.name)
     with LogicalUnit.open(path, door="cli") as unit:
-        _check_free(unit.snapshot().state, path)
+        state = unit.snapshot().state
+        _check_free(state, path)
+        passed = adoption.generation is not None and adoption.generation <= state.generation
+        if passed:
+            notes.append(f"PRGENERATION, since that of {identity.name} is {state.generation}")
         number = unit.adopt(adoption).number if args.yes else None
     document = {
         "root": root,
@@ -74,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         "file": args.file,
         "format_name": format_name,
         **_shown(adoption),
+        "generation": None if passed else adoption.generation,
         "notes": notes,
         "done": args.yes,
         "number": number,
@@ -125,7 +130,6 @@ def _shown(adoption: Adoption) -> dict[str, Any]:
         "registrations": registrations,
         "reservation": reservation,
         "aptpl": adoption.aptpl,
-        "generation": adoption.generation,
     }
 
 

@@ -61,7 +61,8 @@ class Adoption:
         registrations: In order of registration; each nexus once.
         reservation: The reservation, if there was one.
         aptpl: Whether it is to outlive a power cycle (PTPL_A).
-        generation: PRGENERATION there; None where that is not known, and it counts on here.
+        generation: PRGENERATION there; None where that is not known. Where it is not above the
+            one here, it counts on here: it tells initiators that registrations have changed.
     """
 
     registrations: tuple[Adopted, ...]
@@ -155,12 +156,13 @@ def _adopt(state: LogicalUnitState, adoption: Adoption, config: UnitConfig) -> O
         if enrolled is None:
             return refuse(state, INSUFFICIENT_REGISTRATION_RESOURCES)
         after = enrolled
+    known = adoption.generation
     counted = (state.generation + 1) & 0xFFFF_FFFF
     after = attrs.evolve(
         after,
         reservation=adoption.reservation,
         aptpl=adoption.aptpl,
-        generation=counted if adoption.generation is None else adoption.generation,
+        generation=counted if known is None or known <= state.generation else known,
     )
     if not adoption.registrations or check(after, config):
         return refuse(state, INVALID_FIELD_IN_PARAMETER_LIST)

@@ -182,6 +182,12 @@ def test_adoption_without_a_generation_counts_on() -> None:
         assert occur(state, event).state.generation == after
 
 
+@pytest.mark.parametrize(("before", "after"), [(8, 9), (9, 10), (0xFFFF_FFFF, 0)])
+def test_adoption_never_lowers_nor_keeps_the_generation(before: int, after: int) -> None:
+    """Registrations changed, and an initiator sees that by it."""
+    assert occur(LogicalUnitState(generation=before), ADOPTION).state.generation == after
+
+
 @pytest.mark.parametrize("begin", [(A, REGISTER, 0, KEY_A), (C, REGISTER, 0, 3)])
 def test_adoption_where_somebody_is_registered_conflicts(
     begin: tuple[Nexus, int, int, int],

@@ -159,6 +159,13 @@ EQUIVALENT: tuple[tuple[str, str, str, str, str], ...] = (
         "only an OtherCommand has an opcode here",
     ),
     (
+        "events",
+        "_adopt",
+        "state.registrations or state.reservation is not None or state.spc2 is not None",
+        "state.registrations or state.spc2 is not None",
+        "who holds a reservation is registered (invariant)",
+    ),
+    (
         "machine",
         "_sense_data",
         "5",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tests.support.model2_bytes import (
     ALL_REGISTRANTS_TYPES,
     CHECK,
@@ -19,6 +21,18 @@ from tests.support.model2_bytes import (
     refuse,
     sense_bytes,
 )
+
+_PARAMETERS = (5, 0x26, 0)
+
+
+class Moved(NamedTuple):
+    """What another target had: nexus, key and ALL_TG_PT of each, and what they held."""
+
+    registrations: tuple[tuple[Nexus2, int, bool], ...]
+    type: int = 0
+    holder: Nexus2 | None = None
+    aptpl: bool = False
+    generation: int | None = None
 
 
 class Unit2:
@@ -84,6 +98,32 @@ class Unit2:
         for nexus in known:
             self.attend(nexus, 0x2903)
         return {(nexus, 0x2903) for nexus in known}
+
+    def adopt(self, moved: Moved) -> Answer:
+        """All of another target's registrations come in where there is nothing, or none does."""
+        if self.keys or self.type or self.spc2:
+            return conflict()
+        nexuses: set[Nexus2] = set()
+        for nexus, _, _ in moved.registrations:
+            if nexus in nexuses or nexus[2] not in self.target_ports:
+                return Answer((), CHECK, _PARAMETERS)
+            if len(nexuses) == self.limit:
+                return Answer((), CHECK, (5, 0x55, 4))
+            nexuses.add(nexus)
+        known = moved.generation
+        sound = bool(nexuses) and all(key > 0 for _, key, _ in moved.registrations)
+        if moved.type in ALL_REGISTRANTS_TYPES:
+            sound = sound and moved.holder is None
+        elif moved.type:
+            sound = sound and moved.holder in nexuses
+        if not sound or (known is not None and known > 0xFFFF_FFFF):
+            return Answer((), CHECK, _PARAMETERS)
+        self.keys = {nexus: key for nexus, key, _ in moved.registrations}
+        self.everywhere = {nexus for nexus, _, everywhere in moved.registrations if everywhere}
+        self.type, self.holder, self.aptpl = moved.type, moved.holder, moved.aptpl
+        higher = known is not None and known > self.generation
+        self.generation = known if higher and known else (self.generation + 1) % 2**32
+        return Answer(())
 
     # ------------------------------------------------------------------ one command
 

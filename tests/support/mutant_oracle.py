@@ -22,6 +22,7 @@ from flockpr.spc.codes import Attention, Status
 from flockpr.spc.prout_list import PROutParameters
 from tests.support.access_rows import ACCESS_ROWS, cdb_of, unlisted
 from tests.support.model2_bytes import Nexus2, access_class
+from tests.support.model2_unit import Moved
 from tests.support.mutants import processor_time
 from tests.support.scsi import (
     CLEAR,
@@ -167,6 +168,38 @@ def all_ports(machine: Machine) -> Iterator[None]:
     yield
 
 
+def moving(machine: Machine) -> Iterator[None]:
+    """What another target had comes in: sound or not, where there is room or somebody already."""
+    c: Nexus2 = (A[0], A[1], 2)
+    two = ((A, 5, False), (B, 6, True))
+    sound = [
+        Moved(two, type_, None if type_ > 6 else holder, aptpl, generation)
+        for type_, holder in ((0, None), (1, A), (6, B), (7, None), (8, None))
+        for aptpl in (False, True)
+        for generation in (None, 0, 4, 7, 8, 9, 0xFFFF_FFFF)
+    ]
+    unsound = [
+        *(Moved(()), Moved(((A, 0, False),)), Moved((*two, two[0])), Moved(((c, 5, False),))),
+        *(Moved(two, 1, c), Moved(two, 1), Moved(two, 7, A), Moved(two, generation=1 << 32)),
+        *(Moved((*two, (("x", None, 1), 1, False), (("y", None, 1), 1, False))), Moved((), 7)),
+    ]
+    for begin in (0, 3, 8, 0xFFFF_FFFE, 0xFFFF_FFFF):
+        for moved in (*sound, *unsound):
+            twins = Twins(machine, UnitConfig((1,), 3), generation=begin)
+            taken = twins.adopt(moved).status != 0
+            for cdb in (in_cdb(0), in_cdb(1), in_cdb(3)):
+                twins.send(Sent(B, cdb))
+            twins.adopt(sound[10])
+            if not taken:
+                twins.happen("power", A)
+                twins.adopt(sound[0])
+    for cdb, data in ((out_cdb(REGISTER), basic_list(0, 1)), (b"\x16" + bytes(5), b"")):
+        twins = Twins(machine, UnitConfig())
+        twins.send(Sent(B, cdb, data))
+        twins.adopt(sound[10])
+        yield
+
+
 def by_hand(machine: Machine) -> Iterator[None]:
     """Commands that no parser makes are refused, not a crash; the table has every row."""
     state = LogicalUnitState()
@@ -243,6 +276,7 @@ def notices(machine: Machine, commands: int) -> str | None:
         overflow,
         sibling,
         all_ports,
+        moving,
         by_hand,
         lambda it: replay(it, script(commands)),
         all_opcodes,

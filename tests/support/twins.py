@@ -11,12 +11,14 @@ import attrs
 from flockpr.core import access as normal_access
 from flockpr.core import events as normal_events
 from flockpr.core.events import Event
-from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
+from flockpr.core.model import LogicalUnitState, Nexus, Reservation, UnitConfig
 from flockpr.core.outcome import Outcome, Reply
 from flockpr.spc.cdb import Command, parse_command
+from flockpr.spc.codes import ReservationType
 from flockpr.spc.transport_id import InitiatorPort
 from tests.support.model2 import Model2
 from tests.support.model2_bytes import Answer, Nexus2
+from tests.support.model2_unit import Moved
 
 
 class Step(Protocol):
@@ -166,6 +168,32 @@ class Twins:
         self._compare_reply(outcome.reply, Answer(()), where)
         _same({(plain(of), int(code)) for of, code in outcome.raised}, raised, "raised", where)
         self._compare_state(before, epoch, where)
+
+    def adopt(self, moved: Moved) -> Answer:
+        """Let registrations and a reservation of another target come to both.
+
+        Raises:
+            DisagreementError: They differ.
+        """
+        before, epoch = self.state, self.model.epoch
+        events = self.machine.events
+        held: Reservation | None = None
+        if moved.type:
+            holder = None if moved.holder is None else typed(moved.holder)
+            held = Reservation(ReservationType(moved.type), holder)
+        registrations = tuple(
+            events.Adopted(typed(nexus), key, everywhere)
+            for nexus, key, everywhere in moved.registrations
+        )
+        happening = events.Adoption(registrations, held, moved.aptpl, moved.generation)
+        answer = self.model.adopt(moved)
+        outcome = self.machine.occur(before, happening, config=self.config)
+        self.state = outcome.state
+        where = f"{moved} rows {answer.rows}"
+        self._compare_reply(outcome.reply, answer, where)
+        _same((*outcome.raised, *outcome.aborted), (), "raised and aborted", where)
+        self._compare_state(before, epoch, where)
+        return answer
 
     def _compare_reply(self, reply: Reply, answer: Answer, where: str) -> None:
         _same(int(reply.status), answer.status, "status", where)
