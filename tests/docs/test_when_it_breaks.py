@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from flockpr import LogicalUnit, OutAction, Status, read_identity
+from flockpr import LogicalUnit, OutAction, Status, events, read_identity
 from flockpr.cli import build_parser
 from flockpr.errors import HostFenced
 from flockpr.events import Event, Kind
@@ -25,7 +25,7 @@ from flockpr.store.journal import EventJournal
 from flockpr.store.syscalls import Syscalls
 from tests.support import gate_story
 from tests.support.docs import ROOT, block_after, prose, read, rows, section
-from tests.support.gates import soon
+from tests.support.gates import LONG, soon
 from tests.support.luns import ALICE, ALICE_KEY, BOB, contested_lun, out
 
 PAGE = read("docs/when-it-breaks.md")
@@ -155,6 +155,7 @@ def test_force_of_the_page_lets_a_command_pass(tmp_path: pathlib.Path) -> None:
     with gate_story.permit(image, gate_story.SILENT), LogicalUnit.open(f"{root}/disk") as unit:
         Place(tmp_path).run("force")
         assert out(unit, BOB, OutAction.PREEMPT, own=0xB2, new=ALICE_KEY, type_=5) == Status.GOOD
+    assert events.flush(LONG)  # or the journal may get it later
     with LogicalUnit.open(f"{root}/disk") as unit:
         kinds = [event["event"] for event in unit.events()]
     assert kinds.count("forced-gate") == 2
