@@ -85,8 +85,8 @@ def test_sample_of_each_program_is_read() -> None:
     full = Sample.parse("300 1.5 10.5 20.25 0.25 2\n100 200 \n")
     short = Sample.parse("300 1.5 10 20\n")
 
-    assert full == Sample(200.0, 10.5, 20.25, 0.25, 2, (100, 200))
-    assert short == Sample(200.0, 10.0, 20.0)
+    assert full == Sample(200.0, 10.5, 20.25, 0.25, 2, (100, 200), 300)
+    assert short == Sample(200.0, 10.0, 20.0, count=300)
 
 
 def test_interleave_each_round_begins_with_another() -> None:
