@@ -45,6 +45,8 @@ from tests.support.target_rig import (
     make_root,
 )
 
+FAR = 100_000
+"""A block that the sessions of the peers stay away from."""
 DIGESTS: dict[str, Any] = {"header_digest": "CRC32C", "data_digest": "CRC32C"}
 
 
@@ -69,10 +71,12 @@ def command_pdu(of: Session, cdb: bytes, flags: int = 0, **fields: Any) -> Pdu:
 
 
 def still_served(target: Target) -> None:
-    """A new session works, reads and writes."""
+    """A new session works, reads and writes: blocks that no other one writes, since a write of a
+    session whose connection broke may still be under way.
+    """
     with target.log_in("afterwards") as session:
-        assert session.command(sbc.write(0, 1), b"\x77" * BLOCK).good
-        assert session.command(sbc.read(0, 1), read=BLOCK).data == b"\x77" * BLOCK
+        assert session.command(sbc.write(FAR, 1), b"\x77" * BLOCK).good
+        assert session.command(sbc.read(FAR, 1), read=BLOCK).data == b"\x77" * BLOCK
 
 
 # Fuzz.
