@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 import signal
 import socket
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,28 +84,49 @@ def test_every_kind_has_a_metric() -> None:
 
 def test_daemon_answers_on_the_loopback_until_it_ends() -> None:
     """`flockpr serve --metrics`; another path is not found, and SIGTERM ends it as ever."""
-    with short_directory() as folder, socket.create_server(("127.0.0.1", 0)) as held:
-        create_lun(str(folder / "root"), "disk")
-        port = held.getsockname()[1]
-        held.close()
-        path = folder / "socket"
-        command = [sys.executable, "-m", "flockpr", "serve", "--root", str(folder / "root")]
-        command += ["--socket", str(path), "--metrics", f"127.0.0.1:{port}"]
-        with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as daemon:
+    with short_directory() as folder, _daemon_with_metrics(folder) as (daemon, url):
+        assert "flockpr_daemon_events_total" in _read(url)
+        with pytest.raises(urllib.error.HTTPError, match="404") as told:
+            urllib.request.urlopen(f"{url}/x", timeout=PATIENCE)
+        told.value.close()
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(PATIENCE) == 0
+
+
+@contextlib.contextmanager
+def _daemon_with_metrics(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A daemon that serves, and the URL of its numbers: on another port where somebody was
+    faster to take the one that was free.
+    """
+    create_lun(str(folder / "root"), "disk")
+    log = folder / "log"
+    command = [sys.executable, "-m", "flockpr", "serve", "--root", str(folder / "root")]
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            place = f"127.0.0.1:{held.getsockname()[1]}"
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                [*command, "--socket", str(folder / "socket"), "--metrics", place],
+                env=environment(),
+                stderr=output,
+            ) as daemon,
+        ):
             try:
-                eventually(lambda: path.exists() or daemon.poll() is not None, "the start")
-                if daemon.poll() is not None:
-                    pytest.skip("somebody else took the port meanwhile")
-                url = f"http://127.0.0.1:{port}/metrics"
-                text = eventually(lambda: _read(url), "the numbers")
-                assert "flockpr_daemon_events_total" in text
-                with pytest.raises(urllib.error.HTTPError, match="404") as told:
-                    urllib.request.urlopen(f"{url}/x", timeout=PATIENCE)
-                told.value.close()
-                daemon.send_signal(signal.SIGTERM)
-                assert daemon.wait(PATIENCE) == 0
+                url = f"http://{place}/metrics"
+                eventually(functools.partial(_answers_or_ended, url, daemon), "the numbers")
+                if daemon.poll() is None:
+                    yield daemon, url
+                    return
             finally:
                 daemon.kill()
+        said = log.read_text()
+        assert "Address already in use" in said, said
+    pytest.fail("every free port was taken meanwhile")
+
+
+def _answers_or_ended(url: str, daemon: subprocess.Popen[bytes]) -> bool:
+    return bool(_read(url)) or daemon.poll() is not None
 
 
 def _read(url: str) -> str:
