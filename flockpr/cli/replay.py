@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
 from flockpr.cli.exit_codes import ExitCode
-from flockpr.cli.text import printable
-from flockpr.errors import ConfigError
+from flockpr.cli.progress import Progress
+from flockpr.cli.text import parse_seconds, printable
+from flockpr.errors import ConfigError, FlockprError, StoreError
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
@@ -23,6 +24,12 @@ _DIFFERENT = ExitCode.FAILED
 _FIELDS = ("status", "sense", "data_in")
 MAX_TRACE = 64 << 20
 """Bytes of a trace."""
+
+
+class Unanswered(FlockprError):
+    """A target or device gave no answer to a command."""
+
+    remedy = "see what the target's log says; --timeout SECONDS lets a slow one have more time"
 
 
 def add(verbs: Verbs) -> None:
@@ -59,6 +66,13 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--chap", metavar="FILE", help="the file with the secrets of CHAP, as of flockpr target"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=parse_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="that a target or device may take for a login, and for each command (30)",
     )
     add_root(parser)
     add_json(parser)
@@ -125,7 +139,8 @@ def _elsewhere(
                 f"{args.against}; nothing was sent",
                 "--all-commands sends all of them",
             )
-    with Remote(args.against, [one["port"] for one in commands], args.chap) as there:
+    ports = [one["port"] for one in commands]
+    with Remote(args.against, ports, args.chap, args.timeout) as there:
 
         def send(one: Mapping[str, Any]) -> Answer:
             recorded = len(str(one.get("data_in") or "")) // 2
@@ -209,16 +224,28 @@ def play(
     Returns:
         The answers that differ.
     """
-    differences = []
+    with Progress("replay", "commands") as progress:
+        return list(_played(send, commands, progress))
+
+
+def _played(
+    send: Callable[[Mapping[str, Any]], Answer],
+    commands: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> Iterator[dict[str, Any]]:
     for number, one in enumerate(commands, start=1):
-        result = send(one)
+        progress.tell(number - 1, len(commands))
+        try:
+            result = send(one)
+        except StoreError:
+            raise
+        except FlockprError as error:
+            where = f"command {number} of {len(commands)}, {one['cdb']}"
+            raise Unanswered(f"{error}; at {where}, and nothing more was sent") from error
         head = {"number": number, "initiator": str(one["initiator"]), "cdb": str(one["cdb"])}
         for field, recorded, answered in _compared(one, result):
             if recorded != answered:
-                differences.append(
-                    {**head, "field": field, "recorded": recorded, "answered": answered}
-                )
-    return differences
+                yield {**head, "field": field, "recorded": recorded, "answered": answered}
 
 
 def _compared(one: Mapping[str, Any], result: Answer) -> Iterator[tuple[str, str, str]]:

@@ -97,6 +97,7 @@ class Remote:
         against: ``iscsi://HOST[:PORT]/TARGET/LUN``, or the path of a device.
         ports: The initiators.
         chap: File of secrets.
+        timeout: Seconds that a login and each command may take.
 
     Raises:
         ConfigError: It cannot be told apart who sends what, or the address is none.
@@ -104,12 +105,17 @@ class Remote:
     """
 
     def __init__(
-        self, against: str, ports: Iterable[InitiatorPort], chap: str | None = None
+        self,
+        against: str,
+        ports: Iterable[InitiatorPort],
+        chap: str | None = None,
+        timeout: float = 30.0,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._sends: dict[InitiatorPort, Send] = {}
         with contextlib.ExitStack() as opening:
-            for port, send in _open(against, list(dict.fromkeys(ports)), chap, opening):
+            unique = list(dict.fromkeys(ports))
+            for port, send in _open(against, unique, chap, timeout, opening):
                 self._sends[port] = send
             for send in self._sends.values():
                 _clear(send)
@@ -132,21 +138,29 @@ class Remote:
 
 
 def _open(
-    against: str, ports: Sequence[InitiatorPort], chap: str | None, stack: contextlib.ExitStack
+    against: str,
+    ports: Sequence[InitiatorPort],
+    chap: str | None,
+    timeout: float,
+    stack: contextlib.ExitStack,
 ) -> Iterable[tuple[InitiatorPort, Send]]:
     if against.startswith("iscsi:"):
-        return [(port, _session(against, port, chap, stack)) for port in ports]
+        return [(port, _session(against, port, chap, timeout, stack)) for port in ports]
     if len(ports) > 1:
         names = ", ".join(port.text for port in ports)
         raise ConfigError(
             f"{against}: a device is one initiator, and the trace has {names}",
             "replay one of them with --only NAME",
         )
-    return [(port, _device(against, stack)) for port in ports]
+    return [(port, _device(against, timeout, stack)) for port in ports]
 
 
 def _session(
-    against: str, port: InitiatorPort, chap: str | None, stack: contextlib.ExitStack
+    against: str,
+    port: InitiatorPort,
+    chap: str | None,
+    timeout: float,
+    stack: contextlib.ExitStack,
 ) -> Send:
     from flockpr.iscsi.initiator import Initiator
 
@@ -156,7 +170,9 @@ def _session(
     host, number, lun = found[1].strip("[]"), int(found[2] or 3260), int(found[4])
     account = None if chap is None else _account(chap, port.name)
     initiator = stack.enter_context(
-        Initiator(host, number, found[3], port.name, isid=port.isid, account=account)
+        Initiator(
+            host, number, found[3], port.name, isid=port.isid, account=account, timeout=timeout
+        )
     )
     return lambda cdb, data, read: initiator.command(lun, cdb, data, read)
 
@@ -171,7 +187,7 @@ def _account(path: str, name: str) -> Account:
     raise ConfigError(f"{path}: no secret for {name}")
 
 
-def _device(path: str, stack: contextlib.ExitStack) -> Send:
+def _device(path: str, timeout: float, stack: contextlib.ExitStack) -> Send:
     from flockpr.cli.replay_sg import command
 
     try:
@@ -179,7 +195,7 @@ def _device(path: str, stack: contextlib.ExitStack) -> Send:
     except OSError as error:
         raise FlockprError(f"{path}: {error.strerror}") from None
     stack.callback(os.close, descriptor)
-    return lambda cdb, data, read: command(path, descriptor, cdb, data, read)
+    return lambda cdb, data, read: command(path, descriptor, cdb, data, read, timeout=timeout)
 
 
 def _clear(send: Send) -> None:

@@ -11,7 +11,6 @@ from flockpr.errors import FlockprError
 
 SG_IO = 0x2285
 _TO_DEVICE, _FROM_DEVICE, _NOTHING = -2, -3, -1
-_TIMEOUT_MS = 30_000
 _SENSE = 252
 _DRIVER_SENSE = 0x08
 
@@ -45,7 +44,9 @@ class Header(ctypes.Structure):
     )
 
 
-def command(path: str, descriptor: int, cdb: bytes, data_out: bytes, read: int) -> Answered:
+def command(
+    path: str, descriptor: int, cdb: bytes, data_out: bytes, read: int, *, timeout: float
+) -> Answered:
     """Send a command, and wait for its answer.
 
     Args:
@@ -54,6 +55,7 @@ def command(path: str, descriptor: int, cdb: bytes, data_out: bytes, read: int) 
         cdb: The command.
         data_out: What it writes.
         read: Bytes that it may read; 0 with `data_out`.
+        timeout: Seconds after which the kernel aborts it.
 
     Raises:
         FlockprError: The kernel did not send it, or it was lost on its way.
@@ -71,7 +73,7 @@ def command(path: str, descriptor: int, cdb: bytes, data_out: bytes, read: int) 
         data=ctypes.addressof(buffer),
         cdb=ctypes.addressof(text),
         sense=ctypes.addressof(sense),
-        timeout=_TIMEOUT_MS,
+        timeout=round(timeout * 1000),
     )
     try:
         fcntl.ioctl(descriptor, SG_IO, header)

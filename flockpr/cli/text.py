@@ -6,6 +6,7 @@ not printable is escaped before it reaches a terminal.
 
 from __future__ import annotations
 
+import argparse
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -91,6 +92,21 @@ def parse_size(text: str) -> int:
         raise ConfigError(f"{text!r} is no size: a number with K, M, G, T, P or E, such as 10G")
     exponent = 1 + _UNITS.index(match[2].upper()) if match[2] else 0
     return int(match[1]) << 10 * exponent
+
+
+def parse_seconds(text: str) -> float:
+    """A time that is waited: 0.05 seconds to a day.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0.05 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0.05 to 86400 seconds")
+    return seconds
 
 
 def size_text(size: int) -> str:

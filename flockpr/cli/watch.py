@@ -15,6 +15,7 @@ from flockpr.cli.common import FORMAT, add_json, add_root, emit, find_root, repo
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.cli.promise_view import configured_terms
 from flockpr.cli.style import PLAIN, style_for
+from flockpr.cli.text import parse_seconds
 from flockpr.errors import StoreError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("watch", help="the status, live")
     parser.add_argument("lun", nargs="?", metavar="LUN", help="one logical unit (default: all)")
     parser.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between looks (1)"
+        "--interval", type=parse_seconds, default=1.0, metavar="SECONDS", help="between looks (1)"
     )
     parser.add_argument(
         "--count", type=int, default=0, metavar="N", help="end after N looks (default: never)"
@@ -41,13 +42,6 @@ def add(verbs: Verbs) -> None:
     add_root(parser)
     add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.05 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError("must be 0.05 to 86400 seconds")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import time
 from struct import Struct
 from types import TracebackType
 from typing import Final, Self
@@ -35,6 +36,8 @@ _SIMPLE: Final = 1
 _RECEIVE_LIMIT: Final = 262144
 _MOST_DATA: Final = 1 << 20
 """Bytes that a command may read; a trace has no more."""
+_LOGOUT: Final = 5.0
+"""Seconds that a target has to answer a logout: nothing depends on it."""
 _SECURITY, _OPERATIONAL, _FULL_FEATURE = 0, 1, 3
 _COMMAND = Struct(">BBHIQIIII16s")
 """Byte 0, flags, reserved, lengths, LUN, ITT, length of the data, CmdSN, ExpStatSN, CDB."""
@@ -93,7 +96,8 @@ class Initiator:
         name: Our iSCSI name.
         isid: Our ISID, 48 bits; a random one if None.
         account: For CHAP; None where the target asks for nothing.
-        timeout: Seconds that an answer may take.
+        timeout: Seconds that the login, and then each command, may take as a whole: also of a
+            target that goes on sending something.
 
     Raises:
         TargetError: There is no session.
@@ -115,6 +119,9 @@ class Initiator:
         self._tag = self._command_number = 1
         self._status_number = 0
         self._send_limit, self._first_burst, self._immediate = 8192, 65536, True
+        self._timeout = timeout
+        self._lost = False
+        self._begin()
         try:
             self._socket = socket.create_connection((host, port), timeout)
         except OSError as error:
@@ -139,7 +146,13 @@ class Initiator:
         self.close()
 
     def close(self) -> None:
-        """Log out, as far as that is possible."""
+        """Log out, unless the session is lost already."""
+        if not self._lost:
+            self._begin(_LOGOUT)
+            self._log_out()
+        self._socket.close()
+
+    def _log_out(self) -> None:
         with contextlib.suppress(TargetError):
             head = (Opcode.LOGOUT_REQUEST | IMMEDIATE, FINAL, 0, 0, 0, self._tag, 0)
             numbers = (self._command_number, self._status_number)
@@ -147,7 +160,6 @@ class Initiator:
             for _ in range(64):  # what was on its way comes first
                 if self._receive()[0][0] & OPCODE_MASK == Opcode.LOGOUT_RESPONSE:
                     break
-        self._socket.close()
 
     # ------------------------------------------------------------------ login
 
@@ -229,6 +241,7 @@ class Initiator:
         """
         if len(cdb) > 16 or read > _MOST_DATA:
             raise TargetError(f"{cdb.hex()}: longer than this initiator sends or reads")
+        self._begin()
         flags = FINAL | _SIMPLE | (WRITE if data_out else READ if read else 0)
         at_once = min(self._send_limit, self._first_burst) if self._immediate else 0
         first = data_out[:at_once]
@@ -251,14 +264,14 @@ class Initiator:
             if kind == Opcode.ASYNC_MESSAGE and header[36] in (0, 255):
                 continue
             if kind not in _OF_A_COMMAND or int.from_bytes(header[16:20], "big") != tag:
-                raise TargetError(f"{self._where}: PDU {kind:02x}h ends the session")
+                raise self._over(f"PDU {kind:02x}h ends the session")
             if kind == Opcode.R2T:
                 self._send_data(header, lun, data_out)
                 continue
             if kind == Opcode.DATA_IN:
                 place = int.from_bytes(header[40:44], "big")
                 if place != len(received) or place + len(data) > read:
-                    raise TargetError(f"{self._where}: data that was not asked for")
+                    raise self._over("data that was not asked for")
                 received += data
                 if not header[1] & HAS_STATUS:
                     continue
@@ -286,7 +299,7 @@ class Initiator:
         place = int.from_bytes(header[40:44], "big")
         end = place + int.from_bytes(header[44:48], "big")
         if end > len(data_out) or end == place:
-            raise TargetError(f"{self._where}: data is asked for that there is not")
+            raise self._over("data is asked for that there is not")
         number = 0
         while place < end:
             part = data_out[place : min(end, place + self._send_limit)]
@@ -300,18 +313,35 @@ class Initiator:
 
     # ------------------------------------------------------------------ bytes
 
+    def _begin(self, most: float | None = None) -> None:
+        """From now on the time runs: of the whole of what begins, not of each part of it."""
+        self._limit = self._timeout if most is None else min(most, self._timeout)
+        self._deadline = time.monotonic() + self._limit
+
+    def _allow(self) -> None:
+        """Let the next call on the socket take what is left of the time.
+
+        Raises:
+            TimeoutError: Nothing is left.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
     def _send(self, header: bytes, data: bytes) -> None:
         try:
+            self._allow()
             self._socket.sendall(header + data + bytes(-len(data) % 4))
         except OSError as error:
-            raise self._lost(error) from None
+            raise self._broken(error) from None
 
     def _receive(self) -> tuple[bytes, bytes]:
         """One PDU: its header and its data."""
         header = self._take(BHS_LENGTH)
         length = int.from_bytes(header[5:8], "big")
         if length > _RECEIVE_LIMIT:
-            raise TargetError(f"{self._where}: a PDU of {length} bytes; no iSCSI?")
+            raise self._over(f"a PDU of {length} bytes; no iSCSI?")
         self._take(4 * header[4])
         return header, self._take(length + -length % 4)[:length]
 
@@ -319,16 +349,24 @@ class Initiator:
         data = bytearray()
         while len(data) < size:
             try:
+                self._allow()
                 part = self._socket.recv(size - len(data))
             except OSError as error:
-                raise self._lost(error) from None
+                raise self._broken(error) from None
             if not part:
-                raise TargetError(f"{self._where}: the target closed the connection")
+                raise self._over("the target closed the connection")
             data += part
         return bytes(data)
 
-    def _lost(self, error: OSError) -> TargetError:
-        return TargetError(f"{self._where}: {error.strerror or error}")
+    def _broken(self, error: OSError) -> TargetError:
+        if isinstance(error, TimeoutError):
+            return self._over(f"no whole answer within {self._limit:g} s")
+        return self._over(str(error.strerror or error))
+
+    def _over(self, what: str) -> TargetError:
+        """The session is lost: nothing can be sent on it any more."""
+        self._lost = True
+        return TargetError(f"{self._where}: {what}")
 
 
 _OF_A_COMMAND = (Opcode.R2T, Opcode.DATA_IN, Opcode.SCSI_RESPONSE)

@@ -248,6 +248,53 @@ def test_initiator_is_not_held_up_by_what_is_no_target(answer: bytes, told: str)
     assert not thread.is_alive()
 
 
+_LOGGED_IN = b"".join(bytes((0x23, flags)) + bytes(46) for flags in (0x81, 0x87))
+_READY = bytes((0x21, 0x80)) + bytes(14) + (1).to_bytes(4, "big") + bytes(28)
+_PING = bytes((0x20, 0x80)) + bytes(14) + b"\xff" * 8 + bytes(24)
+
+
+@contextlib.contextmanager
+def tireless(answer: bytes, then: bytes) -> Iterator[str]:
+    """The URL of a target that sends this, and then that for as long as somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(answer)
+                while not pause.wait(0.01):
+                    connection.sendall(then)
+
+        pause = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"iscsi://127.0.0.1:{server.getsockname()[1]}/iqn.x:t/0"
+        finally:
+            pause.set()
+            thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("answer", "then", "told"),
+    [
+        (b"", b"\x23", "t: no whole answer within 0.3 s"),
+        (_LOGGED_IN, _PING, "t: no whole answer within 0.3 s"),
+        (_LOGGED_IN + _READY, _PING, "no whole answer within 0.3 s; at command 1 of 1, 5e00"),
+    ],
+    ids=["login", "first look", "command"],
+)
+def test_replay_is_not_kept_by_a_target_that_never_ends(
+    answer: bytes, then: bytes, told: str, folder: pathlib.Path, capsys: Capture
+) -> None:
+    """One byte at a time, or pings without end: the limit is that of the whole command."""
+    with tireless(answer, then) as url:
+        words = ["replay", trace(folder, [keys(A, 0)]), "--against", url, "--timeout", "0.3"]
+        assert main(words) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_url_of_the_tests_is_the_one_of_the_verb() -> None:
     """One form of address for targets, in what prints it and in what takes it."""
     from flockpr.cli.replay_doors import _URL
