@@ -35,6 +35,8 @@ LUN_DOES_NOT_EXIST = 2
 NOT_SUPPORTED = 5
 REJECTED = 255
 
+LAST_WORDS = 0.1
+"""Seconds from the end of a cold reset until the connections are closed: its answer leaves."""
 MOST_AT_ONCE = 16
 """Functions of one connection that may be under way; each may need a thread."""
 
@@ -171,8 +173,10 @@ class Management:
 
         def cold() -> bool:
             done = reset()
-            # After the answer: every session with the target ends (RFC 7143 11.5.1).
-            self._door.housekeeper.later(0.1, lambda: self._drop_sessions(session))
+            # Every session with the target ends (RFC 7143 11.5.1), after the answer. Those that
+            # there are now: who logs in until then comes after the reset.
+            ended = self._sharing(session)
+            self._door.housekeeper.later(LAST_WORDS, lambda: self._drop(ended))
             return done
 
         self._end(
@@ -182,10 +186,17 @@ class Management:
             cold if event.function == TARGET_COLD_RESET else reset,
         )
 
-    def _drop_sessions(self, session: Session) -> None:
+    def _sharing(self, session: Session) -> list[Session]:
+        """The sessions with the same target that see a LUN of this one."""
         mine = set(session.attachments)
-        for other in self._door.registry.all:
-            if other.target.name == session.target.name and mine & set(other.attachments):
-                log.info("%s ends: target cold reset", other)
-                other.carrier.dropped()
-                self._door.registry.end(other)
+        return [
+            other
+            for other in self._door.registry.all
+            if other.target.name == session.target.name and mine & set(other.attachments)
+        ]
+
+    def _drop(self, sessions: Iterable[Session]) -> None:
+        for each in sessions:
+            log.info("%s ends: target cold reset", each)
+            each.carrier.dropped()
+            self._door.registry.end(each)

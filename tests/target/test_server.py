@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -20,6 +20,7 @@ from flockpr.gate import Permit
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
 from flockpr.iscsi.execution import Execution
+from flockpr.iscsi.management import LAST_WORDS
 from flockpr.iscsi.output import Output, Release
 from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
@@ -519,6 +520,32 @@ def test_target_cold_reset_ends_all_sessions(rig: Rig) -> None:
     assert other.initiator.closed(60.0)
     assert bystander.ready().good
     assert rig.session("a").command(WRITE, BLOCK).good
+
+
+def test_target_cold_reset_leaves_who_logs_in_after_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that begins between the answer and the end of the others goes on."""
+    housekeeper = rig.server._door.housekeeper
+    later, due = housekeeper.later, threading.Event()
+    calls: list[Callable[[], None]] = []
+
+    def held(seconds: float, call: Callable[[], None]) -> object:
+        if seconds != LAST_WORDS:
+            return later(seconds, call)
+        calls.append(call)
+        due.set()
+        return None
+
+    monkeypatch.setattr(housekeeper, "later", held)
+    mine = rig.session("a")
+    assert mine.initiator.task_management(COLD_RESET) == COMPLETE
+    assert due.wait(60.0)
+    after = rig.session("b")
+    (end,) = calls
+    end()
+    assert mine.initiator.closed(60.0)
+    assert after.command(WRITE, BLOCK).good
 
 
 def test_preempt_and_abort_ends_the_tasks_of_the_victim(rig: Rig) -> None:
