@@ -50,7 +50,8 @@ Architecture: {architecture}
 Maintainer: {maintainer}
 Installed-Size: {size}
 Depends: python3 (>= {python}), python3 (<< {next_python}), libc6
-Suggests: fence-agents, libiscsi-bin, qemu-block-extra, sg3-utils
+Suggests: fence-agents, libiscsi-bin, python3-prometheus-client, python3-rich, qemu-block-extra,
+ sg3-utils
 Section: admin
 Priority: optional
 Description: SCSI-3 persistent reservations for disks that have no SAN behind them

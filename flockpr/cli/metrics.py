@@ -15,6 +15,7 @@ from flockpr.errors import ConfigError
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
     from flockpr.cli.exposition import Sample
+    from flockpr.daemon.metrics import Page
 
 
 def add(verbs: Verbs) -> None:
@@ -27,7 +28,8 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--listen",
         metavar="HOST:PORT",
-        help="answer GET /metrics there until interrupted; the loopback only",
+        help="answer GET /metrics there until interrupted; the loopback only; with the extra "
+        "`prometheus` also as OpenMetrics",
     )
     add_root(parser)
     add_json(parser)
@@ -69,11 +71,10 @@ def _replace(path: str, text: str) -> None:
 
 
 def _serve(root: str, lun: str | None, place: str) -> int:
-    from flockpr.cli.exposition import render
     from flockpr.daemon.metrics import MetricsServer
 
     try:
-        server = MetricsServer(place, lambda: render(_samples(root, lun)))
+        server = MetricsServer(place, _page(root, lun))
     except ConfigError as error:
         raise ConfigError(f"--listen {error}", error.remedy) from None
     sys.stdout.write(f"http://{place.rpartition(':')[0]}:{server.port}/metrics\n")
@@ -84,3 +85,15 @@ def _serve(root: str, lun: str | None, place: str) -> int:
     finally:
         server.close()
     return ExitCode.GOOD
+
+
+def _page(root: str, lun: str | None) -> Page:
+    """What is served: where prometheus_client is installed also as OpenMetrics."""
+    try:
+        from flockpr.cli.prometheus import negotiated
+    except ImportError:
+        from flockpr.cli.exposition import render
+        from flockpr.daemon.metrics import plain
+
+        return plain(lambda: render(_samples(root, lun)))
+    return negotiated(root, lun)

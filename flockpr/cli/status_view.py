@@ -13,7 +13,7 @@ from flockpr.cli.style import PLAIN, Style
 from flockpr.cli.text import duration, printable, table
 from flockpr.unit_status import view_lags
 
-_HEADERS = (
+HEADERS = (
     *("INITIATOR", "PORT", "KEY", "LIVENESS", "HOST", "DOOR"),
     *("REGISTERED", "KEY TEXT", "WAITING", "ROLE"),
 )
@@ -34,15 +34,29 @@ def describe(document: Mapping[str, Any], style: Style = PLAIN) -> list[str]:
         document: Of `status_documents`.
         style: Colours.
     """
+    rows = registration_rows(document["registrations"])
+    lines = table(HEADERS, rows, indent="  ", paint=painter(style)) or [NOBODY]
+    return [*lines_above(document, style), *lines, *lines_below(document, style)]
+
+
+NOBODY = "  no registrations"
+
+
+def lines_above(document: Mapping[str, Any], style: Style = PLAIN) -> list[str]:
+    """What stands above the table of the registrants."""
     age = document["age_s"]
     name = style.strong(printable(document["name"]))
-    lines = [
+    return [
         f"{name}: generation {document['generation']}, "
         f"APTPL {'on' if document['aptpl'] else 'off'}, transaction {document['number']}"
         + ("" if age is None else f", changed {duration(age)} ago"),
         f"  reservation: {reservation_text(document)}",
     ]
-    lines += registration_lines(document["registrations"], style) or ["  no registrations"]
+
+
+def lines_below(document: Mapping[str, Any], style: Style = PLAIN) -> list[str]:
+    """What stands below it."""
+    lines: list[str] = []
     if (promise := document.get("promise")) is not None:
         lines += promise_summary(promise, image=document["image"] is not None)
     if busy(document.get("gate")):
@@ -56,12 +70,10 @@ def describe(document: Mapping[str, Any], style: Style = PLAIN) -> list[str]:
     return lines
 
 
-def registration_lines(
-    registrations: Sequence[Mapping[str, Any]], style: Style = PLAIN
-) -> list[str]:
-    """The table of the registrants."""
+def registration_rows(registrations: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of the table of the registrants, a cell for each of `HEADERS`."""
     now = dt.datetime.now(dt.UTC)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in registrations:
         age = age_of(one.get("registered_at"), now)
         waiting = " ".join(one["attentions"])
@@ -79,7 +91,16 @@ def registration_lines(
                 "holder" if one["holder"] else "",
             )
         )
-    return table(_HEADERS, rows, indent="  ", paint=painter(style))
+    return rows
+
+
+def meaning(heading: str, cell: str) -> str:
+    """What a cell of that table says, as a name of `Style`: how it is shown; empty: nothing."""
+    if heading == "LIVENESS":
+        return {"alive": "good", "gone": "bad", "unknown": "warning"}.get(cell, "")
+    if heading == "ROLE" and cell:
+        return "strong"
+    return "warning" if heading == "WAITING" and cell else ""
 
 
 def painter(style: Style) -> Callable[[str, str], str] | None:
@@ -88,12 +109,8 @@ def painter(style: Style) -> Callable[[str, str], str] | None:
         return None
 
     def paint(heading: str, cell: str) -> str:
-        if heading == "LIVENESS":
-            by_liveness = {"alive": style.good, "gone": style.bad, "unknown": style.warning}
-            return by_liveness.get(cell, str)(cell)
-        if heading == "ROLE" and cell:
-            return style.strong(cell)
-        return style.warning(cell) if heading == "WAITING" and cell else cell
+        name = meaning(heading, cell)
+        return str(getattr(style, name)(cell)) if name else cell
 
     return paint
 

@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import io
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flockpr.cli.common import FORMAT, add_json, add_root, emit, find_root, report
 from flockpr.cli.exit_codes import ExitCode
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from flockpr.cli.status_documents import Collected
     from flockpr.filesystems import Terms
 
-_ENTER, _LEAVE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
+_ENTER, _LEAVE = "\033[?1049h\033[?25l\033[?7l", "\033[?7h\033[?25h\033[?1049l"
+"""Another screen without a cursor, on which a long line is cut; and back."""
 _HOME, _REST_OF_LINE, _REST = "\033[H", "\033[K", "\033[J"
 _MOVING = frozenset({"age_s", "last_contact", "published"})
 """Keys that change although nothing happens, or a moment after what has happened."""
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     terms = configured_terms("watch", args.config)
     names_of(root, args.lun)  # a name that is not there is an error, not something to wait for
     live = style_for() is not PLAIN and not args.json
-    show = _Screen() if live else _Lines(args.json)
+    show = _screen() if live else _Lines(args.json)
     with show:
         looks = 0
         try:
@@ -79,6 +81,25 @@ def _look(root: str, lun: str | None, terms: Terms, *, quiet: bool) -> tuple[Col
         except StoreError as error:  # a share that is gone for a moment
             collected = Collected([], [], report("watch", error))
     return collected, errors.getvalue().splitlines()
+
+
+class _Show(Protocol):
+    """Where looks are shown; a context manager."""
+
+    def __enter__(self) -> object: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, collected: Collected, errors: Sequence[str]) -> None:
+        """Show what was found, and what went wrong."""
+
+
+def _screen() -> _Show:
+    """The terminal: by rich where it is installed."""
+    try:
+        from flockpr.cli.watch_rich import RichScreen
+    except ImportError:
+        return _Screen()
+    return RichScreen()
 
 
 class _Lines:
@@ -112,7 +133,7 @@ class _Lines:
 
 
 class _Screen:
-    """For a terminal: one screen, kept current."""
+    """For a terminal without rich: one screen, kept current."""
 
     def __enter__(self) -> None:
         sys.stdout.write(_ENTER)
@@ -126,11 +147,34 @@ class _Screen:
         from flockpr.cli.status_view import screen
 
         style = style_for()
-        head = f"flockpr watch, {time.strftime('%H:%M:%S')}; end with Ctrl-C"
-        lines = [head, "", *screen(collected, style), *(style.bad(line) for line in errors)]
-        text = "".join(f"{line}{_REST_OF_LINE}\n" for line in lines)
+        lines = [head_line(), WITHOUT_RICH, "", *(style.bad(line) for line in errors)]
+        lines = fit([*lines, *screen(collected, style)], shutil.get_terminal_size().lines)
+        text = "\n".join(f"{line}{_REST_OF_LINE}" for line in lines)
         sys.stdout.write(f"{_HOME}{text}{_REST}")
         sys.stdout.flush()
+
+
+WITHOUT_RICH = (
+    "(a table that fits the window: pip install 'flockpr[watch]', or Debian's python3-rich)"
+)
+
+
+def head_line() -> str:
+    """The first line of a screen."""
+    return f"flockpr watch, {time.strftime('%H:%M:%S')}; end with Ctrl-C"
+
+
+def fit(lines: Sequence[str], room: int) -> list[str]:
+    """As many lines as there is room for; the last one then says how many are missing."""
+    if len(lines) <= room:
+        return list(lines)
+    left = max(0, room - 1)
+    return [*lines[:left], missing_line(len(lines) - left)]
+
+
+def missing_line(count: int) -> str:
+    """The last line of a screen that is too small."""
+    return f"... {count} more lines: make the window larger, or name one logical unit"
 
 
 def _still(value: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from flockpr import events, timings
 from flockpr.daemon.schema import LOOPBACK
-from flockpr.errors import ConfigError
+from flockpr.errors import ConfigError, FlockprError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -81,12 +81,21 @@ def split_place(text: str) -> tuple[str, int]:
     return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
+Page = Callable[[str], tuple[str, bytes]]
+"""Given what the reader accepts, a Content-Type and the numbers in that format."""
+
+
+def plain(body: Callable[[], str]) -> Page:
+    """A page in the text format 0.0.4, which every reader takes."""
+    return lambda _: (CONTENT_TYPE, body().encode())
+
+
 class MetricsServer:
     """Answers GET /metrics.
 
     Args:
         place: HOST:PORT on the loopback.
-        body: What to answer with, now.
+        page: What to answer with, now.
 
     Attributes:
         port: The port that it has.
@@ -95,10 +104,10 @@ class MetricsServer:
         ConfigError: It cannot listen there.
     """
 
-    def __init__(self, place: str, body: Callable[[], str]) -> None:
+    def __init__(self, place: str, page: Page) -> None:
         host, port = split_place(place)
         try:
-            self._server = _Server((host, port), _handler(body))
+            self._server = _Server((host, port), _handler(page))
         except OSError as error:
             raise ConfigError(f"{place}: {error.strerror}", "choose another port") from None
         self.port: int = self._server.server_port
@@ -127,7 +136,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
 
-def _handler(body: Callable[[], str]) -> type[http.server.BaseHTTPRequestHandler]:
+def _handler(page: Page) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         """Answers with what is the case now."""
 
@@ -138,9 +147,13 @@ def _handler(body: Callable[[], str]) -> type[http.server.BaseHTTPRequestHandler
             if self.path not in ("/metrics", "/"):
                 self.send_error(404)
                 return
-            data = body().encode()
+            try:
+                kind, data = page(self.headers.get("Accept", ""))
+            except FlockprError as error:  # a share that is gone for a moment
+                self.send_error(503, explain=str(error))
+                return
             self.send_response(200)
-            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

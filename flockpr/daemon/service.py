@@ -97,9 +97,9 @@ class Service:
         self._hangup_ends = hangup_ends
         self._metrics: MetricsServer | None = None
         if metrics is not None:
-            from flockpr.daemon.metrics import MetricsServer, render
+            from flockpr.daemon.metrics import MetricsServer, plain, render
 
-            self._metrics = MetricsServer(metrics, render)
+            self._metrics = MetricsServer(metrics, plain(render))
         _raise_descriptor_limit()
         serve = settings.serve
         declare(settings.terms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from typing import Any
 
 import pytest
@@ -319,12 +321,12 @@ def test_watch_shows_a_change_and_ends_with_the_interrupt(
     assert [json.loads(line)["format"] for line in lines] == [1] * len(lines)
 
 
-def test_watch_on_a_terminal_draws_a_screen(root: str) -> None:
-    """In colours, and leaves the terminal as it was."""
+def on_a_terminal(code: str, *words: str, size: tuple[int, int] = (24, 80)) -> str:
+    """What Python prints on a terminal of so many lines and columns, until it ends well."""
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "flockpr", "watch", "--root", root]
+    termios.tcsetwinsize(follower, size)
     process = subprocess.Popen(
-        [*command, "--count", "2", "--interval", "0.05"],
+        [sys.executable, "-c", code, *words],
         stdout=follower,
         env=environment(TERM="xterm"),
     )
@@ -341,10 +343,56 @@ def test_watch_on_a_terminal_draws_a_screen(root: str) -> None:
     finally:
         os.close(leader)
     assert process.wait(PATIENCE) == 0
-    assert seen.startswith(b"\033[?1049h")
-    assert seen.endswith(b"\033[?1049l")
-    assert b"\033[31mgone\033[0m" in seen
-    assert b"end with Ctrl-C" in seen
+    return seen.decode()
+
+
+_MAIN = "import sys; from flockpr.cli import main; sys.exit(main())"
+_WITHOUT_RICH = f"import sys; sys.modules['rich'] = None; {_MAIN[12:]}"
+
+
+@pytest.mark.parametrize("code", [_MAIN, _WITHOUT_RICH], ids=["rich", "without"])
+def test_watch_on_a_terminal_draws_a_screen(code: str, root: str) -> None:
+    """In colours, and leaves the terminal as it was; with rich and without."""
+    words = ("watch", "--root", root, "--count", "2", "--interval", "0.05")
+    seen = on_a_terminal(code, *words)
+    assert seen.startswith("\033[?1049h")
+    assert seen.index("\033[?1049l") > seen.index("REGISTERED")
+    assert "\033[?25h" in seen[seen.index("REGISTERED") :]
+    assert "\033[31mgone" in seen
+    assert "end with Ctrl-C" in seen
+    assert ("pip install 'flockpr[watch]'" in seen) == (code == _WITHOUT_RICH)
+
+
+@pytest.mark.parametrize("code", [_MAIN, _WITHOUT_RICH], ids=["rich", "without"])
+def test_watch_in_a_small_window_says_what_is_missing(code: str, root: str) -> None:
+    """It never scrolls."""
+    words = ("watch", "--root", root, "--count", "1")
+    seen = on_a_terminal(code, *words, size=(4, 60))
+    (told,) = re.findall(r"\.\.\. (\d+) more lines", seen)
+    assert int(told) > 1
+    assert seen.count("\n") <= 4
+
+
+def test_watch_with_rich_fits_the_window(root: str) -> None:
+    """Every line, also of a table that is wider; keys and liveness are whole."""
+    from rich.console import Console
+
+    from flockpr.cli.status_documents import collect
+    from flockpr.cli.watch_rich import RichScreen
+    from flockpr.filesystems import Terms
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=78, height=20, color_system=None)
+    shown = RichScreen(console)
+    with shown:
+        shown.show(collect("watch", root, ["disk"], Terms()), ["what \033 went wrong"])
+    text = re.sub(r"\033\[[?\d;]*[A-Za-z]", "", screen.getvalue())
+    lines = text.split("\n")
+    assert len(lines) <= 20 + 1
+    assert max(map(len, lines)) <= 78
+    assert "what \\x1b went wrong" in text
+    assert "0x00000000000000b2  gone" in text
+    assert "holder" in text
 
 
 @pytest.mark.parametrize("words", [["--interval", "0"], ["--interval", "x"], ["nope"]])

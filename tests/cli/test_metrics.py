@@ -9,12 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from flockpr.cli import main
-from flockpr.cli.exposition import METRICS, Sample, of_stale, render
+from flockpr.cli.exposition import METRICS, Sample, collect, of_stale, render
+from flockpr.cli.prometheus import RootCollector
 from flockpr.daemon.metrics import EVENTS, HISTOGRAMS
 from tests.support.daemon_process import PATIENCE, environment
 from tests.support.docs import ROOT, block_after, read, rows
@@ -22,6 +29,8 @@ from tests.support.luns import broken_lun, contested_lun, preempted_lun
 
 Capture = pytest.CaptureFixture[str]
 DATA = ROOT / "flockpr" / "data" / "prometheus"
+read_openmetrics: Any = openmetrics.text_string_to_metric_families
+"""Without types, as the client has it."""
 _LINE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)*\})? (-?[\d.e+-]+)')
 
 
@@ -74,22 +83,83 @@ def test_metrics_output_is_replaced_whole(root: str, tmp_path: pathlib.Path) -> 
     assert numbers((directory / "flockpr.prom").read_text())['flockpr_up{lun="disk"}'] == 1
 
 
-def test_metrics_by_http_on_the_loopback(root: str) -> None:
-    """Fresh at each request, until it is interrupted."""
-    command = [sys.executable, "-m", "flockpr", "metrics", "--root", root]
+_MAIN = "import sys; from flockpr.cli import main; sys.exit(main())"
+_WITHOUT_CLIENT = f"import sys; sys.modules['prometheus_client'] = None; {_MAIN[12:]}"
+_OPEN = "application/openmetrics-text; version=1.0.0"
+
+
+@pytest.mark.parametrize("code", [_MAIN, _WITHOUT_CLIENT], ids=["prometheus_client", "without"])
+def test_metrics_by_http_on_the_loopback(code: str, root: str) -> None:
+    """Fresh at each request, until it is interrupted; OpenMetrics where the client is there."""
+    command = [sys.executable, "-c", code, "metrics", "--root", root]
     with subprocess.Popen(
         [*command, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True, env=environment()
     ) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-                assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-                assert numbers(answer.read().decode())['flockpr_up{lun="disk"}'] == 1
+            kind, text = _get(url, "*/*")
+            assert kind.startswith("text/plain; version=0.0.4")
+            assert numbers(text)['flockpr_up{lun="disk"}'] == 1
+            kind, text = _get(url, _OPEN)
+            if code == _MAIN:
+                assert kind.startswith(_OPEN)
+                found = {one.name: one for one in read_openmetrics(text)}
+                assert len(found["flockpr_up"].samples) == 3
+            else:
+                assert kind.startswith("text/plain; version=0.0.4")
+            os.rename(root, f"{root}.gone")
+            with pytest.raises(urllib.error.HTTPError, match="503") as told:
+                _get(url, "*/*")
+            with told.value as answer:
+                assert "this root does not exist" in answer.read().decode()
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
+
+
+def _get(url: str, accept: str) -> tuple[str, str]:
+    """Content-Type and text."""
+    request = urllib.request.Request(url, headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+def test_metrics_are_read_by_prometheus_own_parser(root: str) -> None:
+    """Both ways of making the text say the same: name, labels, value."""
+    samples = collect(root)
+    ours = _families(read_text(render(samples)))
+    registry = CollectorRegistry()
+    registry.register(RootCollector(root))
+    theirs = _families(read_text(generate_latest(registry).decode()))
+    assert set(ours) == set(theirs) == {one.name for one in samples}
+    moving = {"flockpr_look_seconds", "flockpr_committed_seconds", "flockpr_stale_seconds"}
+    for name in set(ours) - moving - {"flockpr_host_contact_seconds"}:
+        assert ours[name] == theirs[name]
+
+
+def _families(found: Iterable[Metric]) -> dict[str, set[tuple[str, float]]]:
+    return {
+        one.name: {(str(sorted(each.labels.items())), each.value) for each in one.samples}
+        for one in found
+    }
+
+
+def test_collector_of_the_page_runs(root: str) -> None:
+    """In a program that exports what is its own as well."""
+    script = block_after(read("docs/metrics.md"), "<!-- example: collector -->")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=os.path.dirname(root),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'flockpr_up{lun="disk"} 1.0' in done.stdout
+    assert "python_info" in done.stdout
 
 
 @pytest.mark.parametrize("place", ["0.0.0.0:9750", "9750", "127.0.0.1:x", "127.0.0.1:70000"])

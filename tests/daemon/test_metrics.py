@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flockpr import LogicalUnit, OutAction, Status, create_lun, timings
-from flockpr.daemon.metrics import HISTOGRAMS, MetricsServer, render, split_place
+from flockpr.daemon.metrics import HISTOGRAMS, MetricsServer, plain, render, split_place
 from flockpr.errors import ConfigError
 from tests.support.daemon_process import PATIENCE, environment, eventually, short_directory
 from tests.support.luns import ALICE, BOB, TYPE, out
@@ -149,4 +149,4 @@ def test_port_that_is_taken_is_an_error_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=place):
-            MetricsServer(place, lambda: "")
+            MetricsServer(place, plain(str))
