@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from flockpr.cli.exit_codes import ExitCode, code_of, remedy_of, text_of
 from flockpr.cli.text import printable
+from flockpr.errors import ConfigError
 
 if TYPE_CHECKING:
     Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -64,14 +66,24 @@ def find_root(args: argparse.Namespace) -> str:
     not stand in the way of somebody who said where the root is.
 
     Raises:
-        ConfigError: The configuration cannot be used.
+        ConfigError: The configuration cannot be used, or what it names is no directory.
     """
     stated: str | None = args.root or os.environ.get("FLOCKPR_ROOT")
     if stated:
-        return os.path.abspath(stated)
+        return _directory(os.path.abspath(stated))
     from flockpr.daemon.config import load_settings
 
-    return load_settings({"config": args.config}).root
+    return _directory(load_settings({"config": args.config}).root)
+
+
+def _directory(root: str) -> str:
+    """The root, unless something else is there."""
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise ConfigError(
+            f"{root}: not a directory",
+            "the root is the directory that holds the lock directories of the logical units",
+        )
+    return root
 
 
 def may_be_configured(config: str | None) -> bool:
@@ -88,10 +100,30 @@ def may_be_configured(config: str | None) -> bool:
     )
 
 
+@contextlib.contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Say to what it happened, before a mistake that does not say so itself.
+
+    Args:
+        where: The logical unit, or the root.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}", error.remedy) from error
+
+
 def emit_json(document: Mapping[str, object]) -> None:
     """Print a document with its format number, keys in the order given."""
     json.dump({"format": FORMAT, **document}, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def emit_json_line(document: Mapping[str, object]) -> None:
+    """Print a document in one line at once, for who waits for it; nobody has to."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.write(json.dumps({"format": FORMAT, **document}) + "\n")
+        sys.stdout.flush()
 
 
 def emit(lines: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from flockpr.cli.common import add_json, emit_json
 from flockpr.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def add(verbs: Verbs) -> None:
         "fish: put it into ~/.config/fish/completions/flockpr.fish.",
     )
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,5 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.cli.completion_scripts import script
     from flockpr.cli.grammar import describe
 
-    sys.stdout.write(script(args.shell, describe(build_parser())))
+    text = script(args.shell, describe(build_parser()))
+    if args.json:
+        emit_json({"shell": args.shell, "script": text})
+    else:
+        sys.stdout.write(text)
     return ExitCode.GOOD

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from flockpr.cli.common import add_json, emit_json
+
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
 
@@ -18,10 +20,11 @@ def add(verbs: Verbs) -> None:
         "against them over real sockets, and removes everything again. Exits with 0 only if "
         "every step was answered as it must be.",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:  # noqa: ARG001
+def run(args: argparse.Namespace) -> int:
     """Play the story."""
     import signal
     import tempfile
@@ -32,5 +35,9 @@ def run(args: argparse.Namespace) -> int:  # noqa: ARG001
     if threading.current_thread() is threading.main_thread():
         # Whoever ends the demo ends its daemons with it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="flockpr-demo-") as root, Story(root) as story:
-        return story.play()
+    with tempfile.TemporaryDirectory(prefix="flockpr-demo-") as root:
+        with Story(root, quiet=args.json) as story:
+            code = story.play()
+        if args.json:
+            emit_json(story.document())
+        return code

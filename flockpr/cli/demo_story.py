@@ -127,11 +127,13 @@ class Story:
 
     Args:
         root: An empty directory of the caller's, short enough to hold Unix sockets.
+        quiet: Print nothing; see `document`.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, quiet: bool = False) -> None:
         self._root = root
-        self._steps = 0
+        self._quiet = quiet
+        self._steps: list[dict[str, object]] = []
         self._wrong = 0
         self._descriptor = os.open(
             os.path.join(root, "disk.img"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -166,22 +168,26 @@ class Story:
         create_lun(lun_root, LUN)
         self._one.start()
         self._two.start()
-        _tell(
+        self._tell(
             "Two hosts serve one disk out of one lock directory; a guest runs on each.",
             f"  alice  on host1, key {ALICE_KEY:#x}        bob  on host2, key {BOB_KEY:#x}",
             "",
         )
         self._contest()
         self._crash()
-        good = self._wrong == 0
-        verdict = f"All {self._steps} steps" if good else f"{self._steps - self._wrong} of "
-        verdict += "" if good else f"{self._steps} steps"
-        _tell(
+        good, count = self._wrong == 0, len(self._steps)
+        verdict = f"All {count} steps" if good else f"{count - self._wrong} of "
+        verdict += "" if good else f"{count} steps"
+        self._tell(
             "",
             f"{verdict} were answered as they must be. Reads and writes were not looked",
             "at: this door sees reservation commands only, and enforces nothing.",
         )
         return ExitCode.GOOD if good else ExitCode.FAILED
+
+    def document(self) -> dict[str, object]:
+        """What was played: `good`, and `steps` with who did what, the answer, what it must be."""
+        return {"good": self._wrong == 0, "steps": self._steps}
 
     def _contest(self) -> None:
         """Register, reserve, conflict, preempt: what a cluster does with a shared disk."""
@@ -195,17 +201,17 @@ class Story:
     def _crash(self) -> None:
         """Nothing that was answered is lost with a daemon, and nobody waits for a dead one."""
         self._one.kill()
-        _tell("  -- kill -9 of host1's daemon")
+        self._tell("  -- kill -9 of host1's daemon")
         self._holder("bob: alice still holds it", self._two, ALICE_KEY)
         self._out("bob preempts alice", self._two, OutAction.PREEMPT, own=BOB_KEY, new=ALICE_KEY)
         self._one.start()
-        _tell("  -- host1's daemon is started again")
+        self._tell("  -- host1's daemon is started again")
         self._keys("alice reads the keys", self._one, {BOB_KEY})
         conflict = Status.RESERVATION_CONFLICT
         self._out("alice reserves", self._one, OutAction.RESERVE, own=ALICE_KEY, expect=conflict)
         self._two.kill()
         self._two.start()
-        _tell("  -- kill -9 of host2's daemon, started again")
+        self._tell("  -- kill -9 of host2's daemon, started again")
         self._out("bob releases", self._two, OutAction.RELEASE, own=BOB_KEY)
         self._out("alice registers anew", self._one, OutAction.REGISTER, new=ALICE_KEY)
         self._keys("both are registered", self._two, {ALICE_KEY, BOB_KEY})
@@ -252,18 +258,19 @@ class Story:
         answer = read(reply.data_in) if reply.status == Status.GOOD else _status(reply)
         self._check(what, host, _name(action), answer, expect)
 
+    def _tell(self, *lines: str) -> None:
+        if not self._quiet:
+            emit(lines)
+            sys.stdout.flush()
+
     def _check(self, what: str, host: Host, command: str, answer: str, expect: str) -> None:
-        self._steps += 1
-        line = f"{self._steps:4d} {what:26} {host.name}  {command:17} {answer}"
+        step = {"what": what, "host": host.name, "command": command}
+        self._steps.append({**step, "answer": answer, "expected": expect})
+        line = f"{len(self._steps):4d} {what:26} {host.name}  {command:17} {answer}"
         if answer != expect:
             self._wrong += 1
             line += f"   WRONG, expected {expect}"
-        _tell(line)
-
-
-def _tell(*lines: str) -> None:
-    emit(lines)
-    sys.stdout.flush()
+        self._tell(line)
 
 
 def _name(action: OutAction | InAction) -> str:

@@ -14,6 +14,7 @@ from flockpr.cli.common import (
     emit_json,
     error_document,
     find_root,
+    naming,
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
@@ -110,13 +111,13 @@ def _evict(args: argparse.Namespace) -> int:
 
     root = find_root(args)
     name = read_identity(root, args.lun).name
-    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit:
+    with LogicalUnit.open(os.path.join(root, name), door="cli") as unit, naming(name):
         status = unit.status()
         plan = make_plan(status, args.evict)
         refusal = _why_not(args, plan, root)
         if args.yes and refusal is not None:
             raise refusal
-        done = args.yes and _carry_out(unit, plan)
+        done = args.yes and _carry_out(unit, name, plan)
         after = unit.status().to_json()["registrations"] if done else None
     document = {"root": root, "name": name, **plan.to_json(), "done": done, "after": after}
     document["refused"] = None if refusal is None else str(refusal)
@@ -146,17 +147,19 @@ def _declared(root: str, host: str | None) -> bool:
     return any(one.host == host for one in fenced.read(root, Syscalls()).values() if one.host)
 
 
-def _carry_out(unit: LogicalUnit, plan: Plan) -> bool:
+def _carry_out(unit: LogicalUnit, name: str, plan: Plan) -> bool:
     from flockpr.spc.codes import Status
 
     for step in plan.steps:
         # What waits to be told to the nexus in whose name this is sent goes on waiting for it.
         result = unit.execute(step.nexus, step.cdb, step.data_out, report_attentions=False)
         if result.status == Status.BUSY:
-            raise Busy(f"{step.text}: the logical unit is busy", plan.victim, "run it again")
+            raise Busy(f"{step.text}: it is busy", name, "run it again")
         if result.status != Status.GOOD:
             answer = result.status.name.replace("_", " ")
-            raise FlockprError(f"{step.text}: answered {answer}; look again with `flockpr doctor`")
+            raise FlockprError(
+                f"{name}: {step.text}: answered {answer}; look again with `flockpr doctor`"
+            )
     return True
 
 

@@ -13,6 +13,7 @@ from flockpr.cli.common import (
     emit_json,
     error_document,
     find_root,
+    naming,
     report,
 )
 from flockpr.cli.exit_codes import ExitCode
@@ -143,7 +144,8 @@ def _force(args: argparse.Namespace) -> int:
     code, gates, documents = _gates("gate force", root, names, overview)
     if code and not args.all:
         return code
-    number = forcing.resolve(overview, gates, args.host)
+    with naming(os.path.join(root, args.lun or "")):
+        number = forcing.resolve(overview, gates, args.host)
     # One that has all permits is not let pass by any declaration, so none is written.
     holding = stuck.gates_of(overview, gates, number)
     if holding and not any(gate.permits.get(number) for gate in gates):
@@ -189,7 +191,8 @@ def _forget(args: argparse.Namespace) -> int:
 
     root = find_root(args)
     overview = Overview.of(root)
-    numbers = forgetting.declared(overview, args.host)
+    with naming(root):
+        numbers = forgetting.declared(overview, args.host)
     code, gates, _ = _gates("gate forget", root, _names(root, None), overview)
     if code:
         return code  # its locks may be where nobody could look

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from flockpr.cli.common import add_promises, add_root
+from flockpr.cli.common import add_promises, add_root, emit_json_line
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
@@ -53,6 +53,11 @@ def add(verbs: Verbs) -> None:
         "but reservation commands)",
     )
     add_promises(parser)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="once it accepts, print one line of JSON on what is served",
+    )
     parser.set_defaults(run=run)
 
 
@@ -67,4 +72,5 @@ def run(args: argparse.Namespace) -> int:
     from flockpr.daemon.config import load_settings
     from flockpr.daemon.main import serve
 
-    return serve(load_settings(flags(args), fencing=args.fencing))
+    settings = load_settings(flags(args), fencing=args.fencing)
+    return serve(settings, emit_json_line if args.json else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from flockpr.cli.common import add_promises, add_root
+from flockpr.cli.common import add_promises, add_root, emit_json_line
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
@@ -61,6 +61,11 @@ def add(verbs: Verbs) -> None:
     for key, metavar, text in _OPTIONS:
         parser.add_argument(f"--{key}", metavar=metavar, help=text)
     add_promises(parser)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="once it accepts, print one line of JSON on what is served",
+    )
     parser.set_defaults(run=run)
 
 
@@ -83,4 +88,5 @@ def run(args: argparse.Namespace) -> int:
         "allow_unauthenticated": args.allow_unauthenticated,
         "fencing": args.fencing,
     }
-    return serve_target(load_settings(flags(args), target=target))
+    settings = load_settings(flags(args), target=target)
+    return serve_target(settings, emit_json_line if args.json else None)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -29,6 +29,10 @@ from flockpr.errors import ConfigError
 HELD_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
+Told = Callable[[Mapping[str, object]], None]
+"""Takes a document of what is served; see `flockpr.daemon.service.Service.document`."""
+
+
 @attrs.frozen
 class Style:
     """In what `flockpr serve` and `flockpr-pr-helper` differ.
@@ -36,6 +40,7 @@ class Style:
     Attributes:
         hangup_ends: SIGHUP ends the daemon, instead of being noted.
         announces: Without any option it prints what to give QEMU.
+        told: Called with what is served, instead, once it accepts.
         single_socket: More than one passed socket is an error.
         helper: Serve the sockets of the helper door.
         target: Serve the target door, where the settings have one.
@@ -47,6 +52,7 @@ class Style:
 
     hangup_ends: bool = False
     announces: bool = False
+    told: Told | None = None
     single_socket: bool = False
     helper: bool = True
     target: bool = False
@@ -54,11 +60,12 @@ class Style:
     background: Callable[[], Callable[[], None]] | None = None
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, told: Told | None = None) -> int:
     """Serve in the foreground until SIGTERM or SIGINT.
 
     Args:
         settings: What to serve.
+        told: Called with what is served, once it accepts; else it is printed for people.
 
     Returns:
         0 after an orderly end, 1 if the daemon had to give up.
@@ -67,14 +74,16 @@ def serve(settings: Settings) -> int:
         FlockprError: It could not start; no socket is left behind, unless it lies where the
             service user must not remove it.
     """
-    return leave(run(settings, Style(announces=True, target=True, metrics=True)))
+    style = Style(announces=told is None, told=told, target=True, metrics=True)
+    return leave(run(settings, style))
 
 
-def serve_target(settings: Settings) -> int:
+def serve_target(settings: Settings, told: Told | None = None) -> int:
     """Serve the target door alone, in the foreground until SIGTERM or SIGINT.
 
     Args:
         settings: What to serve; with a target.
+        told: As for `serve`.
 
     Returns:
         As `serve`.
@@ -82,7 +91,8 @@ def serve_target(settings: Settings) -> int:
     Raises:
         FlockprError: It could not start.
     """
-    return leave(run(settings, Style(helper=False, target=True, announces=True, metrics=True)))
+    style = Style(helper=False, announces=told is None, told=told, target=True, metrics=True)
+    return leave(run(settings, style))
 
 
 def run(settings: Settings, style: Style) -> int:
@@ -132,6 +142,8 @@ def run(settings: Settings, style: Style) -> int:
             return 0
         if ready is not None:
             ready()
+        if style.told is not None:
+            style.told(service.document())
         if style.announces:
             service.announce()
         return service.run()

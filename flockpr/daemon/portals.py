@@ -78,7 +78,8 @@ def _bound(portals: Sequence[Portal]) -> Iterator[BoundPortal]:
             yield _bound_portal(_listen(*portal.address), portal.tag)
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {portal.portal}: {error.strerror or error}"
+                f"cannot listen on {portal.portal}: {error.strerror or error}",
+                "the address has to be one of this host, and its port free; --portal names another",
             ) from error
 
 

@@ -182,6 +182,16 @@ class Service:
             sys.stdout.write(announcement(self._settings))
             sys.stdout.flush()
 
+    def document(self) -> dict[str, object]:
+        """What is served: the root, the process, its sockets, portals and logical units."""
+        target: dict[str, object] = {"portals": [], "luns": []}
+        return {
+            "root": self._settings.root,
+            "pid": os.getpid(),
+            "sockets": [server.path for server in self._servers],
+            **(target if self._target is None else self._target.document()),
+        }
+
     def run(self) -> int:
         """Wait for the end and carry it out; 0, or 1 if a door could not be kept open."""
         code = self._wait()

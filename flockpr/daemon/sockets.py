@@ -75,7 +75,11 @@ def _bound(settings: Settings) -> Iterator[Door]:
         try:
             listener = Listener.bind(served.path, mode=mode, owner=owner, group=group)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {served.path}: {error.strerror}") from error
+            raise ConfigError(
+                f"cannot listen on {served.path}: {error.strerror}",
+                "its directory has to be there, and writable for who starts the daemon;"
+                " --socket names another path",
+            ) from error
         yield Door(listener, served)
 
 

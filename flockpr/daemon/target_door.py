@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -152,16 +152,32 @@ class TargetDoor:
     def announce(self) -> None:
         """Print where it listens and what it serves, for scripts and people; then "ready"."""
         lines = [f"portal {each.text},{each.tag}" for each in self._server.addresses]
-        lines += [
-            self._server.url(lun.identity.name, portal)
-            for target in self._server.targets
-            for lun in target.luns.values()
-            for portal, address in enumerate(self._server.addresses)
-            if address.tag in lun.identity.target_ports
-        ]
+        lines += [url for _, urls in self._urls() for url in urls]
         with contextlib.suppress(OSError, ValueError):  # nobody has to listen
             sys.stdout.write("".join(f"{line}\n" for line in (*lines, "ready")))
             sys.stdout.flush()
+
+    def document(self) -> dict[str, object]:
+        """The same as `portals` and `luns`."""
+        addresses = self._server.addresses
+        return {
+            "portals": [{"address": each.text, "tag": each.tag} for each in addresses],
+            "luns": [{"name": name, "urls": urls} for name, urls in self._urls()],
+        }
+
+    def _urls(self) -> Iterator[tuple[str, list[str]]]:
+        """Each logical unit, and its URL at each portal that has it."""
+        for target in self._server.targets:
+            for lun in target.luns.values():
+                name, ports = lun.identity.name, lun.identity.target_ports
+                yield (
+                    name,
+                    [
+                        self._server.url(name, portal)
+                        for portal, address in enumerate(self._server.addresses)
+                        if address.tag in ports
+                    ],
+                )
 
     def stop_accepting(self) -> None:
         """Let nobody in any more; sessions go on."""

@@ -14,6 +14,7 @@ import pytest
 from flockpr import create_lun, errors
 from flockpr._version import __version__
 from flockpr.cli import build_parser, main, status, upgrade
+from tests.support.daemon_process import PATIENCE, environment
 from tests.support.docs import read
 
 VERBS = [
@@ -288,3 +289,36 @@ def test_main_verb_that_is_none_names_those_that_are(capsys: pytest.CaptureFixtu
     assert main(["stats"]) == 2
     err = capsys.readouterr().err
     assert all(f"'{verb}'" in err for verb in _actions(build_parser()))
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "remedy"),
+    [
+        (["status", "--root", __file__], f"{__file__}: not a directory", "the root is the"),
+        (["doctor", "disk", "--evict", "iqn.x"], "disk: iqn.x is not registered", "registered:"),
+        (["gate", "force", "disk", "--host", "h", "--proof", "p"], "disk: no host h", "gate show"),
+        (["gate", "forget", "--host", "h"], "root: no host h is declared", "gate show"),
+        (["serve", "--socket", "/nowhere/s"], "cannot listen on /nowhere/s", "its directory"),
+        (
+            ["target", "--portal", "localhost.invalid:1"],
+            "cannot listen on localhost",
+            "of this host",
+        ),
+    ],
+)
+def test_error_says_to_what_it_happened_and_what_to_do(
+    words: list[str], told: str, remedy: str, tmp_path: pathlib.Path
+) -> None:
+    """In processes of their own: what serves changes its process."""
+    root = str(tmp_path / "root")
+    create_lun(root, "disk", size=1 << 20)
+    done = subprocess.run(
+        [sys.executable, "-m", "flockpr", *words],
+        env=environment(FLOCKPR_ROOT=root),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert remedy in done.stderr.partition("remedy: ")[2]

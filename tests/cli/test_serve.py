@@ -15,10 +15,10 @@ def test_serve_every_key_of_the_table_is_an_option() -> None:
     """Flag, variable and line of a file have one list of names."""
     given = flags(build_parser().parse_args(["serve"]))
     options = set(vars(build_parser().parse_args(["serve"]))) - {"verb", "run", "config"}
-    of_the_target = {"fencing"}
+    others = {"fencing", "json"}  # of the target, of the command line
 
     assert given == {}
-    assert options - of_the_target == {field.name for field in attrs.fields(Serve)}
+    assert options - others == {field.name for field in attrs.fields(Serve)}
 
 
 def test_serve_flags_hold_only_what_was_given() -> None:
@@ -37,7 +37,8 @@ def test_serve_contract_options_reach_the_daemon(monkeypatch: pytest.MonkeyPatch
     """`serve --root --socket --lun --initiator --unit-attentions`, and its exit code."""
     served: list[Settings] = []
 
-    def serve(settings: Settings) -> int:
+    def serve(settings: Settings, told: object) -> int:
+        assert told is None
         served.append(settings)
         return 7
 

@@ -17,7 +17,7 @@ from flockpr.daemon.target_settings import Target
 def test_target_options_are_keys_of_serve_and_its_own() -> None:
     """No option that the configuration does not know."""
     args = build_parser().parse_args(["target"])
-    own = {"portal", "lun", "name", "chap", "allow_unauthenticated", "fencing"}
+    own = {"portal", "lun", "name", "chap", "allow_unauthenticated", "fencing", "json"}
     assert flags(args) == {}
     options = set(vars(args)) - {"verb", "run", "config"} - own
     assert options <= {field.name for field in attrs.fields(Serve)}
@@ -27,7 +27,8 @@ def test_target_options_reach_the_daemon(monkeypatch: pytest.MonkeyPatch) -> Non
     """And its exit code comes back."""
     served: list[Settings] = []
 
-    def serve(settings: Settings) -> int:
+    def serve(settings: Settings, told: object) -> int:
+        assert told is None
         served.append(settings)
         return 7
 
