@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from attrs import define, field
 
@@ -359,6 +360,17 @@ class Duel:
             assert not self._thread.is_alive(), "a round does not end"
             self._thread = None
         self.check()
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """While no round is under way: nobody reads or writes."""
+        for one in self.duelists:
+            one.writer.pause()
+        try:
+            yield
+        finally:
+            for one in self.duelists:
+                one.writer.go_on()
 
     @property
     def holder(self) -> int:

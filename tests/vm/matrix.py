@@ -131,7 +131,8 @@ class Match:
         Raises:
             NotLinearizable: There is no explanation.
         """
-        trails = self._trails()
+        with self.duel.at_rest():  # who reads a trail in an emulated machine needs its processor
+            trails = self._trails()
         self.free.settle(trails[0])
         self.duels.settle(trails[1])
 
