@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from release import debian, onefile
+from tests.support import clean_root
+from tests.support.clean_root import LONG
 from tests.support.docs import ROOT
 from tests.support.peers import require, unavailable
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(1800)]
 
 MIRROR = "http://deb.debian.org/debian"
-LONG = 900
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +46,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 
 def inside(root: pathlib.Path, script: str) -> subprocess.CompletedProcess[str]:
     """Run a script in the root, with mounts and processes of its own."""
-    return subprocess.run(
-        [
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc"),
-            'mount --bind "$0" "$0"; mount -t proc proc "$0/proc"; exec chroot "$0" sh -euc "$1"',
-            *(str(root), script),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C"},
-    )
+    return clean_root.inside(root, script, devices=False)
 
 
 def test_package_runs_in_a_clean_root(clean: pathlib.Path) -> None:
