@@ -41,6 +41,20 @@ EQUIVALENT: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "access",
+        "narrows",
+        "return False",
+        "return None",
+        _FALSY,
+    ),
+    (
+        "access",
+        "narrows",
+        "if after.reservation is None and after.spc2 is None:",
+        "pass",
+        "to look at everybody finds the same where nothing keeps anybody away",
+    ),
+    (
+        "access",
         "allowed",
         "reservation is None or reservation.type.exclusive_access",
         "reservation.type.exclusive_access",

@@ -248,6 +248,43 @@ def by_hand(machine: Machine) -> Iterator[None]:
     yield
 
 
+def narrowing(machine: Machine) -> Iterator[None]:
+    """Who loses what from any of these states to any other: every command of the table is tried."""
+    stranger: Nexus2 = ("stranger", None, 1)
+    nobody: Nexus2 = ("nobody", None, 1)
+    histories: list[list[Sent]] = [[], [_spc2(A)], [_spc2(B)]]
+    for joined in ((A,), (A, B), (stranger,), (A, stranger)):
+        registered = [Sent(nexus, out_cdb(REGISTER), basic_list(0, 1)) for nexus in joined]
+        histories += [registered, [*registered, _spc2(joined[-1])]]
+        histories += [
+            [*registered, Sent(holder, out_cdb(RESERVE, type_=type_), basic_list(1))]
+            for holder in joined
+            for type_ in (1, 3, 5, 6, 7, 8)
+        ]
+    cdbs = [cdb_of(row[1]) for row in ACCESS_ROWS]
+    states: list[tuple[LogicalUnitState, set[tuple[Nexus2, bytes]]]] = []
+    for history in histories:
+        twins = Twins(machine, UnitConfig())
+        for sent in history:
+            twins.send(sent)
+        may = {
+            (nexus, cdb)
+            for nexus in (A, B, stranger, nobody)
+            for cdb in cdbs
+            if twins.model.other(nexus, cdb).status != Status.RESERVATION_CONFLICT
+        }
+        states.append((twins.state, may))
+        yield
+    for before, had in states:
+        for after, has in states:
+            assert bool(machine.access.narrows(before, after)) == bool(had - has), (before, after)
+    yield
+
+
+def _spc2(nexus: Nexus2) -> Sent:
+    return Sent(nexus, b"\x16" + bytes(5))
+
+
 _KEY_FIVE = PROutParameters(5, 5)
 _OWN_TABLES = (("5e", "A"), ("5f", "O"), ("16", "O"), ("17", "O"), ("56", "O"), ("57", "O"))
 _SHORT = (
@@ -278,6 +315,7 @@ def notices(machine: Machine, commands: int) -> str | None:
         all_ports,
         moving,
         by_hand,
+        narrowing,
         lambda it: replay(it, script(commands)),
         all_opcodes,
     )
