@@ -151,6 +151,7 @@ class Daemon:
             assert isinstance(result, Result)
             one.result = result
             self._answered(one)
+        self.world.tell_twins_apart(sent)
         return [one.result for one in sent if one.result is not None]
 
     def _sent(self, of: Nexus, cdb: bytes, data: bytes) -> Sent:
@@ -315,6 +316,22 @@ class World:
             for sent in (*author.under_way, *own)
             if document.number not in sent.numbers and _is_of(sent, applied)
         )
+
+    def tell_twins_apart(self, together: list[Sent]) -> None:
+        """Of equal commands that came together a line of the audit trail is the one's that was
+        answered so: the first may have been refused on a state that the next no longer found.
+        """
+        for one in together:
+            if one.result == Result(Status.GOOD) or not one.numbers:
+                continue
+            for twin in together:
+                same = (twin.nexus, twin.command) == (one.nexus, one.command)
+                if same and not twin.numbers and twin.result == Result(Status.GOOD):
+                    one.numbers, twin.numbers = [], one.numbers
+                    for number in twin.numbers:
+                        carried = self.carried[number]
+                        carried[carried.index(one)] = twin
+                    break
 
     # ------------------------------------------------------------------ judging
 
