@@ -189,18 +189,23 @@ class Cluster:
         )
 
     def fill(self) -> None:
-        """Leave no room on the shared disk."""
+        """Leave no room on the shared disk, and take what is given back, until `drain`."""
         # Big pieces at first: what is written goes through an emulated processor.
         pieces = " ".join(f"{1 << power}" for power in range(28, 11, -1))
-        self.nodes[0].machine.check(
+        machine = self.nodes[0].machine
+        machine.check(
             f"mkdir {_FILLER}; for size in {pieces}; do for n in 1 2 3; do "
             f"fallocate -l $size {_FILLER}/$size.$n 2> /dev/null || break; done; done; sync; "
             f"! dd if=/dev/zero of={_FILLER}/last bs=64k count=4 2> /dev/null"
         )
+        # A commit takes a few blocks, and gives back those of older ones.
+        more = f"dd if=/dev/zero bs=4k count=64 oflag=append conv=notrunc of={_FILLER}/more"
+        machine.start(f"while test -d {_FILLER}; do {more} 2> /dev/null; sleep 0.3; done")
 
     def drain(self) -> None:
         """Give the room back."""
-        self.nodes[0].machine.check(f"rm -r {_FILLER}; sync")
+        gone = f"{_FILLER}.gone"  # so that nobody puts anything in meanwhile
+        self.nodes[0].machine.check(f"mv {_FILLER} {gone}; rm -r {gone}; sync")
 
     def _link(self, number: int) -> None:
         self.hub.mend(self.stations[number])

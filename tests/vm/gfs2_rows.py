@@ -20,7 +20,6 @@ _UNFENCED_SECONDS = 45.0
 """How long the fencing does not come: longer than a command waits for it."""
 _SPARE = 2 * BLOCKS * SECTORS
 """First sector that none of the two writes."""
-_FULL_SECONDS = 8.0
 _WITHDRAWN_SECONDS = 20.0
 
 
@@ -186,9 +185,10 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
             scene.duel.readmit(fenced)
 
     def no_room(scene: Scene) -> None:
+        """The shared disk is full until each node has refused a command for it."""
         with scene.fault() as window:
             cluster.fill()
-            scene.wait(_FULL_SECONDS)
+            scene.turned_away(time.monotonic())
             cluster.drain()
             window.over()
             for winner in (0, 1):

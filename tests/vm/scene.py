@@ -19,6 +19,8 @@ _YARDSTICK = 16
 """So many commands tell how fast the machines are."""
 _USUAL_SECONDS = 0.5
 """What a command of the crowd takes on machines that have a host of two processors for them."""
+_NEEDS_A_PERSON = (2, 4, 3)
+"""NOT READY, manual intervention required: a commit has found no room, say."""
 _SERVED = 3
 """So many commands of each client have to be acknowledged before it counts as served."""
 
@@ -134,6 +136,18 @@ class Scene:
         self.say(f"the disk was taken {window.alone:.1f} s after")
         self.remarks.append(f"taken {window.alone:.0f} s after")
         assert window.alone <= self.bound * self.slack, window
+
+    def turned_away(self, since: float) -> None:
+        """Return when each host has refused a command until a person does something about it."""
+        hosts = {client.host for client in self.crowd}
+        deadline = time.monotonic() + PATIENCE
+        while missing := hosts - {
+            one.host
+            for one in self.history.since(since)
+            if one.answer is not None and one.answer.code == _NEEDS_A_PERSON
+        }:
+            assert time.monotonic() < deadline, f"hosts {missing} still commit"
+            self.wait(0.5)
 
     def boot(self, number: int) -> None:
         """Boot a killed host, and have it serve."""

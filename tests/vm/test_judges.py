@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,3 +223,28 @@ def test_disk_that_was_taken_before_the_bound_counted_was_taken_at_once() -> Non
     assert scene.remarks == ["taken 0 s after"]
     with pytest.raises(AssertionError):
         scene.alone(window, Fenced(nobody, nobody, good=35.0, seconds=5.0, seals={}), since=4.0)
+
+
+@pytest.mark.parametrize("hosts", [(), (0,), (1, 1), (0, 1)])
+def test_turned_away_only_where_each_host_had_no_room(
+    monkeypatch: pytest.MonkeyPatch, hosts: tuple[int, ...]
+) -> None:
+    """A host that commits all the same says that the disk is not full."""
+    monkeypatch.setattr("tests.vm.scene.PATIENCE", 0.0)
+    history = History("free")
+    command, no_room = Command(A, read()), Answer(2, (2, 4, 3))
+    told = [
+        Record("early", 0, command, 0.0, 1.0, no_room),
+        Record("lost", 1, command, 2.0, 3.0, None),
+    ]
+    told += [Record("busy", host, command, 2.0, 3.0, Answer(8)) for host in (0, 1)]
+    history.records = told + [Record("c", host, command, 2.0, 3.0, no_room) for host in hosts]
+    crowd: Any = [SimpleNamespace(host=0), SimpleNamespace(host=1)]
+    nobody: Any = SimpleNamespace(check=lambda: None)
+    scene = Scene(nobody, nobody, 30.0, history, crowd)
+
+    if set(hosts) == {0, 1}:
+        scene.turned_away(1.5)
+    else:
+        with pytest.raises(AssertionError, match="still commit"):
+            scene.turned_away(1.5)
