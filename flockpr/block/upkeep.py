@@ -71,6 +71,7 @@ def clone_lun(
     target_ports: Sequence[int] = (),
     live: bool = False,
     patience: float = PATIENCE,
+    calls: Syscalls | None = None,
 ) -> LunIdentity:
     """Make a new LUN whose image is a copy of another one's.
 
@@ -88,6 +89,7 @@ def clone_lun(
         live: Copy although targets read and write, while they wait: the copy is what a power
             cut at this moment would leave. Only where the file system copies in no time.
         patience: Seconds to wait for the targets, and for the fencing of a node that is lost.
+        calls: The system calls that read and write the images, for who counts what is copied.
 
     Raises:
         ConfigError: An argument is wrong, or the LUN has no image.
@@ -97,7 +99,7 @@ def clone_lun(
         StoreError: Input or output failed; nothing is left.
     """
     identity = listing.read_identity(root, name)
-    sys_ = Syscalls()
+    sys_ = calls or Syscalls()
     hold = _quiet(root, identity, patience) if live else _unused(root, identity, patience)
     with hold as held:
         # Another descriptor: through this one reads would have to be aligned.

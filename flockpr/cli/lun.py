@@ -257,18 +257,22 @@ def _grow(args: argparse.Namespace) -> int:
 
 def _clone(args: argparse.Namespace) -> int:
     from flockpr.block.upkeep import clone_lun
+    from flockpr.cli.clone_progress import counting
+    from flockpr.cli.progress import Progress
 
     root = find_root(args)
-    identity = clone_lun(
-        root,
-        args.name,
-        args.new,
-        group=args.group,
-        image=args.image,
-        serial=args.serial,
-        target_ports=args.target_port,
-        live=args.live,
-    )
+    with Progress("lun clone", "MiB") as progress:
+        identity = clone_lun(
+            root,
+            args.name,
+            args.new,
+            group=args.group,
+            image=args.image,
+            serial=args.serial,
+            target_ports=args.target_port,
+            live=args.live,
+            calls=counting(progress),
+        )
     _show_new(args, root, identity, f"cloned {args.name} to")
     return ExitCode.GOOD
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import pathlib
 
 import pytest
 
-from flockpr.cli import progress
+from flockpr import create_lun
+from flockpr.cli import main, progress
 from flockpr.cli.progress import Progress
+from flockpr.store import images
 
 
 class Terminal(io.StringIO):
@@ -57,3 +60,26 @@ def test_progress_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None
     with Progress("replay", "commands") as shown:
         shown.tell(1, 4)
     assert log.getvalue() == ""
+
+
+@pytest.mark.usefixtures("at_once")
+def test_progress_of_a_clone_is_that_of_its_image(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it has to be copied; what the copy has is what the image had."""
+    create_lun(str(tmp_path), "disk", size=8 << 20)
+    image = tmp_path / "images" / "disk.img"
+    with image.open("r+b") as file:
+        file.write(b"1" * (3 << 20))
+        file.seek(6 << 20)
+        file.write(b"2" * (1 << 20))
+    monkeypatch.setattr(images, "reflink", lambda *_: False)
+    monkeypatch.setattr(images, "_CHUNK", 1 << 20)
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert main(["lun", "clone", "disk", "copy", "--root", str(tmp_path), "--json"]) == 0
+    shown = screen.getvalue().split("\r\033[K")[1:]
+    assert "flockpr lun clone: 1 of 8 MiB (12 %)" in shown
+    assert "flockpr lun clone: 7 of 8 MiB (87 %)" in shown
+    assert shown[-1] == ""
+    assert (tmp_path / "images" / "copy.img").read_bytes() == image.read_bytes()
