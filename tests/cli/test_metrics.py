@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ from flockpr.daemon.metrics import EVENTS, HISTOGRAMS
 from tests.support.daemon_process import PATIENCE, environment
 from tests.support.docs import ROOT, block_after, read, rows
 from tests.support.luns import broken_lun, contested_lun, preempted_lun
+from tests.support.peers import find, unavailable
 
 Capture = pytest.CaptureFixture[str]
 DATA = ROOT / "flockpr" / "data" / "prometheus"
@@ -217,3 +219,54 @@ def test_metrics_commands_of_the_page_run(root: str, tmp_path: pathlib.Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "flockpr.prom").is_file()
+
+
+@pytest.mark.sweep
+@pytest.mark.peer("promtool")
+def test_alerts_are_taken_by_promtool() -> None:
+    """Prometheus' own reader of rules; every expression is parsed."""
+    done = subprocess.run(
+        [find("promtool") or "", "check", "rules", str(DATA / "flockpr.rules.yml")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    rules = (DATA / "flockpr.rules.yml").read_text().count("- alert:")
+    assert f"SUCCESS: {rules} rules found" in done.stdout
+
+
+@pytest.mark.sweep
+def test_dashboard_is_understood_by_grafanas_own_models() -> None:
+    """Read and written again it is the same: no field that they do not know."""
+    if importlib.util.find_spec("grafana_foundation_sdk") is None:
+        unavailable("not installed: grafana-foundation-sdk, of PyPI")
+    program = """
+import json, sys
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+register_default_plugins()
+print(JSONEncoder().encode(Dashboard.from_json(json.load(open(sys.argv[1])))))
+"""
+    file = DATA / "flockpr.dashboard.json"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(file)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    _within(json.loads(file.read_text()), json.loads(done.stdout), "")
+
+
+def _within(wanted: Any, found: Any, place: str) -> None:
+    """All that is wanted is found; what has a default may be there besides."""
+    if isinstance(wanted, dict):
+        assert isinstance(found, dict), place
+        for key, value in wanted.items():
+            assert key in found, f"{place}.{key}"
+            _within(value, found[key], f"{place}.{key}")
+    elif isinstance(wanted, list):
+        assert len(wanted) == len(found), place
+        for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
+            _within(one, other, f"{place}[{number}]")
+    else:
+        assert wanted == found, place
