@@ -328,7 +328,7 @@ def on_a_terminal(code: str, *words: str, size: tuple[int, int] = (24, 80)) -> s
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words],
         stdout=follower,
-        env=environment(TERM="xterm"),
+        env=environment(TERM="xterm", COLUMNS="", LINES=""),
     )
     os.close(follower)
     seen = b""
