@@ -115,6 +115,10 @@ class Rig:
         directory: Where all of it is.
         network: The daemon takes the root for a network file system.
         behind: The other daemon commits before each command, so that ours has to catch up.
+
+    Attributes:
+        unclosed: How many files the daemon could not close because that was made to fail, by
+            shots that missed as well: strace does not carry out what it has fail.
     """
 
     def __init__(self, directory: str, *, network: bool = False, behind: bool = False) -> None:
@@ -122,6 +126,7 @@ class Rig:
         self._behind = behind
         self._key = 0
         self._others_key = 0
+        self.unclosed = 0
         with contextlib.ExitStack() as stack:
             path = os.path.join(directory, "root", LUN)
             self.other = stack.enter_context(LogicalUnit.open(path, host="other"))
@@ -180,6 +185,7 @@ class Rig:
         with traced(self.worker, self.directory, inject=inject) as calls:
             answer = self.guest.send(sent)
             self.daemon.settle(self.worker)  # or the tidying up would be missed
+        self.unclosed += len([call for call in calls if call.injected and call.name == "close"])
         after = self.state()
         assert after in (before, expected), f"half a command: {before} {after}"
         trial = Trial(answer, after == expected, calls)
