@@ -187,6 +187,7 @@ class Cluster:
             f"(echo 1 > {files}/withdraw) > /run/withdraw.log 2>&1 & "
             f"sleep 2; echo 1 > {files}/lock_module/withdraw"
         )
+        self._until(number, "dmesg | grep -q 'File system withdrawn'", "the withdraw")
 
     def fill(self) -> None:
         """Leave no room on the shared disk, and take what is given back, until `drain`."""
