@@ -43,6 +43,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json_line(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that serves `--json`: see `emit_json_line`."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="once it accepts, print one line of JSON on what is served",
+    )
+
+
 def add_promises(parser: argparse.ArgumentParser) -> None:
     """Give a verb that serves what an operator may declare about fencing and file systems."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from flockpr.cli.common import add_promises, add_root, emit_json_line
+from flockpr.cli.common import add_json_line, add_promises, add_root, emit_json_line
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
@@ -53,11 +53,7 @@ def add(verbs: Verbs) -> None:
         "but reservation commands)",
     )
     add_promises(parser)
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="once it accepts, print one line of JSON on what is served",
-    )
+    add_json_line(parser)
     parser.set_defaults(run=run)
 
 
