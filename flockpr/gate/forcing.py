@@ -16,7 +16,6 @@ from flockpr import events
 from flockpr.errors import Busy, ConfigError
 from flockpr.gate import fenced, places, records
 from flockpr.gate.doorbell import Doorbell
-from flockpr.gate.hosts import host_number
 from flockpr.gate.image import SYSCALLS, ImageFile, open_image
 from flockpr.gate.overview import LunGate, Overview
 from flockpr.store.syscalls import Syscalls
@@ -85,12 +84,14 @@ def plan(overview: Overview, gates: Sequence[LunGate], number: int) -> Plan:
         number: The host.
 
     Raises:
-        ConfigError: It is this host.
+        ConfigError: It is this host, perhaps by a name that it had before.
         Busy: Its permit is not in the way.
     """
-    if number == host_number():
+    if overview.here(number):
         raise ConfigError(
-            "this very host cannot be declared fenced from itself", "stop its target instead"
+            f"{overview.label(number)} is this very host, or runs since the same boot: it cannot "
+            "be declared fenced from itself",
+            "stop its target instead; a copy of this machine is declared from a third one",
         )
     held = tuple(gate for gate in gates if gate.permits.get(number) or number in gate.rings)
     declared = overview.fenced.get(number)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from flockpr.errors import Busy, ConfigError
 from flockpr.gate import fenced, forcing
-from flockpr.gate.hosts import host_number
 from flockpr.gate.overview import LunGate, Overview
 from flockpr.gate.records import DIGITS
 
@@ -46,7 +45,7 @@ def check(overview: Overview, gates: Sequence[LunGate], number: int) -> None:
         Busy: Its locks are still there, or it was heard of.
     """
     label, root = overview.label(number), overview.root
-    if number == host_number():
+    if overview.here(number):
         raise ConfigError("it is this very boot of this host", "reboot it, then forget it")
     if any(gate.permits.get(number) or number in gate.rings for gate in gates):
         raise Busy(

@@ -96,6 +96,14 @@ class Overview:
         record = self.hosts.get(number)
         return None if record is None else seconds_since(record.last_contact)
 
+    def here(self, number: int) -> bool:
+        """Whether it is this host: by its number, or as what runs since the same boot. The number
+        is another one once the host has been given another name, and that of a target which runs
+        since before is not.
+        """
+        record, boot = self.hosts.get(number), roster.boot_id()
+        return number == host_number() or (record is not None and record.boot_id == boot != "")
+
     def silent(self, number: int) -> bool:
         """Whether a host that is in the way has not been heard of for long, or never."""
         age = self.age(number)
@@ -108,7 +116,7 @@ class Overview:
         record = self.hosts.get(number)
         return {
             **self.named(number),
-            "here": number == host_number(),
+            "here": self.here(number),
             "boot_id": record.boot_id if record else None,
             "doors": list(record.doors) if record else [],
             "last_contact": record.last_contact if record else None,

@@ -14,6 +14,7 @@ from flockpr import LogicalUnit, LunIdentity, Status, create_lun
 from flockpr.cli import main
 from flockpr.gate import Permit, fenced, forcing, roster
 from flockpr.gate.hosts import host_number
+from flockpr.gate.overview import Overview
 from flockpr.spc.codes import OutAction
 from tests.support.gate_story import (
     FENCED,
@@ -250,6 +251,8 @@ def test_gate_force_of_a_host_that_lives_is_refused(
 ) -> None:
     """It gives its permit back when it is called, and goes on serving."""
     monkeypatch.setattr(forcing, "CALL", LONG)
+    # It stands for another machine, and was not booted as one.
+    monkeypatch.setattr(Overview, "here", lambda _, number: number == host_number())
     target = Permit(root, disk.lun, str(disk.image), on_open=lambda _: None, host="node9")
     target.attend()
     try:
