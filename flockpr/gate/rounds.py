@@ -22,11 +22,12 @@ from typing import Protocol
 
 from flockpr import events
 from flockpr.errors import Busy, StoreError
-from flockpr.gate import local, places, roster
+from flockpr.gate import aside, local, places, roster
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.fences import fences_of
 from flockpr.gate.holders import Lock, walk
 from flockpr.gate.image import ImageFile
+from flockpr.gate.pauses import Pauses
 from flockpr.gate.silence import silence_of
 from flockpr.store import files
 from flockpr.store.syscalls import Syscalls
@@ -39,6 +40,8 @@ CALM = 3.0
 """Seconds of waiting for others after which a target that was late, but gave way, may go on."""
 PATIENCE = 0.1
 """Seconds without all permits after which somebody may be in the way who is declared fenced."""
+CLOSING = 5.0
+"""Seconds that closing the image may take, before the ring ends without that."""
 
 ClusterLock = Callable[[ImageFile, float], bool]
 """Takes a deadline; False: not in time. See `Rounds.obtain`."""
@@ -122,12 +125,20 @@ class Rounds:
             return False
 
     def end(self) -> None:
-        """Give all back: permits, then doorbell. Who hears nobody takes a permit."""
-        self.image.close()
-        self._bell.close()
-        for permit in self._barred:
-            permit.admit(self)
-        self._barred.clear()
+        """Give all back: permits, then doorbell. Who hears nobody takes a permit.
+
+        In this order, because permits that are held stop everybody for as long as they are, and a
+        ring does not (see `ears`): a dead file server below the doorbell must not keep the permits.
+        Where it is the image that cannot be closed, the ring ends without that. Nobody gets in too
+        early: who goes for a permit that the server has not got back yet is refused by it.
+        """
+        try:
+            aside.within(self.image.close, time.monotonic() + CLOSING)
+        finally:
+            self._bell.close()
+            for permit in self._barred:
+                permit.admit(self)
+            self._barred.clear()
 
     # ------------------------------------------------------------------ a round
 
@@ -143,9 +154,10 @@ class Rounds:
         return self._cluster_is_whole()
 
     def _ring(self) -> None:
+        pauses = Pauses(self._deadline)
         while not self._bell.ring(self._gate.number):
             self._check_time("another command of this host that takes access away is under way")
-            _pause()
+            pauses.pause()
         self._bell.call(self._gate.number, self._late)
         for permit in local.permits_of(self.image.key):
             if permit not in self._barred:
@@ -160,6 +172,7 @@ class Rounds:
         self._leave_out(self._fences.known())
         pending = list(places.all_permits_but(self._fenced))
         look = time.monotonic() + PATIENCE
+        pauses = Pauses(until)
         while True:
             while pending and self.image.lock(pending[0]):
                 del pending[0]
@@ -173,7 +186,7 @@ class Rounds:
                 pending = list(places.all_permits_but(self._fenced))
             if self._withdrawn():
                 raise Busy("nobody wants it any more", self._gate.path)
-            _pause()
+            pauses.pause()
 
     def _leave_out(self, fenced: frozenset[int]) -> bool:
         """Wait for these no more; whether that is another choice than before. For this host
@@ -296,7 +309,3 @@ class Rounds:
             others = [self._gate.name_of(one.host) for one in rings if one.everybody]
             why += f" ({', '.join(others)})" if others else ""
         raise Busy(why, self._gate.path, "`flockpr gate show` tells more")
-
-
-def _pause() -> None:
-    time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy

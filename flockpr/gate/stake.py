@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from flockpr.gate import fenced, local, places
 from flockpr.gate.doorbell import Doorbell
 from flockpr.gate.ears import ears_of
 from flockpr.gate.image import ImageFile, open_image
+from flockpr.gate.pauses import Pauses
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ class Stake:
         """
         self.open()
         nudge = time.monotonic() + NUDGE
+        pauses = Pauses(deadline)
         with Doorbell(self._root, self._sys, self._host) as bell:
             while not self._try(bell):
                 now = time.monotonic()
@@ -134,7 +135,7 @@ class Stake:
                 if now >= nudge:
                     nudge = now + NUDGE
                     bell.nudge(self._number)
-                time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - jitter, not secrecy
+                pauses.pause()
         # After the byte was taken: whoever declares this host fenced and looks then finds it
         # held, or its declaration is found here.
         try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.gates import LONG, Aside, Rig, eventually, soon
+from flockpr.gate import rounds
+from flockpr.store.layout import DOORBELL
+from flockpr.store.syscalls import Syscalls
+from tests.support.gates import IMAGE, LONG, Aside, Rig, eventually, soon, usable
 from tests.support.hanging import Hanging
 from tests.support.starved import starve
 
@@ -119,3 +124,62 @@ def test_permit_is_taken_where_there_are_no_more_threads(
     assert permit.enter(soon())
     permit.leave()
     assert failed == ["permit"]
+
+
+class HangsInClose(Syscalls):
+    """A file system where closing one file does not return while `gate` is closed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gate, self.stuck = threading.Event(), threading.Event()
+        self._fds: set[int] = set()
+
+    def open(self, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+        fd = super().open(path, flags, mode, dir_fd=dir_fd)
+        if os.path.basename(path) == self.name:
+            self._fds.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        if fd in self._fds:
+            self._fds.discard(fd)
+            self.stuck.set()
+            self.gate.wait(LONG)
+        super().close(fd)
+
+
+def test_command_that_cannot_close_the_image_rings_no_more(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Targets may try again, and the permits that the server still has keep them out."""
+    monkeypatch.setattr(rounds, "CLOSING", 0.1)
+    target, calls = rig.permit(), HangsInClose(IMAGE)
+    try:
+        with rig.gate(calls).narrow(soon()):
+            assert rig.rung()
+        assert not rig.rung()
+        assert not usable(target)
+        assert calls.stuck.wait(LONG)
+        assert not rig.free()
+    finally:
+        calls.gate.set()
+    eventually(lambda: usable(target), "it stays closed")
+
+
+def test_command_that_cannot_close_the_doorbell_keeps_no_permits(rig: Rig) -> None:
+    """A ring that lasts is not heeded all the time; permits that are held stop everybody."""
+    calls = HangsInClose(DOORBELL)
+
+    def narrow() -> None:
+        with rig.gate(calls).narrow(soon()):
+            assert not rig.free()
+
+    narrowing = Aside(narrow)
+    try:
+        assert calls.stuck.wait(LONG)
+        assert rig.free()
+        assert rig.rung()
+    finally:
+        calls.gate.set()
+    narrowing.result()
+    assert not rig.rung()

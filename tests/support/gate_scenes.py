@@ -219,9 +219,9 @@ def two_commands_and_a_fenced_host(seed: int) -> World:
         return [SimTarget(world, client, 4) for client in clients], commands
 
     commands = act(world, walking(dice), build)
-    judge(world)
     answers = [command.answered[-1][0] for command in commands]
     assert answers == ["good", "good"], "each waits for what the other has"
+    judge(world)
     assert world.most_holding == 1
     return world
 

@@ -28,6 +28,7 @@ from flockpr.gate import (
     fences,
     local,
     narrowing,
+    pauses,
     permit,
     places,
     roster,
@@ -57,7 +58,7 @@ BEAT = 0.002
 NUMBERS = {"one": 0, "two": 1, "three": 500, "four": HOSTS - 1, "five": 150}
 """Of hosts; neighbours, and the ends of the range."""
 
-_MODULES = (ears, fences, narrowing, permit, rounds, silence, stake)
+_MODULES = (ears, fences, narrowing, pauses, permit, rounds, silence, stake)
 
 
 @attrs.define(eq=False)
@@ -313,6 +314,7 @@ def installed(world: World) -> Iterator[None]:
         (rounds, "GRACE", GRACE),
         (rounds, "CALM", CALM),
         (rounds, "PATIENCE", GRACE / 2),
+        (pauses, "LONGEST", GRACE / 10),
         (stake, "NUDGE", LEASE),
         (fences, "LOOK_AGAIN", LEASE),
         (silence, "EVERY", LEASE),
