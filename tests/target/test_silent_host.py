@@ -32,6 +32,7 @@ JUDGE, VICTIM = 0x11, 0x22
 Capture = pytest.CaptureFixture[str]
 _AS_HOST = (
     "import socket, sys; socket.gethostname = lambda: {name!r}; "
+    "from flockpr.gate import roster; roster.boot_id = lambda: {name!r}; "
     "from flockpr.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 """A process that believes to be on another host; its locks are those of one, too."""
