@@ -40,6 +40,8 @@ _STATE_BYTES = 8 << 20
 """Of a host's disk for what statd remembers."""
 _NAMES = ("host1", "host2")
 _EXPORTED = "/srv/disk/share"
+_FILLER = "/srv/disk/filler"
+"""Beside what is exported."""
 
 _FORMAT = f"""
 set -e
@@ -207,15 +209,19 @@ class NfsLab:
         self.export(first=False)
 
     def fill(self) -> None:
-        """Leave no room on the server's disk."""
+        """Leave no room on the server's disk, and take what is given back, until `drain`."""
         machine = self.server.machine
-        machine.run("dd if=/dev/zero of=/srv/disk/filler bs=64k; sync")
+        machine.run(f"mkdir {_FILLER}; dd if=/dev/zero of={_FILLER}/most bs=64k; sync")
         left = machine.check("df --output=avail /srv/disk | tail -n 1").strip()
         assert int(left) < 64, left
+        # A commit takes a few blocks, and gives back those of older ones.
+        more = f"dd if=/dev/zero bs=4k count=64 oflag=append conv=notrunc of={_FILLER}/more"
+        machine.start(f"while test -d {_FILLER}; do {more} 2> /dev/null; sleep 0.3; done")
 
     def drain(self) -> None:
         """Give the room back."""
-        self.server.machine.check("rm /srv/disk/filler; sync")
+        gone = f"{_FILLER}.gone"  # so that nobody puts anything in meanwhile
+        self.server.machine.check(f"mv {_FILLER} {gone}; rm -r {gone}; sync")
 
 
 def _rpc(machine: Machine) -> None:

@@ -26,7 +26,7 @@ class Server(Protocol):
         """Cut its power, and boot it again."""
 
     def fill(self) -> None:
-        """Leave no room on its disk."""
+        """Leave no room on its disk, and take what is given back, until `drain`."""
 
     def drain(self) -> None:
         """Give the room back."""
@@ -56,9 +56,10 @@ def nfs_rows(server: Server) -> Sequence[Row]:
         return play
 
     def no_room(scene: Scene) -> None:
+        """The server's disk is full until each host has refused a command for it."""
         with scene.fault() as window:
             server.fill()
-            scene.wait(8)
+            scene.turned_away(time.monotonic())
             server.drain()
             window.over()
             for winner in (0, 1):
