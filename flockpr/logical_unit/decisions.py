@@ -17,6 +17,7 @@ from flockpr.core.events import Event, NexusLoss, occur
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
 from flockpr.core.outcome import Outcome
 from flockpr.errors import OutcomeUnknown, StoreError
+from flockpr.logical_unit.glance import Glance
 from flockpr.logical_unit.orders import NeedsGate, Order, Plan, Step, Verdict, plan
 from flockpr.logical_unit.record import command_line, event_lines, served_after, worth_noting
 from flockpr.logical_unit.standing import Standing
@@ -66,11 +67,13 @@ class Decisions:
     Attributes:
         config: The limits of the logical unit.
         standing: The byte ranges of those who are connected.
+        glance: The answers to the newest state that was seen.
     """
 
     def __init__(self, store: LockDirectory, door: str, *, gated: bool) -> None:
         self.config = UnitConfig(target_ports=store.identity.target_ports)
         self.standing = Standing(store)
+        self.glance = Glance(self.config, self.standing)
         self._store = store
         self._door = door
         self._gated = gated
@@ -168,6 +171,7 @@ class Decisions:
             verdicts[order] = outcome
         for nexus in dict.fromkeys(one.order.nexus for one in made.steps):
             self.standing.stand_for(nexus, after.state)
+            self.glance.settle(nexus, after)
         return verdicts
 
     def apply(
@@ -210,6 +214,7 @@ class Decisions:
     def forget(self, nexus: Nexus) -> None:
         """It logged out."""
         self._epochs.pop(nexus, None)
+        self.glance.forget(nexus)
 
     @property
     def unproven(self) -> bool:

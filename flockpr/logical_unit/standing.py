@@ -56,6 +56,14 @@ class Standing:
         elif nexus in self._slots:
             self._store.drop(self._slots.pop(nexus))
 
+    def settled(self, nexus: Nexus, state: LogicalUnitState) -> bool:
+        """Whether there is nothing to do for it: it has its byte range, or is to have none."""
+        registration = state.by_nexus.get(nexus)
+        held = self._slots.get(nexus)
+        if registration is None or state.spc2 is not None:
+            return state.spc2 is None and held is None
+        return held == registration.slot and self._store.holds(held)
+
     def stand_in(self, nexus: Nexus, slot: int) -> None:
         """Hold this slot for a nexus instead of the one before; again and again, because the
         daemon that it migrates from may still have it now.

@@ -156,6 +156,23 @@ class LogicalUnit(Administration):
             return [self._failed(error, order) for order in orders]
         return [self._answer(order, got) for order, got in zip(orders, verdicts, strict=True)]
 
+    def read_at_once(self, nexus: Nexus, cdb: bytes) -> Result | None:
+        """Answer a command that only reads, for a door that reports no attentions, if that takes
+        no more than a look at the newest transaction; it is then the answer of `execute`.
+
+        Never waits: not for another command, not for a file server of another host.
+
+        Returns:
+            The result, whose status is GOOD; or None, which says nothing: use `execute`.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            head = None if self._lost is not None else self._store.head_at_once()
+            return None if head is None else self._decisions.glance.answer(nexus, cdb, head)
+        finally:
+            self._lock.release()
+
     def _answer(self, order: Order, verdict: Verdict) -> Result | Narrowing:
         if isinstance(verdict, NeedsGate):
             return Narrowing(lambda: self._narrow(order))

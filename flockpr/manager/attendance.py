@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from flockpr.core.model import Nexus
 from flockpr.logical_unit import Result
@@ -39,6 +39,17 @@ class UnitsLike(Protocol):
 
     def find_by_wwid(self, wwids: Iterable[str]) -> str | None:
         """Name the logical unit with one of these identifiers or image paths."""
+
+
+@runtime_checkable
+class QuickUnits(UnitsLike, Protocol):
+    """Units that can answer what only reads without anybody waiting."""
+
+    def read_at_once(self, lun: str, nexus: Nexus, cdb: bytes, door: str) -> Result | None:
+        """Answer it at once, or not; see `flockpr.units.Units`."""
+
+    def looks_hang(self) -> None:
+        """Say that a call of `read_at_once` takes far too long."""
 
 
 class Attendance:

@@ -67,6 +67,45 @@ class PRManager(abc.ABC):
         future.add_done_callback(lambda _: os.close(own))
         return future
 
+    def execute_releasing(
+        self, fd: int, cdb: bytes, data_out: bytes, release: Callable[[], object]
+    ) -> Future[Result]:
+        """As `execute`, and let go of the descriptor before the command wakes another thread, if
+        that can be: two threads that run at once wait for each other at every system call.
+
+        Args:
+            fd: A descriptor of the disk.
+            cdb: The command.
+            data_out: Its parameter list.
+            release: Closes the descriptor; raises nothing, and may be called again.
+        """
+        try:
+            return self.execute(fd, cdb, data_out)
+        finally:
+            release()
+
+    @property
+    def reads_blindly(self) -> bool:
+        """Whether `read_at_once` needs no descriptor: one disk is behind all of them."""
+        return False
+
+    def read_at_once(self, fd: int, cdb: bytes) -> Result | None:
+        """Answer a command that only reads if that takes no waiting.
+
+        Args:
+            fd: A descriptor of the disk; stays the caller's. -1 where `reads_blindly`.
+            cdb: The command, 16 bytes.
+
+        Returns:
+            The result, whose status is GOOD; None, which says nothing, if `execute` has to be
+            asked. Equal results of one state are one object.
+        """
+        del fd, cdb
+        return None
+
+    def read_hangs(self) -> None:  # noqa: B027, for those that answer nothing at once
+        """Tell that `read_at_once`, which another thread has called, takes far too long."""
+
     def acting_for(self, port: InitiatorPort) -> contextlib.AbstractContextManager[PRManager]:
         """Return a manager that acts for that initiator port, for as long as it is entered.
 

@@ -1,9 +1,10 @@
 """What a passed descriptor is: names of its disk that every host would agree on.
 
 A device's number means something else on every host and after every boot, so it serves
-only to find the device in sysfs. Nothing is remembered from one command to the next: the
+only to find the device in sysfs. Nothing is remembered by it from one command to the next: the
 descriptor of a slot that was plugged out and in again is another disk (qemu-pr-helper runs
-in the machine's own mount namespace too, where /dev/disk does not exist).
+in the machine's own mount namespace too, where /dev/disk does not exist). What may be
+remembered for a moment, and by what, is in `known`.
 """
 
 from __future__ import annotations

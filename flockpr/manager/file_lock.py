@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import ClassVar
@@ -13,9 +14,10 @@ from typing import ClassVar
 from flockpr.core.model import Nexus
 from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
 from flockpr.logical_unit import Result, failure
-from flockpr.manager.attendance import Attendance, UnitsLike
+from flockpr.manager.attendance import Attendance, QuickUnits, UnitsLike
 from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
 from flockpr.manager.device import EXHAUSTED, Device, identify_device, writable
+from flockpr.manager.known import Known, mark_of, on_this_host
 from flockpr.manager.lookups import Lookups
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import Opcode
@@ -93,6 +95,10 @@ class FileLockManager(PRManager):
         self.timeout = timeout
         self.identify = identify
         self.lookups = Lookups()
+        self.known = Known()
+        self.quick: QuickUnits | None = None
+        if not report_attentions and isinstance(units, QuickUnits):
+            self.quick = units
         self._seat = None if port is None else Seat(self, port)
 
     def _open(self, root: str | None, timeout: float) -> UnitsLike:
@@ -166,6 +172,8 @@ class Seat(PRManager):
         self._attended_lock = threading.Lock()
         self._closed = False
         self._where = "-"
+        self._local: bool | None = None
+        self._looking = False
         self._unmatched: tuple[str, ...] | None = None
 
     @property
@@ -182,15 +190,51 @@ class Seat(PRManager):
 
         The future can be cancelled until the logical unit has the command.
         """
-        future: Future[Result] = Future()
+        return self.execute_releasing(fd, cdb, data_out, lambda: None)
+
+    def execute_releasing(
+        self, fd: int, cdb: bytes, data_out: bytes, release: Callable[[], object]
+    ) -> Future[Result]:
+        """See `PRManager.execute_releasing`."""
         opcode = cdb[0] if cdb else None
         if opcode == Opcode.PERSISTENT_RESERVE_OUT and not writable(fd):
-            future.set_result(Result.check(senses.INVALID_OPCODE))
-        elif self._manager.lun is not None:
-            self._submit(future, self._manager.lun, cdb, data_out)
-        else:
-            self._look_up(future, fd, cdb, data_out)
+            refused: Future[Result] = Future()
+            refused.set_result(Result.check(senses.INVALID_OPCODE))
+            return refused
+        if self._manager.lun is not None:
+            release()
+            return self._submit(self._manager.lun, cdb, data_out)
+        future: Future[Result] = Future()
+        self._look_up(future, fd, cdb, data_out)
         return future
+
+    @property
+    def reads_blindly(self) -> bool:
+        """See `PRManager.reads_blindly`."""
+        return self._manager.quick is not None and self._manager.lun is not None
+
+    def read_at_once(self, fd: int, cdb: bytes) -> Result | None:
+        """See `PRManager.read_at_once`."""
+        manager = self._manager
+        if manager.quick is None:
+            return None
+        lun = manager.lun
+        if lun is None:
+            lun = manager.known.lun_of(fd) if self._local else None
+        if lun is None or lun not in self._attended:
+            return None
+        self._where = lun
+        self._looking = True
+        try:
+            return manager.quick.read_at_once(lun, self.nexus, cdb, manager.door)
+        finally:
+            self._looking = False
+
+    def read_hangs(self) -> None:
+        """See `PRManager.read_hangs`."""
+        quick = self._manager.quick
+        if quick is not None and self._looking:
+            quick.looks_hang()
 
     def _look_up(self, future: Future[Result], fd: int, cdb: bytes, data_out: bytes) -> None:
         """Find the logical unit in another thread: a file's server may hang."""
@@ -241,10 +285,24 @@ class Seat(PRManager):
         else:
             if lun is None:
                 _complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
-            else:
-                self._submit(future, lun, cdb, data_out)
+            elif future.set_running_or_notify_cancel():
+                self._submit(lun, cdb, data_out).add_done_callback(lambda of: _copy(of, future))
 
     def _find(self, descriptor: int) -> str | None:
+        begun = time.monotonic()
+        if not on_this_host(descriptor):
+            # Once and for all: an answer at once begins with a look at the disk, and whoever
+            # has one disk elsewhere may pass it again.
+            self._local = False
+            return self._looked_up(descriptor)
+        mark = mark_of(descriptor)
+        lun = self._looked_up(descriptor)
+        if mark is not None and lun is not None and self._local is not False:
+            self._local = True
+            self._manager.known.note(mark, lun, begun)
+        return lun
+
+    def _looked_up(self, descriptor: int) -> str | None:
         device = self._manager.identify(descriptor)
         candidates = device.candidates
         for name in candidates:
@@ -262,9 +320,8 @@ class Seat(PRManager):
             _log.warning("no logical unit for a %s descriptor: %s", device.kind, known)
         return lun
 
-    def _submit(self, future: Future[Result], lun: str, cdb: bytes, data_out: bytes) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+    def _submit(self, lun: str, cdb: bytes, data_out: bytes) -> Future[Result]:
+        """Hand a command to a logical unit; from now on it cannot be cancelled."""
         manager = self._manager
         self._where = lun
         try:
@@ -278,13 +335,19 @@ class Seat(PRManager):
                 report_attentions=manager.report_attentions,
                 long_parameter_length=manager.long_parameter_length,
             )
-        except StoreError as error:
-            _log.warning("%s", error)
-            future.set_result(failure(error))
+            if inner.running():
+                return inner
         except BaseException as error:  # noqa: BLE001, raised again by whoever waits
-            future.set_exception(error)
-        else:
-            inner.add_done_callback(lambda done: _copy(done, future))
+            inner = Future()
+            if isinstance(error, StoreError):
+                _log.warning("%s", error)
+                inner.set_result(failure(error))
+            else:
+                inner.set_exception(error)
+        future: Future[Result] = Future()
+        future.set_running_or_notify_cancel()
+        inner.add_done_callback(lambda done: _copy(done, future))
+        return future
 
     def _attend(self, lun: str) -> None:
         """Attend at the logical unit from the first command on."""

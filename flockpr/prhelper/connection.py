@@ -1,14 +1,13 @@
-"""One connection: a thread that reads requests and answers them in turn."""
+"""One connection: answers its requests in turn."""
 
 from __future__ import annotations
 
-import array
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
 import attrs
@@ -16,21 +15,25 @@ import attrs
 from flockpr.errors import ProtocolViolation
 from flockpr.logical_unit import Result
 from flockpr.manager import PRManager
-from flockpr.manager.base import BUSY, in_thread
-from flockpr.prhelper.door import answer, decided_here
-from flockpr.prhelper.identity import Identifier, Identity
-from flockpr.prhelper.protocol import Conversation, Request, encode_response
-from flockpr.spc import sense as senses
+from flockpr.prhelper.desk import Desk, Turn
+from flockpr.prhelper.guest import Guest
+from flockpr.prhelper.harmless import Files, Places
+from flockpr.prhelper.identity import Identifier
+from flockpr.prhelper.inbox import Inbox, close_all
+from flockpr.prhelper.protocol import Request, encode_response
 from flockpr.spc.codes import Opcode, Status
 
 _log = logging.getLogger("flockpr.prhelper.connection")
 
-DESCRIPTOR_ROOM = 8
-"""Descriptors that fit one read. With room for one only, the kernel would hide that there were
-more; whatever more than this is sent shows as MSG_CTRUNC."""
+ENOUGH = 4
+"""Commands in a row that need no thread before who had one for its files sits down again."""
+A_MOMENT = 0.1
+"""Seconds that a thread waits to see whether a file hangs."""
+OVERDUE = 1.0
+"""Seconds between two looks whether a command takes too long."""
 
-_INT = array.array("i").itemsize
-_CONTROL_SIZE = socket.CMSG_SPACE(DESCRIPTOR_ROOM * _INT)
+_PAUSED = frozenset((Status.BUSY, Status.TASK_SET_FULL))
+_STOPPED = "the client stopped amid a request or a response"
 
 BUSY_PAUSE = 0.25
 """Least seconds until BUSY goes out: Linux repeats the command at once, for a minute."""
@@ -55,8 +58,28 @@ class Limits:
     command: float = 15.0
 
 
+@attrs.define(eq=False)
+class _Pending:
+    """A command that the units carry out.
+
+    Attributes:
+        request: The command.
+        future: What comes of it.
+        started: When it was handed over, by `time.monotonic`.
+    """
+
+    request: Request
+    future: Future[Result]
+    started: float
+
+
 class Connection:
-    """One client.
+    """One client: in a thread of its own, or at the desk of all those that need none.
+
+    In a thread every call waits for its client, for the units, and for the client's files to be
+    closed. At the desk nothing is waited for: a command that has to be carried out is answered by
+    the thread that did so. One that comes with a file that may hang in its close is not done
+    there.
 
     Args:
         sock: The connection; closed with this object. The greeting has been sent.
@@ -66,6 +89,11 @@ class Connection:
         limits: See there.
         stopping: Set when the daemon ends.
         number: For the log.
+        desk: Where it may sit down.
+        places: What is known of files.
+
+    Attributes:
+        number: As given.
     """
 
     def __init__(
@@ -78,36 +106,50 @@ class Connection:
         limits: Limits,
         stopping: threading.Event,
         number: int,
+        desk: Desk[Connection],
+        places: Places,
     ) -> None:
         self._sock = sock
-        self._path = path
-        self._manager = manager
-        self._identifier = identifier
         self._limits = limits
         self._stopping = stopping
+        self.number = number
         self._name = f"connection {number}"
-        self._conversation = Conversation()
-        self._deadline: float | None = time.monotonic() + limits.handshake
-        self._descriptors: list[int] = []
-        self._identity: Future[Identity] | None = None
-        self._acting: tuple[PRManager, Identity] | None = None
+        self._desk = desk
+        self._inbox = Inbox(sock, self._name, handshake=limits.handshake, request=limits.request)
+        self._guest = Guest(
+            sock,
+            path=path,
+            manager=manager,
+            identifier=identifier,
+            timeout=limits.command,
+            name=self._name,
+        )
+        self._files = Files(places)
+        self._left: Request | None = None
+        self._wanted = 1
+        self._peeks = True
+        # What follows is told between threads, with the lock held.
+        self._turns = threading.Condition()
+        self._sitting = False
+        self._parked = False
+        self._under_way = False
+        self._pending: _Pending | None = None
+        self._unsent: tuple[float, bytes] | None = None
 
-    def serve(self) -> None:
-        """Serve the connection until it ends; raises nothing."""
-        with self._sock, contextlib.ExitStack() as stack:
-            try:
-                while self._serve_one(stack):
-                    pass
-            except ProtocolViolation as error:
-                _log.warning("%s: closed: %s", self._name, error)
-            except TimeoutError:
-                _log.warning(
-                    "%s: closed: the client stopped amid a request or a response", self._name
-                )
-            except (ConnectionError, BrokenPipeError) as error:
-                _log.debug("%s: %s", self._name, error)
-            except Exception:  # noqa: BLE001, logged and answered
-                _log.exception("%s: closed after an unexpected error", self._name)
+    def serve(self) -> bool:
+        """Serve the connection in this thread; raises nothing.
+
+        Returns:
+            True if it can go on at the desk, False at its end.
+        """
+        return self._until_error(self._serve_until_it_can_sit)
+
+    def close(self) -> None:
+        """Its end: let go of everything; may hang. Idempotent."""
+        close_all(self._inbox.take_descriptors())
+        with contextlib.suppress(OSError):
+            self._sock.close()
+        self._guest.close()
 
     def end_input(self) -> None:
         """Let the connection end when it has answered what was sent so far; never blocks."""
@@ -119,121 +161,239 @@ class Connection:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    def _serve_one(self, stack: contextlib.ExitStack) -> bool:
+    def _until_error(self, work: Callable[[], bool]) -> bool:
+        """Whether the connection goes on."""
+        try:
+            return work()
+        except ProtocolViolation as error:
+            _log.warning("%s: closed: %s", self._name, error)
+        except TimeoutError:
+            _log.warning("%s: closed: %s", self._name, _STOPPED)
+        except (ConnectionError, BrokenPipeError) as error:
+            _log.debug("%s: %s", self._name, error)
+        except Exception:  # noqa: BLE001, logged and answered
+            _log.exception("%s: closed after an unexpected error", self._name)
+        return False
+
+    # ------------------------------------------------------------------ in a thread
+
+    def _serve_until_it_can_sit(self) -> bool:
+        self._finish_turn()
+        while self._serve_one():
+            if self._wanted <= 0:
+                return True
+        return False
+
+    def _finish_turn(self) -> None:
+        """Send what could not be sent at the desk, or wait until the units have answered."""
+        while True:
+            with self._turns:
+                self._sitting = False
+                if self._under_way and self._unsent is None:
+                    self._turns.wait(OVERDUE)
+                unsent, self._unsent = self._unsent, None
+                if unsent is None and not self._under_way:
+                    return
+            if unsent is None:
+                self.overdue(time.monotonic())
+                continue
+            pause, response = unsent
+            if pause:
+                self._stopping.wait(pause)
+            self._send(response)
+            self._answered()
+
+    def _serve_one(self) -> bool:
         """Read and answer one request; False at the end of the stream."""
         try:
-            request = self._read_request()
+            request, self._left = self._left or self._inbox.read(), None
             if request is None:
                 return False
-            result = self._result(stack, request)
-            if result.status in (Status.BUSY, Status.TASK_SET_FULL):
+            result = self._guest.result(request, self._inbox.descriptor)
+            if result.status in _PAUSED:
                 self._stopping.wait(BUSY_PAUSE)
-            response = encode_response(request, result.status, result.sense, result.data_in)
-            self._sock.settimeout(self._limits.request)
-            self._sock.sendall(response, socket.MSG_NOSIGNAL)
+            self._send(encode_response(request, result.status, result.sense, result.data_in))
+            self._wanted = self._wanted - 1 if self._suits_the_desk(request) else ENOUGH
             return True
         finally:
             # After the response: closing a file of a hung server may hang.
-            self._close_descriptors()
+            self._let_go()
 
-    # ------------------------------------------------------------------ reading
+    def _suits_the_desk(self, request: Request) -> bool:
+        """Whether another request like this one could be answered without this thread."""
+        guest, desk = self._guest, self._desk
+        if guest.port is None or desk.wary or not desk.welcomes(guest.port):
+            return False
+        if self._files.harmless(self._inbox.descriptor, A_MOMENT):
+            return True
+        return guest.reads_blindly and guest.response_at_once(request.cdb, -1) is not None
 
-    def _read_request(self) -> Request | None:
-        while True:
-            data, count, lost = self._receive()
-            if not data:
-                missing = self._conversation.end()
-                if missing:
-                    _log.info("%s: the stream ended within %s", self._name, missing)
-                return None
-            if self._conversation.idle:
-                self._deadline = time.monotonic() + self._limits.request
-            request = self._conversation.receive(data, count, lost=lost)
-            if self._conversation.idle:
-                self._deadline = None
-            if request is not None:
-                return request
+    def _send(self, response: bytes) -> None:
+        self._sock.settimeout(self._limits.request)
+        self._sock.sendall(response, socket.MSG_NOSIGNAL)
 
-    def _receive(self) -> tuple[bytes, int, bool]:
-        """Read what is wanted next: bytes, how many descriptors came, whether one was lost."""
-        left = None
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-        self._sock.settimeout(left)
-        wanted = self._conversation.wanted
-        if not self._conversation.takes_descriptors:
-            # Without room for them the kernel drops descriptors that come here.
-            return self._sock.recv(wanted), 0, False
-        data, control, flags, _ = self._sock.recvmsg(wanted, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC)
-        came = self._take_descriptors(control)
-        cut = bool(flags & socket.MSG_CTRUNC)
-        if cut and came:
-            raise ProtocolViolation("more than one file descriptor with a request")
-        if cut:
-            _log.error("%s: no room for a passed descriptor: too many open files", self._name)
-        return data, came, cut
+    # ------------------------------------------------------------------ at the desk
 
-    def _take_descriptors(self, control: list[tuple[int, int, bytes]]) -> int:
-        came = array.array("i")
-        for level, kind, data in control:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                came.frombytes(data[: len(data) - len(data) % _INT])
-        self._descriptors += came
-        return len(came)
+    def fileno(self) -> int:
+        """See `Sitter.fileno`."""
+        return self._sock.fileno()
 
-    def _close_descriptors(self) -> None:
-        while self._descriptors:
-            with contextlib.suppress(OSError):
-                os.close(self._descriptors.pop())
+    @property
+    def owner(self) -> Hashable:
+        """See `Sitter.owner`."""
+        return self._guest.port
 
-    # ------------------------------------------------------------------ answering
+    def sit_down(self) -> bool:
+        """Leave the thread for the desk; False if there is no place."""
+        self._sock.setblocking(False)
+        self._peeks = True  # mostly, a read follows a read
+        self._sitting = True
+        if self._desk.take(self):
+            return True
+        self._sitting = False
+        return False
 
-    def _result(self, stack: contextlib.ExitStack, request: Request) -> Result:
-        early = decided_here(request)
-        if early is not None and request.opcode != Opcode.PERSISTENT_RESERVE_OUT:
-            return early
+    def dismissed(self) -> bool:
+        """See `Sitter.dismissed`."""
+        with self._turns:
+            sitting, self._sitting = self._sitting, False
+        self._guest.hangs()
+        return sitting
+
+    def park(self) -> bool:
+        """See `Sitter.park`."""
+        with self._turns:
+            self._parked = self._sitting and self._under_way
+            return self._parked or not self._sitting
+
+    def overdue(self, now: float) -> bool:
+        """See `Sitter.overdue`."""
+        pending, deadline = self._pending, self._inbox.deadline
+        if pending is not None:
+            if now - pending.started >= self._limits.command:
+                self._conclude(pending)
+        elif deadline is not None and now >= deadline and not self._under_way:
+            _log.warning("%s: closed: %s", self._name, _STOPPED)
+            self.abandon()
+        return pending is not None or deadline is not None
+
+    def turn(self) -> Turn:
+        """See `Sitter.turn`."""
+        if self._under_way:
+            return Turn.PARK
         try:
-            manager, identity = self._act(stack)
-        except ConnectionError:
-            raise
-        except (OSError, RuntimeError) as error:
-            # Procfs hangs, or no descriptor or thread is left. Nobody's command: executed for
-            # another port it could take a reservation away.
-            _log.warning("%s: cannot tell yet who it is: BUSY (%s)", self._name, error)
-            return BUSY
-        except Exception:  # noqa: BLE001, logged and answered
-            _log.exception("%s: cannot tell who it is", self._name)
-            return Result.check(senses.INTERNAL_TARGET_FAILURE)
-        return answer(
-            manager,
-            request,
-            self._descriptors[0] if self._descriptors else -1,
-            identity.port,
-            timeout=self._limits.command,
-        )
+            return self._turn()
+        except (BlockingIOError, InterruptedError):
+            return Turn.STAY
+        except Exception as error:  # noqa: BLE001, logged
+            self._until_error(_raising(error))
+            return Turn.END
 
-    def _act(self, stack: contextlib.ExitStack) -> tuple[PRManager, Identity]:
-        """Return who the connection acts for; found with the first command.
+    def _turn(self) -> Turn:
+        guest, inbox = self._guest, self._inbox
+        at_once = not self._desk.wary
+        if at_once and self._peeks and guest.reads_blindly:
+            cdb = inbox.peek()
+            response = None if cdb is None else guest.response_at_once(cdb, -1)
+            if response is not None:
+                sent = self._send_now(response)
+                inbox.skip()
+                return self._sent(response, sent)
+        request = inbox.read_now()
+        if request is None:
+            return Turn.END
+        self._peeks = request.opcode == Opcode.PERSISTENT_RESERVE_IN
+        lost = request.descriptor_lost
+        if not at_once or not (lost or self._files.harmless(inbox.descriptor)):
+            self._left = request
+            return Turn.LEAVE
+        response = None if lost else guest.response_at_once(request.cdb, inbox.descriptor)
+        if response is None:
+            self._begin(request)
+            return Turn.STAY
+        sent = self._send_now(response)
+        self._let_go()
+        return self._sent(response, sent)
 
-        Raises:
-            OSError, RuntimeError: It could not be found now; may be tried again.
-            ConnectionError: The client has gone.
+    def _sent(self, response: bytes, count: int) -> Turn:
+        """That many bytes of a response were sent."""
+        if count == len(response):
+            return Turn.STAY
+        self._unsent = 0.0, response[count:]
+        self._under_way = True
+        return Turn.LEAVE
+
+    def _begin(self, request: Request) -> None:
+        """Hand a request to the units. With what is called last another thread may go on with
+        this connection.
         """
-        if self._acting is None:
-            if self._identity is None:
-                # In a thread of its own: procfs waits for the memory map of a process, which
-                # a process that hangs may hold.
-                self._identity = in_thread(
-                    lambda: self._identifier.identify(self._sock, self._path), "identify"
-                )
-            try:
-                identity = self._identity.result(self._limits.command)
-            finally:
-                if self._identity.done():
-                    self._identity = None
-            _log.info("%s: %s (%s)", self._name, identity.port, identity.source)
-            manager = stack.enter_context(self._manager.acting_for(identity.port))
-            self._acting = manager, identity
-        return self._acting
+        started = time.monotonic()
+        future = self._guest.begin(request, self._inbox.descriptor, self._let_go)
+        self._let_go()
+        pending = _Pending(request, future, started)
+        with self._turns:
+            self._under_way = True
+            self._pending = pending
+        future.add_done_callback(lambda _: self._conclude(pending))
+
+    def _let_go(self) -> None:
+        """Close the descriptors that came."""
+        close_all(self._inbox.take_descriptors())
+
+    def _conclude(self, pending: _Pending) -> None:
+        """Send the response to a command; in whatever thread it has ended, or is given up."""
+        with self._turns:
+            if self._pending is not pending:
+                return
+            self._pending = None
+        if not self._until_error(lambda: self._answer(pending)):
+            self.abandon()
+            self._answered()
+
+    def _answer(self, pending: _Pending) -> bool:
+        request = pending.request
+        result = self._guest.outcome(request, pending.future, pending.started)
+        response = encode_response(request, result.status, result.sense, result.data_in)
+        pause = BUSY_PAUSE if result.status in _PAUSED else 0.0
+        sent = self._send_now(response) if self._sitting and not pause else 0
+        if sent == len(response):
+            self._answered()
+        else:
+            self._leave_unsent(pause, response[sent:])
+        return True
+
+    def _send_now(self, response: bytes) -> int:
+        """How many bytes the client's socket has taken."""
+        try:
+            return self._sock.send(response, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+
+    def _answered(self) -> None:
+        """A response was sent: the client gets on."""
+        with self._turns:
+            self._under_way = False
+            parked, self._parked = self._parked, False
+            self._turns.notify_all()
+        if parked:
+            self._desk.watch_again(self)
+
+    def _leave_unsent(self, pause: float, response: bytes) -> None:
+        """What is left of a response is a thread's to send: that of the connection, if it has one
+        already, else a new one.
+        """
+        with self._turns:
+            self._unsent = pause, response
+            sitting, self._sitting = self._sitting, False
+            self._parked = False
+            self._turns.notify_all()
+        if sitting:
+            self._desk.release(self)
+            self._desk.alone(self)
+
+
+def _raising(error: Exception) -> Callable[[], bool]:
+    def again() -> bool:
+        raise error
+
+    return again

@@ -66,18 +66,46 @@ def answer(
             future = manager.execute(descriptor, request.cdb, request.data_out)
             result = settle(future, request.cdb, timeout)
     except Exception:  # noqa: BLE001, logged and answered
-        _log.exception("%s: unexpected error, answered as a hardware error", port)
-        result = Result.check(senses.INTERNAL_TARGET_FAILURE)
-    level = logging.INFO if request.opcode == Opcode.PERSISTENT_RESERVE_OUT else logging.DEBUG
-    if _log.isEnabledFor(level):
+        result = unexpected(port)
+    note(manager, request, port, result, started)
+    return result
+
+
+def unexpected(port: InitiatorPort) -> Result:
+    """Log the exception that is being handled; the answer instead of one."""
+    _log.exception("%s: unexpected error, answered as a hardware error", port)
+    return Result.check(senses.INTERNAL_TARGET_FAILURE)
+
+
+def noted(opcode: int) -> bool:
+    """Whether anybody wants to know of a command with this operation code."""
+    return _log.isEnabledFor(_level(opcode))
+
+
+def note(
+    manager: PRManager, request: Request, port: InitiatorPort, result: Result, started: float
+) -> None:
+    """Log a command and its answer.
+
+    Args:
+        manager: Who executed it.
+        request: The command.
+        port: Who sent it.
+        result: The answer.
+        started: When it began, by `time.monotonic`.
+    """
+    if noted(request.opcode):
         facts = {
             "lun": manager.where,
             "nexus": f"{port}/1",
             "status": describe_result(result),
             "seconds": round(time.monotonic() - started, 3),
         }
-        _log.log(level, "%s", describe_command(request), extra=facts)
-    return result
+        _log.log(_level(request.opcode), "%s", describe_command(request), extra=facts)
+
+
+def _level(opcode: int) -> int:
+    return logging.INFO if opcode == Opcode.PERSISTENT_RESERVE_OUT else logging.DEBUG
 
 
 def describe_command(request: Request) -> str:

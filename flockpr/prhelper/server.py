@@ -1,4 +1,5 @@
-"""The threads of one listening socket: one that accepts, one for each connection.
+"""The threads of one listening socket: one that accepts, one for each connection that begins
+or is out of the ordinary, one for all the others.
 
 The thread that accepts touches nothing that can hang: no lock directory, no descriptor of a
 client, no procfs. It sends the greeting, for which QEMU waits in its main thread, and hands
@@ -17,7 +18,10 @@ import threading
 import time
 
 from flockpr.manager import PRManager
+from flockpr.prhelper.aside import Aside
 from flockpr.prhelper.connection import Connection, Limits
+from flockpr.prhelper.desk import Desk
+from flockpr.prhelper.harmless import Places
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.listener import Listener
 from flockpr.prhelper.protocol import GREETING
@@ -57,8 +61,13 @@ class HelperServer:
         self._limits = limits or Limits()
         self._most = self._limits.connections or affordable_connections()
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._connections: dict[Connection, threading.Thread] = {}
+        self._fewer = threading.Condition()
+        self._connections: set[Connection] = set()
+        self._aside = Aside()
+        self._places = Places(self._aside.put)
+        self._desk: Desk[Connection] = Desk(
+            serve=self._serve, alone=self._serve_alone, aside=self._aside.put, ended=self._end
+        )
         self._accepted = 0
         self._said = 0.0
         self._wake_receive, self._wake_send = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -78,7 +87,7 @@ class HelperServer:
     @property
     def connections(self) -> int:
         """How many clients are connected."""
-        with self._lock:
+        with self._fewer:
             return len(self._connections)
 
     def start(self) -> None:
@@ -98,17 +107,18 @@ class HelperServer:
         """
         deadline = time.monotonic() + drain
         self.stop_accepting()
-        with self._lock:
-            threads = list(self._connections.items())
-        for connection, _ in threads:
-            connection.end_input()
-        for _, thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        late = [connection for connection, thread in threads if thread.is_alive()]
+        with self._fewer:
+            for connection in self._connections:
+                connection.end_input()
+            left = max(0.0, deadline - time.monotonic())
+            self._fewer.wait_for(lambda: not self._connections, left)
+            late = list(self._connections)
         for connection in late:
             connection.abandon()
         if late:
             _log.warning("%d commands were still in execution after %g s", len(late), drain)
+        else:
+            self._desk.stop()
         return not late
 
     def stop_accepting(self) -> None:
@@ -163,7 +173,7 @@ class HelperServer:
         if self.connections >= self._most:
             # Without a greeting QEMU would hang; with a closed socket it says so and retries.
             self._complain("more than %d connections; a client was turned away", self._most)
-            sock.close()
+            self._aside.put(sock.close)  # with what it may have sent already
             return
         try:
             # A new connection's buffer has room for four bytes, so this does not block.
@@ -180,28 +190,42 @@ class HelperServer:
             limits=self._limits,
             stopping=self._stopping,
             number=self._accepted,
+            desk=self._desk,
+            places=self._places,
         )
-        thread = threading.Thread(
-            target=self._serve, args=(connection,), name=f"helper-{self._accepted}", daemon=True
-        )
-        with self._lock:
-            self._connections[connection] = thread
-        try:
-            thread.start()
-        except RuntimeError:
-            self._forget(connection)
-            self._complain("no thread for a client; it was turned away")
-            sock.close()
+        with self._fewer:
+            self._connections.add(connection)
+        self._serve_alone(connection)
 
     def _serve(self, connection: Connection) -> None:
+        """Serve a connection in this thread until it sits down or ends."""
+        while connection.serve():
+            if connection.sit_down():
+                return
+        self._end(connection)
+
+    def _serve_alone(self, connection: Connection) -> None:
+        """Serve a connection that was at the desk in a thread of its own."""
         try:
-            connection.serve()
+            self._thread_for(connection)
+        except RuntimeError:
+            self._complain("no thread for a client; it was turned away")
+            self._aside.put(lambda: self._end(connection))
+
+    def _thread_for(self, connection: Connection) -> None:
+        name = f"helper-{connection.number}"
+        threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True).start()
+
+    def _end(self, connection: Connection) -> None:
+        try:
+            connection.close()
         finally:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        with self._lock:
-            self._connections.pop(connection, None)
+        with self._fewer:
+            self._connections.discard(connection)
+            self._fewer.notify_all()
 
     def _complain(self, text: str, *values: object) -> None:
         """Log a warning, but not for each of a thousand clients."""

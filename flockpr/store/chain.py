@@ -93,6 +93,25 @@ class Chain:
         except OSError as error:
             raise files.unavailable(error, "cannot read the commits", self._path) from error
 
+    def head_at_once(self) -> Document | None:
+        """The head, if it is the one known, durable, and proven so by looking at two names.
+
+        None says nothing: ask `head`. Only where names are always current, on a file system of
+        one host, is that proof; there it does not wait for anybody either.
+        """
+        document = self._head
+        if (
+            document is None
+            or not self._coherent
+            or document.number > self._durable
+            or self._head_identity is None
+        ):
+            return None
+        try:
+            return document if self._is_head(document) else None
+        except OSError:
+            return None
+
     def ensure_durable(self, number: int) -> None:
         """Make the name of that commit durable: its file was synced before it was linked."""
         if number <= self._durable:

@@ -89,6 +89,10 @@ class CommitLog(Chain):
         self._settle_old()
         return super().head()
 
+    def head_at_once(self) -> Document | None:
+        """See `Chain.head_at_once`."""
+        return None if self._unsettled is not None else super().head_at_once()
+
     def append(
         self,
         base: Document,

@@ -186,6 +186,15 @@ class LockDirectory(Store):
             raise _deleted(self.path)
         return document.snapshot
 
+    def head_at_once(self) -> Snapshot | None:
+        """The newest transaction, durable, if that can be told with a look at two names; None
+        says nothing. Never waits for a file server, and raises nothing.
+        """
+        if self._fd < 0 or time.monotonic() >= self._next_path_check:
+            return None
+        document = self._commits.head_at_once()
+        return None if document is None or document.snapshot.deleted else document.snapshot
+
     def ensure_durable(self, snapshot: Snapshot) -> None:
         """See `Store.ensure_durable`."""
         self._commits.ensure_durable(snapshot.number)
@@ -268,6 +277,10 @@ class LockDirectory(Store):
         except StoreError as error:
             log.warning("%s", error)
             return False
+
+    def holds(self, slot: int) -> bool:
+        """Whether `hold` has got that byte range."""
+        return self._presence.holds(slot)
 
     def drop(self, slot: int) -> None:
         """See `Store.drop`."""

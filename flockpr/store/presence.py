@@ -74,6 +74,10 @@ class Presence:
             return True
         return False
 
+    def holds(self, slot: int) -> bool:
+        """Whether a registrant's range was taken here, and not lost since, as far as is known."""
+        return slot in self._held
+
     def drop(self, slot: int) -> None:
         """Let go of a registrant's range."""
         if slot not in self._held:

@@ -15,6 +15,7 @@ from flockpr.device_index import DeviceIndex
 from flockpr.logical_unit import LogicalUnit, Result, ServedState
 from flockpr.store.identity import check_label, check_lun_name
 from flockpr.units.requests import Command, Request
+from flockpr.units.respite import Respite
 from flockpr.units.worker import Worker
 
 REAP_INTERVAL = 0.1
@@ -40,6 +41,7 @@ class Units:
         self._workers: dict[tuple[str, str], Worker] = {}
         self._retired: list[Worker] = []
         self._index = DeviceIndex(root, timeout)
+        self._no_looks = Respite()
         self._stop = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
         self._reaper.start()
@@ -83,6 +85,22 @@ class Units:
             long_parameter_length=long_parameter_length,
         )
         return self._put(lun, door, command)
+
+    def read_at_once(self, lun: str, nexus: Nexus, cdb: bytes, door: str = "api") -> Result | None:
+        """The answer to a command that only reads, without reporting attentions, if nobody has
+        to be waited for; see `LogicalUnit.read_at_once`. None says nothing: use `submit`.
+        """
+        if self._no_looks.lasts:
+            return None
+        worker = self._workers.get((lun, door))
+        return None if worker is None else worker.read_at_once(nexus, cdb)
+
+    def looks_hang(self) -> None:
+        """A call of `read_at_once` hangs: the file system of this root waits for something, and
+        would hang the caller with each of the other LUNs as well. For a while, and longer each
+        time, all of them are asked by `submit`, where one does not wait for another.
+        """
+        self._no_looks.begin()
 
     def state(self, lun: str, door: str = "api") -> Future[ServedState]:
         """The newest state of a LUN, which is durable: what a door may let commands through

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from flockpr.core.model import Nexus
 from flockpr.errors import StoreError
-from flockpr.logical_unit import LogicalUnit, Narrowing, Order
+from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result
 from flockpr.store.lockdir import LockDirectory
 from flockpr.units.line import Line
 from flockpr.units.requests import AnyRequest, Command
@@ -86,6 +86,13 @@ class Worker:
             self._accepted += 1
             self._wake.notify()
         return True
+
+    def read_at_once(self, nexus: Nexus, cdb: bytes) -> Result | None:
+        """See `LogicalUnit.read_at_once`; in the caller's thread."""
+        unit = self._unit
+        if unit is None or self._wishes or self._unsaid or self._closing:
+            return None  # who it is a command of depends on what was said before it
+        return unit.read_at_once(nexus, cdb)
 
     def attend(self, nexus: Nexus) -> None:
         """Take note that it is connected."""

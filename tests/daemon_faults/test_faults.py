@@ -46,7 +46,7 @@ def _sweep(directory: str, scenario: str, errors: int) -> None:
         rig.attempt()  # the first command makes more calls than those that follow
         points = rig.baseline()
         assert {point.name for point in points} >= set(COMMITTING)
-        before = len(rig.daemon.descriptors()) - rig.unclosed
+        before = rig.open_files() - rig.unclosed
         for number, point in enumerate(points):
             for step in range(errors):
                 error = ERRORS[(number + step) % len(ERRORS)]
@@ -56,8 +56,7 @@ def _sweep(directory: str, scenario: str, errors: int) -> None:
                 answers.add(trial.answer.code)
                 rig.recover()
         rig.daemon.settle(rig.worker)
-        opened = rig.daemon.descriptors()
-        assert len(opened) == before + rig.unclosed, opened
+        assert rig.open_files() == before + rig.unclosed, rig.daemon.descriptors()
     chain(directory)
     _trail_matches(directory)
     assert answers >= {(0, 0, 0), BECOMING, INTERVENTION, UNKNOWN}

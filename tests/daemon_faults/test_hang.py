@@ -17,6 +17,7 @@ import pytest
 from flockpr.errors import ProtocolViolation
 from flockpr.spc.codes import Status
 from tests.support.daemons import (
+    BY_THE_UNITS,
     Answer,
     Daemon,
     Door,
@@ -113,7 +114,7 @@ def scene(directory: str) -> Iterator[Scene]:
     """Two logical units on one daemon."""
     make_lun(directory, "other")
     with (
-        Daemon(directory, "one", [A, B, ELSEWHERE], *TIMEOUT) as daemon,
+        Daemon(directory, "one", [A, B, ELSEWHERE], *TIMEOUT, *BY_THE_UNITS) as daemon,
         daemon.guest(A) as a,
         daemon.guest(B) as b,
         daemon.guest(ELSEWHERE) as elsewhere,
@@ -202,7 +203,7 @@ def test_directory_sync_that_hangs_is_an_unknown_outcome(scene: Scene) -> None:
 def test_daemon_that_is_terminated_does_not_wait_for_a_hung_unit(directory: str) -> None:
     """SIGTERM while a system call hangs: the daemon ends with 0 after its time to drain."""
     with (
-        Daemon(directory, "one", [A], *TIMEOUT, "--drain", "1") as daemon,
+        Daemon(directory, "one", [A], *TIMEOUT, *BY_THE_UNITS, "--drain", "1") as daemon,
         daemon.guest() as guest,
     ):
         worker, _ = daemon.workers(guest)

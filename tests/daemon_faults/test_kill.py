@@ -17,6 +17,7 @@ from flockpr.core.model import LogicalUnitState
 from flockpr.errors import ProtocolViolation
 from flockpr.spc.codes import Status
 from tests.support.daemons import (
+    BY_THE_UNITS,
     LUN,
     READ_FULL_STATUS,
     Answer,
@@ -78,7 +79,7 @@ class Victim:
         self._network = network
         self._behind = behind
         self._foreign = 0
-        self._daemon = Daemon(directory, "one", [A, B])
+        self._daemon = Daemon(directory, "one", [A, B], *BY_THE_UNITS)
         self._state = committed(directory)
         self._guests: list[Guest] = []
 

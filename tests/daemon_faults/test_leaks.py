@@ -12,6 +12,7 @@ import pytest
 
 from flockpr.spc.codes import Status
 from tests.support.daemons import (
+    BY_THE_UNITS,
     PATIENCE,
     READ_FULL_STATUS,
     Daemon,
@@ -78,9 +79,10 @@ def _idle(daemon: Daemon) -> tuple[int, int]:
 
     def alone() -> bool:
         sockets = [name for name in daemon.descriptors() if name.startswith("socket:")]
-        # The main thread, the one for commands that wait too long, one for each socket, and
-        # the one of the logical unit.
-        return len(sockets) == len(daemon.doors) and len(daemon.threads()) <= 3 + len(daemon.doors)
+        # The main thread, the one for commands that wait too long, the one of the logical unit,
+        # and for each socket the one that accepts, the one of the desk and its guard.
+        most = 3 + 3 * len(daemon.doors)
+        return len(sockets) == len(daemon.doors) and len(daemon.threads()) <= most
 
     wait_for(alone, lambda: f"{len(daemon.threads())} threads, {daemon.descriptors()}")
     return len(daemon.threads()), len(daemon.descriptors())
@@ -113,7 +115,10 @@ def test_daemon_after_thousands_of_commands_holds_no_more_than_before(
 @pytest.mark.peer("strace")
 def test_daemon_that_is_terminated_answers_what_is_in_execution(directory: str) -> None:
     """SIGTERM: no new connection, the command in execution is answered, 0, the socket is gone."""
-    with Daemon(directory, "one", [A], "--drain", "60") as daemon, daemon.guest() as guest:
+    with (
+        Daemon(directory, "one", [A], *BY_THE_UNITS, "--drain", "60") as daemon,
+        daemon.guest() as guest,
+    ):
         worker, _ = daemon.workers(guest)
         before = committed(directory)
         sent = out(REGISTER_IGNORE, 0, 7)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flockpr.prhelper import connection as connection_module
+from flockpr.prhelper import inbox as inbox_module
 from flockpr.spc.codes import Status
 from tests.support.helper import DEADLINE, RawClient, Served, count_open, eventually, serving
 from tests.support.scsi import basic_list, in_cdb
@@ -90,7 +90,7 @@ def test_descriptors_of_which_only_the_first_fits_close(
     served: Served, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MSG_CTRUNC: with one entry left in the table of open files, a second one does not show."""
-    monkeypatch.setattr(connection_module, "_CONTROL_SIZE", socket.CMSG_LEN(4))
+    monkeypatch.setattr(inbox_module, "_CONTROL_SIZE", socket.CMSG_LEN(4))
     assert send_and_see(served, device, [(CDB_IN, 1)])
     assert send_and_see(served, device, [(CDB_IN, 2)]) == b""
     eventually(lambda: count_open(device) == 0, "a descriptor stayed open")

@@ -157,6 +157,13 @@ class Door:
         return nexus(self.guest)
 
 
+BY_THE_UNITS = ("--log-level", "debug")
+"""Options with which reads are carried out, and answered, by the thread of the logical unit as all
+commands are: each is to be in the log then. (What is answered at the desk instead, and every
+call of that failing, is in `tests/faults`.)
+"""
+
+
 class Daemon:
     """One `flockpr serve`; a context manager that ends it.
 

@@ -28,6 +28,10 @@ PLAYS: dict[str, Plays] = {
         (("together", (1, "a", 1, 0), ("keys", "b"), (6, "c", 0, 8), (2, "a", 1, 0)),),
         ((4, "b", 2, 1), (3, "b", 2, 0)),
     ),
+    "glance and register": (
+        (("keys", "a"), ("glance", "a"), ("glance", "a"), (6, "a", 0, 5), ("glance", "a")),
+        ((6, "b", 0, 6), (6, "b", 0, 7)),
+    ),
     "prune and prune": (((6, "a", 0, 5), ("tidy",)), (("keys", "b"), ("tidy",))),
 }
 SPC2: Plays = ((("spc2", "a"), ("keys", "a")), (("spc2", "b"), ("keys", "b")))

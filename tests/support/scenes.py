@@ -44,10 +44,15 @@ def random_script(rng: random.Random, length: int) -> Script:
     """Commands of two daemons, mostly ones that change something."""
     script: list[tuple[int, Play]] = []
     for _ in range(length):
-        together = ("together", *(rng.choice(_commands(rng)) for _ in range(3)))
+        together = ("together", *(_one_of_several(rng) for _ in range(3)))
         plays = (*_commands(rng), *(together,) * 4, ("tidy",), ("power cycle",))
         script.append((rng.randrange(2), rng.choice(plays)))
     return script
+
+
+def _one_of_several(rng: random.Random) -> Play:
+    """A command that can share a commit."""
+    return rng.choice([play for play in _commands(rng) if play[0] != "glance"])
 
 
 def _commands(rng: random.Random) -> tuple[Play, ...]:
@@ -59,6 +64,7 @@ def _commands(rng: random.Random) -> tuple[Play, ...]:
         (2, name, key, 0),
         (3, name, key, 0),
         *(("keys", name),) * 3,
+        *(("glance", name),) * 2,
         ("spc2", name),
         ("spc2 release", name),
     )

@@ -124,6 +124,19 @@ class Daemon:
         self._answered(sent)
         return sent.result
 
+    def glance(self, name: str) -> Result:
+        """READ KEYS, at once if that can be, as a door does it."""
+        of, cdb = nexus(name), in_cdb(0)
+        sent = self._sent(of, cdb, b"")
+        found = self.unit.read_at_once(of, cdb)
+        self.under_way = []
+        if found is None:
+            self.world.sent.remove(sent)
+            return self.send(of, cdb)
+        sent.result = found
+        self._answered(sent)
+        return found
+
     def send_together(
         self, *plays: Play, may_issue: Callable[[int], bool] = lambda _: True
     ) -> list[Result]:
@@ -192,6 +205,8 @@ class Daemon:
                 self.tidy()
             case ("power cycle",):
                 self.power_cycle()
+            case ("glance", str() as name):
+                self.glance(name)
             case ("together", *plays):
                 self.send_together(*plays)  # type: ignore[arg-type]
             case _:

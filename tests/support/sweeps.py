@@ -84,6 +84,14 @@ TOGETHER: tuple[Play, ...] = (
 """Reads, changes and a refusal; some are decided on what those before them change."""
 
 
+def _glance(a: Daemon, b: Daemon) -> None:
+    """Read without asking anybody, before and after somebody else's commit."""
+    a.keys("a")
+    a.glance("a")
+    b.register("b", 7)
+    a.glance("a")
+
+
 def _together(a: Daemon, _: Daemon) -> None:
     a.send_together(*TOGETHER)
 
@@ -157,6 +165,7 @@ OPERATIONS: dict[str, Callable[[bool], Stage]] = {
         lambda a, _: a.play(("together", ("spc2", "a"), ("spc2", "b"), ("spc2 release", "a"))),
         *_CLEARED,
     ),
+    "glance": _make(_glance),
     "preempt": _make(lambda a, _: a.preempt("a", 1, 2)),
     "spc2 reserve": _make(lambda a, _: a.play(("spc2", "a")), *_CLEARED),
     "spc2 conflict": _make(lambda a, _: a.play(("spc2", "a")), *_HELD),
