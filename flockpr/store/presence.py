@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import logging
 import os
 import random
@@ -240,6 +241,7 @@ class Presence:
 _importing = threading.Lock()
 
 
+@functools.cache
 def _portalocker() -> tuple[ModuleType, type[OfdRange]]:
     """Portalocker and our locker, imported with the first lock: the verbs that only look
     must start quickly. By one thread at a time, because its modules import each other and a

@@ -215,6 +215,8 @@ class Worker:
         return due
 
     def _due_now(self) -> dict[Nexus, _Wish]:
+        if not self._wishes:
+            return {}
         busy = {request.nexus for request in self._line.waiting() if request.may_act}
         return {
             nexus: wish
