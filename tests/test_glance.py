@@ -22,7 +22,17 @@ from flockpr.units import Units
 from flockpr.units import worker as workers
 from tests.support.hanging import LONG, Hanging
 from tests.support.lun_tools import register
-from tests.support.scsi import RESERVE_6, TEST_UNIT_READY, A, B, in_cdb, keys_in, nexus, out_cdb
+from tests.support.scsi import (
+    RESERVE_6,
+    TEST_UNIT_READY,
+    A,
+    B,
+    basic_list,
+    in_cdb,
+    keys_in,
+    nexus,
+    out_cdb,
+)
 
 READ_KEYS = in_cdb(0)
 READ_RESERVATION = in_cdb(1)
@@ -67,6 +77,20 @@ def test_read_is_answered_as_if_it_had_been_executed(one: LogicalUnit) -> None:
         found = one.read_at_once(A, cdb)
         assert found == one.execute(A, cdb, report_attentions=False)
         assert one.read_at_once(A, cdb) is found
+
+
+def test_read_of_a_nexus_that_is_owed_an_attention_has_to_be_asked_for(
+    one: LogicalUnit, two: LogicalUnit
+) -> None:
+    """SAM-5 5.14: at a door that reports them, the attention comes first, once."""
+    assert register(two, B, 2) == Result(Status.GOOD)
+    assert two.execute(B, out_cdb(3), basic_list(2)) == Result(Status.GOOD)  # CLEAR
+    asked(one)
+    assert one.read_at_once(A, READ_KEYS) is not None
+    assert one.read_at_once(A, READ_KEYS, report_attentions=True) is None
+    assert one.execute(A, READ_KEYS).status is Status.CHECK_CONDITION
+    assert one.execute(A, READ_KEYS).status is Status.GOOD
+    assert one.read_at_once(A, READ_KEYS, report_attentions=True) is not None
 
 
 def test_read_after_the_commit_of_another_daemon_has_to_be_asked_for(

@@ -314,6 +314,29 @@ class Disk:
             log.exception("%s: internal error", self.identity.name)
             return self._device.check(INTERNAL_TARGET_FAILURE)
 
+    def glance(self, session: DiskNexus, cdb: bytes) -> ScsiReply | None:
+        """Answer a command that reads reservations by a look at the newest transaction.
+
+        Args:
+            session: Who sends it.
+            cdb: Its CDB; any bytes.
+
+        Returns:
+            What `execute` would reply; None where that takes more, or there is something else to
+            be told: use `execute`.
+        """
+        row = find(cdb)
+        if isinstance(row, Sense) or not row.reads_state or row.refusal(cdb) is not None:
+            return None
+        if self._left(session) or self._closed or session.waiting:
+            return None
+        try:
+            result = self._served.glance(session.nexus, cdb)
+        except Exception:
+            log.exception("%s: internal error", self.identity.name)
+            return None
+        return None if result is None else self._shared.result(result)
+
     def _left(self, session: DiskNexus) -> bool:
         """Whether a session was detached: another may have begun in its place, and nothing of
         the old one must land on what that one writes. Who detaches sees to it; this is the last

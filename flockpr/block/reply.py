@@ -28,11 +28,13 @@ class Transfer(NamedTuple):
         length: Bytes. Of data-out exactly that many are taken; of data-in at most that
             many come.
         quick: The command is one system call on the image, or none.
+        glance: It reads reservations, and may be answered by a look at them.
     """
 
     direction: Direction
     length: int
     quick: bool = False
+    glance: bool = False
 
 
 NOTHING = Transfer(Direction.NONE, 0)

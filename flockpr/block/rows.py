@@ -87,6 +87,7 @@ class Row:
         writes: It is refused by write protection.
         buffered: Its data-in are blocks and are read into memory of the pool.
         quick: It is one system call on the image, or none, and waits for nothing else.
+        reads_state: It reads reservations, and may be answered by a glance.
         seconds: How long it may take.
     """
 
@@ -102,6 +103,7 @@ class Row:
     writes: bool = False
     buffered: bool = False
     quick: Callable[[bytes], bool] = _never
+    reads_state: bool = False
     seconds: int = SHORT
 
     length: int = attrs.field(init=False, repr=False)
@@ -254,6 +256,7 @@ def answering(
     action: int | None = None,
     route: Route = Route.MEDIUM,
     medium: bool = False,
+    reads_state: bool = False,
 ) -> Row:
     """A command whose data-in are as long as its allocation length allows."""
     return Row(
@@ -266,6 +269,7 @@ def answering(
         handler=handler,
         route=route,
         medium=medium,
+        reads_state=reads_state,
     )
 
 
@@ -325,7 +329,7 @@ def sanitizing(action: int, name: str) -> Row:
 def pr_in(action: int, name: str) -> Row:
     """A service action of PERSISTENT RESERVE IN."""
     used = f"5e{action:02x}0000000000ffff04"
-    return answering(0x5E, name, used, (7, 2), action=action, route=Route.STATE)
+    return answering(0x5E, name, used, (7, 2), action=action, route=Route.STATE, reads_state=True)
 
 
 def pr_out(action: int, name: str) -> Row:

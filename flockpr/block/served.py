@@ -48,6 +48,17 @@ class UnitsLike(Protocol):
     ) -> Future[Result]:
         """Queue one command."""
 
+    def read_at_once(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        door: str = "api",
+        *,
+        report_attentions: bool = False,
+    ) -> Result | None:
+        """The answer to a command that only reads, if nobody has to be waited for."""
+
     def state(self, lun: str, door: str = "api") -> Future[ServedState]:
         """Ask for the newest state."""
 
@@ -129,6 +140,12 @@ class Served:
             if self._dropped == dropped and (copy is None or copy.at <= at):
                 self._copy = Copy(found.state, at)
         return found.state
+
+    def glance(self, nexus: Nexus, cdb: bytes) -> Result | None:
+        """The logical unit's answer to a command that reads, if it is GOOD and can be had by a
+        look at the newest transaction; None: `submit` has it.
+        """
+        return self._units.read_at_once(self._lun, nexus, cdb, self._door, report_attentions=True)
 
     def submit(
         self,

@@ -228,7 +228,7 @@ def transfer_of(cdb: bytes) -> Transfer:
     amount = row.amount(cdb)
     if amount > MAX_TRANSFER and row.direction is _OUT:
         return NOTHING  # refused for its length, whatever comes
-    return Transfer(row.direction, amount, row.quick(cdb))
+    return Transfer(row.direction, amount, row.quick(cdb), row.reads_state)
 
 
 _NONE, _OUT = Direction.NONE, Direction.OUT

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from flockpr.block import Direction, Transfer, report_luns
+from flockpr.block import Direction, ScsiReply, Transfer, report_luns
 from flockpr.block.senses import REPORTED_LUNS_CHANGED
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.memory import Grant, Share
@@ -101,6 +101,7 @@ class CommandTask(Task):
         grant: Memory for its Data-Out, from when there is some until it is not needed.
         wanted: Bytes of Data-In that it may bring and the initiator takes.
         reserved: Bytes of Data-In that are counted for it.
+        reply: What a glance gave, for the thread that reads to answer it at once.
         since: When it came (`time.monotonic`).
         arrived: How much of its Data-Out had come by `looked`; since then it has made no
             progress if that is all.
@@ -113,6 +114,7 @@ class CommandTask(Task):
     grant: Grant | None = None
     wanted: int = 0
     reserved: int = 0
+    reply: ScsiReply | None = None
     since: float = 0.0
     arrived: int = -1
     looked: float = 0.0

@@ -251,6 +251,7 @@ class Execution:
             self._hand_over(task)
 
     def _hand_over(self, task: CommandTask) -> None:
+        task.reply = None  # when its turn comes there may be another one
         if not task.channel.lun.tasks.ready(task):
             self._too_many(task)
             self._over(task)
@@ -295,6 +296,8 @@ class Execution:
             protocol.forget(command)
 
     def _result(self, task: CommandTask) -> ScsiReply:
+        if task.reply is not None:
+            return task.reply
         command = task.command
         attachment = task.channel.attachment
         try:

@@ -82,7 +82,7 @@ class Inline:
         does.
         """
         if (
-            not task.transfer.quick
+            not (task.transfer.quick or task.transfer.glance)
             or self._thread != threading.get_ident()
             or not task.channel.lun.tasks.pace.quick()
         ):
@@ -92,32 +92,56 @@ class Inline:
 
     def work(self) -> None:
         """Execute and answer what was taken; called by the thread that reads."""
-        ready = self._ready
-        while ready and self.reading:
+        ready, me = self._ready, threading.get_ident()
+        while ready and self._thread == me:
             task = ready.popleft()
             tasks = task.channel.lun.tasks
-            if tasks.pace.quick() and tasks.begin(task):
-                self._run(task)
+            if not tasks.pace.quick():
+                self._hand_over(task)
+            elif task.transfer.quick and tasks.begin(task):
+                self._run(task, me)
+            elif task.transfer.glance and self._glance(task, me) and tasks.begin(task):
+                self._execute(task)  # what could have hung has not
             else:
                 self._hand_over(task)
-            if not ready and self.reading:
+            if self._thread == me and (
+                not ready or len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER
+            ):
                 self._flush()  # after which a read may go on that was held back
 
-    def _run(self, task: CommandTask) -> None:
+    def _run(self, task: CommandTask, me: int) -> None:
         pace = task.channel.lun.tasks.pace
-        self._number += 1  # before the task: nobody is relieved of another one
-        self._task = task
-        self._relief.begin(self, self._number)
+        self._watched(task)
         begun = time.monotonic()
         self._execute(task)
         took = time.monotonic() - begun
-        if not self.reading:
+        if self._thread != me:
             pace.loose(task)
             return
         self._relief.end(self)
         pace.took(took, self._others)
-        if len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER:
-            self._flush()
+
+    def _glance(self, task: CommandTask, me: int) -> bool:
+        """Try to answer it by a look at the reservations; whether the caller is to do so."""
+        attachment = task.channel.attachment
+        # Not only after the look: what an ORDERED command before it does has to be seen by it.
+        if not attachment.lun.tasks.may_begin(task):
+            return False
+        self._watched(task)
+        task.reply = attachment.lun.disk.glance(attachment.disk_nexus, task.command.cdb)
+        with self._lock:
+            if self._thread == me:
+                self._task = None
+        if self._thread != me:
+            attachment.lun.tasks.pace.loose(task)
+            return False
+        self._relief.end(self)
+        return task.reply is not None
+
+    def _watched(self, task: CommandTask) -> None:
+        self._number += 1  # before the task: nobody is relieved of another one
+        self._task = task
+        self._relief.begin(self, self._number)
 
     def _others(self) -> bool:
         return bool(self._ready) or self._readable()
@@ -187,10 +211,10 @@ class Sent:
         self._done = done
         self._returned = returned
         self.releases: tuple[Release, ...] = ()
-        if any(reply.data for _, reply in done):
-            self.releases = (Loan(self._give_back),)
-        if any(task.reserved for task, _ in done):
-            self.releases += (self._taken,)
+        for task, reply in done:
+            if reply.data or task.reserved:
+                self.releases = (Loan(self._give_back), self._taken)
+                break
 
     def _give_back(self) -> None:
         for _, reply in self._done:

@@ -259,19 +259,23 @@ class TaskSet:
             False if others come first, there are too many, or it is over: nothing was done.
         """
         with self._lock:
-            line = task.line
-            if (
-                task.phase is not _GATHERING
-                or task.order > _SIMPLE
-                or line.ordered
-                or line.ended
-                or self._urgent
-                or self._begun >= self._most
-            ):
+            if not self.may_begin(task):
                 return False
             task.phase = _RUNNING
             self._begun += 1
             return True
+
+    def may_begin(self, task: Task) -> bool:
+        """Whether `begin` would say True, at this moment."""
+        line = task.line
+        return not (
+            task.phase is not _GATHERING
+            or task.order > _SIMPLE
+            or line.ordered
+            or line.ended
+            or self._urgent
+            or self._begun >= self._most
+        )
 
     def _wants_thread(self) -> bool:
         """Whether one more thread is due; counts it already."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from flockpr.core import attention
 from flockpr.core.access import narrows
 from flockpr.core.events import Event, NexusLoss, occur
 from flockpr.core.model import LogicalUnitState, Nexus, UnitConfig
@@ -210,6 +211,10 @@ class Decisions:
         self._epochs[nexus] = epoch
         if len(self._epochs) > MAX_REMEMBERED:
             del self._epochs[next(iter(self._epochs))]
+
+    def owes(self, nexus: Nexus, state: LogicalUnitState) -> bool:
+        """Whether a nexus has to be told of a unit attention first."""
+        return bool(attention.pending(state, nexus, self._epochs.get(nexus)))
 
     def forget(self, nexus: Nexus) -> None:
         """It logged out."""

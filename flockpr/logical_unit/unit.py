@@ -156,11 +156,18 @@ class LogicalUnit(Administration):
             return [self._failed(error, order) for order in orders]
         return [self._answer(order, got) for order, got in zip(orders, verdicts, strict=True)]
 
-    def read_at_once(self, nexus: Nexus, cdb: bytes) -> Result | None:
-        """Answer a command that only reads, for a door that reports no attentions, if that takes
-        no more than a look at the newest transaction; it is then the answer of `execute`.
+    def read_at_once(
+        self, nexus: Nexus, cdb: bytes, *, report_attentions: bool = False
+    ) -> Result | None:
+        """Answer a command that only reads, if that takes no more than a look at the newest
+        transaction; it is then the answer of `execute`.
 
         Never waits: not for another command, not for a file server of another host.
+
+        Args:
+            nexus: Who sends it.
+            cdb: The command.
+            report_attentions: As `execute`; a nexus that has one to be told gets no answer here.
 
         Returns:
             The result, whose status is GOOD; or None, which says nothing: use `execute`.
@@ -169,7 +176,9 @@ class LogicalUnit(Administration):
             return None
         try:
             head = None if self._lost is not None else self._store.head_at_once()
-            return None if head is None else self._decisions.glance.answer(nexus, cdb, head)
+            if head is None or (report_attentions and self._decisions.owes(nexus, head.state)):
+                return None
+            return self._decisions.glance.answer(nexus, cdb, head)
         finally:
             self._lock.release()
 

@@ -86,14 +86,24 @@ class Units:
         )
         return self._put(lun, door, command)
 
-    def read_at_once(self, lun: str, nexus: Nexus, cdb: bytes, door: str = "api") -> Result | None:
-        """The answer to a command that only reads, without reporting attentions, if nobody has
-        to be waited for; see `LogicalUnit.read_at_once`. None says nothing: use `submit`.
+    def read_at_once(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        door: str = "api",
+        *,
+        report_attentions: bool = False,
+    ) -> Result | None:
+        """The answer to a command that only reads, if nobody has to be waited for; see
+        `LogicalUnit.read_at_once`. None says nothing: use `submit`.
         """
         if self._no_looks.lasts:
             return None
         worker = self._workers.get((lun, door))
-        return None if worker is None else worker.read_at_once(nexus, cdb)
+        if worker is None:
+            return None
+        return worker.read_at_once(nexus, cdb, report_attentions=report_attentions)
 
     def looks_hang(self) -> None:
         """A call of `read_at_once` hangs: the file system of this root waits for something, and

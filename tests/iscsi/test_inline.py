@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flockpr.block import Direction, Transfer
+from flockpr.block import Direction, ScsiReply, Transfer
 from flockpr.block.reply import GOOD
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
@@ -41,7 +41,22 @@ class Attachment:
 
     def __init__(self) -> None:
         self.lun = self
+        self.attachment = self
+        self.disk = self
+        self.disk_nexus = None
+        self.found: ScsiReply | None = None
+        self.gate: threading.Event | None = None
+        self.looks = threading.Event()
+        self.meanwhile: Callable[[], object] = bool
         self.tasks = TaskSet("disk", workers=1, most=100, most_each=100)
+
+    def glance(self, _nexus: object, _cdb: bytes) -> ScsiReply | None:
+        """What a look at the reservations gives."""
+        if self.gate is not None:
+            self.looks.set()
+            assert self.gate.wait(PATIENCE)
+        self.meanwhile()
+        return self.found
 
 
 class Rig:
@@ -92,7 +107,14 @@ class Rig:
         thread.start()
         self.started.append(thread)
 
-    def task(self, *, order: int = Order.SIMPLE, quick: bool = True, hang: bool = False) -> Any:
+    def task(
+        self,
+        *,
+        order: int = Order.SIMPLE,
+        quick: bool = True,
+        glance: bool = False,
+        hang: bool = False,
+    ) -> Any:
         """A command that has arrived."""
         command = Command(1, 0, 0, bytes(16), order, True, False, 0, 0, 0, False, 1)
         task = CommandTask(
@@ -101,7 +123,7 @@ class Rig:
             order=order,
             command=command,
             channel=self.lun,  # type: ignore[arg-type]
-            transfer=Transfer(Direction.NONE, 0, quick),
+            transfer=Transfer(Direction.NONE, 0, quick, glance),
         )
         if hang:
             self.gates[task] = threading.Event()
@@ -217,3 +239,47 @@ def test_relief_rests_while_nothing_is_executed_and_wakes_with_the_next_command(
     assert not rig.housekeeper.due
     rig.reads(rig.task()).join(PATIENCE)
     assert rig.housekeeper.due
+
+
+def test_reservations_that_a_look_tells_are_answered_at_once() -> None:
+    """And where it does not, the command goes to those who may wait."""
+    rig = Rig()
+    rig.lun.found = GOOD
+    first = rig.task(quick=False, glance=True)
+    rig.reads(first).join(PATIENCE)
+    assert rig.answers == [[first]]
+    assert first.reply is GOOD
+    rig.lun.found = None
+    second = rig.task(quick=False, glance=True)
+    rig.reads(second).join(PATIENCE)
+    assert rig.handed == [second]
+    assert len(rig.answers) == 1
+
+
+def test_look_is_not_older_than_the_end_of_an_ordered_command_before() -> None:
+    """SAM-5 8.6.3: one that ends while reservations are looked at may have changed them."""
+    rig = Rig()
+    rig.lun.found = GOOD
+    before, behind = rig.task(order=Order.ORDERED), rig.task(quick=False, glance=True)
+    rig.lun.meanwhile = lambda: rig.lun.tasks.finish(before)
+    rig.reads(behind).join(PATIENCE)
+    assert rig.handed == [behind]
+    assert not rig.answers
+
+
+def test_look_that_hangs_keeps_nobody_from_reading() -> None:
+    """What it gives in the end is worth nothing: it is asked for anew."""
+    rig = Rig()
+    rig.lun.found, rig.lun.gate = GOOD, threading.Event()
+    looks, behind = rig.task(quick=False, glance=True), rig.task()
+    thread = rig.reads(looks, behind)
+    assert rig.lun.looks.wait(PATIENCE)
+    rig.housekeeper.turn()
+    rig.housekeeper.turn()
+    assert len(rig.started) == 1
+    assert rig.handed == [behind]
+    rig.lun.gate.set()
+    thread.join(PATIENCE)
+    assert rig.handed == [behind, looks]
+    assert not rig.answers
+    assert rig.lun.tasks.pace.quick()

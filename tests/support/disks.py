@@ -56,6 +56,19 @@ class MemoryUnits:
         self._epochs: dict[Nexus, int | None] = {}
         self._lock = threading.RLock()
 
+    def read_at_once(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        door: str = "api",
+        *,
+        report_attentions: bool = False,
+    ) -> Result | None:
+        """Say nothing: whoever asks has to submit."""
+        del lun, nexus, cdb, door, report_attentions
+        return None
+
     def submit(
         self,
         lun: str,

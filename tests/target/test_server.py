@@ -31,8 +31,10 @@ from flockpr.units import Units
 from tests.support import iscsi_wire, sbc_cdbs
 from tests.support.in_process import Rig, descriptors, iscsi_threads, open_below
 from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused
+from tests.support.scsi import in_cdb
 from tests.support.target_rig import (
     BUSY,
+    CLEARED,
     CONFLICT,
     GOOD,
     SOLICITED,
@@ -44,7 +46,7 @@ from tests.support.target_rig import (
     make_root,
 )
 
-REGISTER, RESERVE, PREEMPT_AND_ABORT = 6, 1, 5
+REGISTER, RESERVE, CLEAR, PREEMPT_AND_ABORT = 6, 1, 3, 5
 WRITE_EXCLUSIVE_RO = 5
 ABORT_TASK, ABORT_TASK_SET, CLEAR_TASK_SET, LUN_RESET, WARM_RESET, COLD_RESET = 1, 2, 4, 5, 6, 7
 COMPLETE, NO_SUCH_TASK, NO_SUCH_LUN, REJECTED = 0, 1, 2, 255
@@ -228,6 +230,35 @@ def test_lun_0_that_does_not_exist_answers_inquiry_and_report_luns(tmp_path: pat
         assert (len(reply.data), reply.data[9]) == (16, 7)
         assert initiator.command(0, READ, read=512).code == (5, 0x25, 0)
         assert initiator.command(0, bytes((3, 0, 0, 0, 252, 0)), read=252).data[12] == 0x25
+
+
+# ---------------------------------------------------------------------- reservations at a look
+
+
+def test_read_keys_is_answered_by_a_look_and_sees_what_others_commit(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the logical unit's thread, as long as nothing was committed and nothing is owed."""
+    submitted: list[bytes] = []
+    submit = Units.submit
+
+    def noted(units: Units, lun: str, nexus: Any, cdb: bytes, *more: Any, **named: Any) -> Any:
+        submitted.append(cdb)
+        return submit(units, lun, nexus, cdb, *more, **named)
+
+    monkeypatch.setattr(Units, "submit", noted)
+    first, second = rig.session("a"), rig.session("b", "disk")
+    first.must(REGISTER, 0, 0xA)
+    assert first.keys() == [0xA]
+    before = len(submitted)
+    assert [first.keys() for _ in range(5)] == [[0xA]] * 5
+    assert len(submitted) == before
+    second.must(REGISTER, 0, 0xB)
+    assert first.keys() == [0xA, 0xB]
+    second.must(CLEAR, 0xB)
+    told = first.command(in_cdb(0), read=8192)
+    assert told.code == CLEARED
+    assert first.keys() == []
 
 
 # ---------------------------------------------------------------------- disks that hang
