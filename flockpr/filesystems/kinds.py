@@ -8,6 +8,8 @@ COHERENT: Final = frozenset(
     {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "ramfs", "zfs", "bcachefs", "overlay"}
 )
 """File systems of one host, whose names and attributes are always current."""
+TELLING: Final = COHERENT - {"overlay"}
+"""Of these, those where whatever changes a directory does so by the inode that is watched."""
 VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 """In memory."""
 NETWORK: Final = frozenset({"nfs", "nfs4"})

@@ -25,6 +25,7 @@ import contextlib
 import errno
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from flockpr.errors import NewerFormat, StateLost, StateUnreadable, StoreUnavailable
 from flockpr.store import files
@@ -32,6 +33,9 @@ from flockpr.store.document import Document, Newer, decode
 from flockpr.store.layout import COMMIT_NAME, COMMITS, commit_name
 from flockpr.store.strict import Malformed
 from flockpr.store.syscalls import Syscalls
+
+if TYPE_CHECKING:
+    from flockpr.store.vigil import Vigil
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,9 @@ class Chain:
         self._head_identity: Identity | None = None
         self._last_read: tuple[str, Identity] | None = None
         self._durable = 0
+        self._vigil: Vigil | None = None
+        self._looked: Document | None = None
+        self._asked = False
         self._reopen()
         try:
             self._coherent = syscalls.coherent(self._fd)
@@ -72,6 +79,9 @@ class Chain:
 
     def close(self) -> None:
         """Close the directory."""
+        vigil, self._vigil, self._looked = self._vigil, None, None
+        if vigil is not None:
+            vigil.end()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             files.close_quietly(self._sys, fd)
@@ -94,7 +104,8 @@ class Chain:
             raise files.unavailable(error, "cannot read the commits", self._path) from error
 
     def head_at_once(self) -> Document | None:
-        """The head, if it is the one known, durable, and proven so by looking at two names.
+        """The head, if it is the one known, durable, and proven so by looking at two names, or by
+        nothing having changed since they were looked at.
 
         None says nothing: ask `head`. Only where names are always current, on a file system of
         one host, is that proof; there it does not wait for anybody either.
@@ -107,10 +118,41 @@ class Chain:
             or self._head_identity is None
         ):
             return None
+        if document is self._looked and self._undisturbed():
+            return document
+        self._looked = None
         try:
-            return document if self._is_head(document) else None
+            if not self._is_head(document):
+                return None
         except OSError:
             return None
+        self._looked = document
+        return document
+
+    def _undisturbed(self) -> bool:
+        """Whether nothing has changed since the last look; if not, another one is to come. Who
+        looks for the second time has the kernel keep vigil from then on.
+        """
+        if self._vigil is None:
+            try:
+                self._vigil = self._sys.keep_vigil(self._fd)
+            except OSError:
+                return False
+        self._asked = True
+        if self._vigil.undisturbed():
+            return True
+        self._vigil.begin()
+        return False
+
+    def rest(self) -> None:
+        """To be called now and then: what nobody asks for any more is not watched any more,
+        because the kernel keeps what it has to tell.
+        """
+        vigil = self._vigil
+        if vigil is not None and not self._asked:
+            self._vigil = None
+            vigil.end()
+        self._asked = False
 
     def ensure_durable(self, number: int) -> None:
         """Make the name of that commit durable: its file was synced before it was linked."""

@@ -187,8 +187,8 @@ class LockDirectory(Store):
         return document.snapshot
 
     def head_at_once(self) -> Snapshot | None:
-        """The newest transaction, durable, if that can be told with a look at two names; None
-        says nothing. Never waits for a file server, and raises nothing.
+        """The newest transaction, durable, if that can be told with a look at two names, or
+        without one; None says nothing. Never waits for a file server, and raises nothing.
         """
         if self._fd < 0 or time.monotonic() >= self._next_path_check:
             return None
@@ -546,6 +546,7 @@ class LockDirectory(Store):
             finally:
                 self._presence.leave_tidy()
         self._litter.sweep(now)
+        self._commits.rest()
 
     def _note_seen(self, now: float, number: int) -> None:
         if not self._seen or (number > self._seen[-1][1] and now - self._seen[-1][0] >= 1.0):

@@ -11,9 +11,13 @@ import fcntl
 import mmap
 import os
 import struct
+from typing import TYPE_CHECKING
 
-from flockpr.filesystems.kinds import COHERENT
+from flockpr.filesystems.kinds import COHERENT, TELLING
 from flockpr.filesystems.mounts import filesystem_type
+
+if TYPE_CHECKING:
+    from flockpr.store.vigil import Vigil
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
 _FICLONE = 0x40049409
@@ -154,3 +158,13 @@ class Syscalls:
         """
         device = os.fstat(fd).st_dev
         return filesystem_type(device) in COHERENT
+
+    def keep_vigil(self, fd: int) -> Vigil:
+        """Have the kernel tell when something changes in a directory; see `flockpr.store.vigil`.
+        Where that is not certain, nobody keeps vigil.
+        """
+        from flockpr.store import vigil  # loads ctypes: only who reads again and again
+
+        if filesystem_type(os.fstat(fd).st_dev) not in TELLING:
+            return vigil.NOBODY
+        return vigil.keep_vigil(fd)

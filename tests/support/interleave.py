@@ -29,7 +29,7 @@ PLAYS: dict[str, Plays] = {
         ((4, "b", 2, 1), (3, "b", 2, 0)),
     ),
     "glance and register": (
-        (("keys", "a"), ("glance", "a"), ("glance", "a"), (6, "a", 0, 5), ("glance", "a")),
+        (("keys", "a"), *(("glance", "a"),) * 3, (6, "a", 0, 5), *(("glance", "a"),) * 3),
         ((6, "b", 0, 6), (6, "b", 0, 7)),
     ),
     "prune and prune": (((6, "a", 0, 5), ("tidy",)), (("keys", "b"), ("tidy",))),

@@ -21,6 +21,7 @@ from typing import NoReturn, TypeVar
 import attrs
 
 from flockpr.store.syscalls import Syscalls
+from flockpr.store.vigil import Vigil
 
 T = TypeVar("T")
 
@@ -711,6 +712,39 @@ class Client(Syscalls):
         """See `Syscalls.coherent`."""
         self._handle(fd)
         return not self.forgetful
+
+    def keep_vigil(self, fd: int) -> Vigil:
+        """See `Syscalls.keep_vigil`."""
+        return Watcher(self.disk, self._dir(fd))
+
+
+class Watcher:
+    """Says what the kernel would: whether anything in a directory is not as it was."""
+
+    def __init__(self, disk: Disk, directory: DirNode) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._before: object = None
+
+    def _now(self) -> object:
+        found = ((name, self._disk.nodes[at]) for name, at in self._directory.names.items())
+        return sorted(
+            (name, node.number, node.mtime_ns, len(node.data))
+            for name, node in found
+            if isinstance(node, FileNode)
+        )
+
+    def begin(self) -> None:
+        """See `Vigil.begin`."""
+        self._before = self._now()
+
+    def undisturbed(self) -> bool:
+        """See `Vigil.undisturbed`."""
+        return self._before == self._now()
+
+    def end(self) -> None:
+        """See `Vigil.end`."""
+        self._before = None
 
 
 def _status(node: Node) -> os.stat_result:

@@ -28,6 +28,7 @@ from flockpr.store.commits import CommitLog
 from flockpr.store.lockdir import LockDirectory
 from tests.support import interleave, stalls, sweeps
 from tests.support.scenes import EVERYTHING, power_cuts, reply_before_durability
+from tests.support.scsi import in_cdb, nexus
 from tests.support.simtime import preempting
 
 Scene = Callable[[], object]
@@ -114,6 +115,18 @@ def _stalls(name: str, *, forgetful: bool = False) -> Scene:
             sweeps.stalled(name, index, forgetful=forgetful)
 
     return scene
+
+
+def _asked_twice() -> None:
+    """What was found to have changed has changed for whoever asks next as well."""
+    stage = sweeps.OPERATIONS["glance"](False)
+    a, of, cdb = stage.a, nexus("a"), in_cdb(0)
+    a.keys("a")
+    for _ in range(3):
+        assert a.unit.read_at_once(of, cdb) is not None
+    stage.b.register("b", 7)
+    for _ in range(3):
+        assert a.unit.read_at_once(of, cdb) is None
 
 
 _part = functools.partial
@@ -311,6 +324,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "if number > told + 1 and",
         "if False and",
         (_stalls("history"),),
+    ),
+    Mutant(
+        "nothing is ever believed to have changed",
+        Chain,
+        "_undisturbed",
+        "if self._vigil.undisturbed():",
+        "if True:",
+        (_alternations("glance and register"), _asked_twice),
+    ),
+    Mutant(
+        "what has changed is told once",
+        Chain,
+        "head_at_once",
+        "    self._looked = None\n",
+        "",
+        (_asked_twice,),
     ),
     Mutant(
         "two RESERVEs at once share a range",
