@@ -111,16 +111,13 @@ class Chain:
         one host, is that proof; there it does not wait for anybody either.
         """
         document = self._head
-        if (
-            document is None
-            or not self._coherent
-            or document.number > self._durable
-            or self._head_identity is None
-        ):
+        if document is None:
             return None
         if document is self._looked and self._undisturbed():
-            return document
+            return document  # and it was durable when it was looked at
         self._looked = None
+        if not self._coherent or document.number > self._durable or self._head_identity is None:
+            return None
         try:
             if not self._is_head(document):
                 return None
