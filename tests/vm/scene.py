@@ -202,8 +202,16 @@ class Scene:
             if time.monotonic() > deadline:
                 late = sorted(label for label, moment in moments.items() if moment is None)
                 within = f"within {self.bound} s, times {self.slack:.1f}"
+                self._say_what_became_of(late, window)
                 raise AssertionError(f"{late} were not served {within}: {since[-5:]}")
             time.sleep(0.1)
+
+    def _say_what_became_of(self, late: Sequence[str], window: Window) -> None:
+        """All that those sent who were not served, since the fault began."""
+        for one in self.history.since(window.begun):
+            if one.client in late:
+                begun, ended = (when - window.ended for when in (one.invoked, one.ended))
+                self.say(f"{one.client}, {begun:.1f} to {ended:.1f} s: {one.command}: {one.answer}")
 
 
 def _served_at(records: Sequence[Record], label: str) -> float | None:
