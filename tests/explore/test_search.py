@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from flockpr.gate import watch
-from tests.support.explore.run import Choice, Run
+from tests.support.explore.run import Choice, Run, number_of
 from tests.support.explore.scenarios import SCENARIOS
 from tests.support.explore.search import Bounds, Search
 
@@ -82,6 +83,16 @@ def test_search_is_the_same_each_time() -> None:
         )
     ]
     assert counts[0] == counts[1]
+
+
+def test_states_in_which_two_have_changed_places_have_other_numbers() -> None:
+    """Else what follows from the one would be left out as that of the other."""
+    dice = random.Random(1)
+    for _ in range(200):
+        one, two = dice.getrandbits(61), dice.getrandbits(61)
+        assert number_of("A", one) + number_of("B", two) != number_of("A", two) + number_of(
+            "B", one
+        )
 
 
 def test_schedule_played_again_is_the_same() -> None:

@@ -61,11 +61,14 @@ class Hunt:
         mutant: The mutant.
         where: Name of the scenario.
         bounds: Of the search.
+        breaks: What it is that does not hold without it, as a pattern: another thing that fails
+            proves nothing about the rule that was left out.
     """
 
     mutant: Applicable
     where: str
     bounds: Bounds
+    breaks: str
 
     @property
     def scenario(self) -> Scenario:
@@ -76,6 +79,13 @@ class Hunt:
 _OLD: dict[str, Applicable] = {
     mutant.name: mutant for mutant in (*store_mutants.MUTANTS, *gate_mutants.MUTANTS)
 }
+_LATE_WRITE = r"^a write of a was executed after it had lost access by commit \d+, .* GOOD$"
+_TWICE = r"^transaction \d+ was committed twice$"
+_STALE = r"status=<Status.GOOD: 0>.* fits no moment"
+_STUCK = "^nobody gets anywhere$"  # by a state that is never the newest no commit succeeds
+_UNREADABLE = "^READ KEYS at last is CHECK CONDITION"
+_DENIED = r"status=<Status.{}: \d+>.* although transaction"
+_COMES_LATE = r"^transaction \d+ landed after a later command was answered without it$"
 _UNPROVEN = _OLD["permit believed"]
 _WRITES = "preempted while it writes"
 _EARLY = "preempted before it writes"
@@ -83,23 +93,38 @@ _CHANGED = "preempted by one whose key is changed meanwhile"
 
 HUNTS: tuple[Hunt, ...] = (
     # ------------------------------------------------------------------ the chain
-    Hunt(_OLD["rename as the commit"], "both register", Bounds(1)),
-    Hunt(_OLD["stale-cache head: no directory revalidation"], "both register", Bounds(1)),
-    Hunt(_OLD["no base check after link"], "pruned by one", Bounds(1)),
-    Hunt(_OLD["phantom successor followed"], "pruned by one", Bounds(2)),
-    Hunt(_OLD["publish read for a decision"], "published by both", Bounds(1, 1, ("rename late",))),
-    Hunt(_OLD["BUSY after link"], "both register", Bounds(0, 1, ON_LINKS)),
-    Hunt(_OLD["any failure of link taken for a refusal"], "both register", Bounds(0, 1, ON_LINKS)),
-    Hunt(_OLD["unsettled transaction forgotten"], "both register", Bounds(0, 1, ON_LINKS)),
+    Hunt(_OLD["rename as the commit"], "both register", Bounds(1), _TWICE),
+    Hunt(_OLD["stale-cache head: no directory revalidation"], "both register", Bounds(1), _STALE),
+    Hunt(_OLD["no base check after link"], "pruned by one", Bounds(1), _UNREADABLE),
+    Hunt(_OLD["phantom successor followed"], "pruned by one", Bounds(2), _STALE),
+    Hunt(
+        _OLD["publish read for a decision"],
+        "published by both",
+        Bounds(1, 1, ("rename late",)),
+        _STUCK,
+    ),
+    Hunt(_OLD["BUSY after link"], "both register", Bounds(0, 1, ON_LINKS), _DENIED.format("BUSY")),
+    Hunt(
+        _OLD["any failure of link taken for a refusal"],
+        "both register",
+        Bounds(0, 1, ON_LINKS),
+        _DENIED.format("CHECK_CONDITION"),
+    ),
+    Hunt(
+        _OLD["unsettled transaction forgotten"],
+        "both register",
+        Bounds(0, 1, ON_LINKS),
+        _COMES_LATE,
+    ),
     # ------------------------------------------------------------------ the gate
-    Hunt(_OLD["no drain"], _WRITES, Bounds(1)),
-    Hunt(_OLD["state not read again"], _WRITES, Bounds(1)),
-    Hunt(_OLD["permit on another description"], _WRITES, Bounds(0, 1, ("cut@A",))),
-    Hunt(Both(_OLD["permit not waited for"], _UNPROVEN), _WRITES, Bounds(1)),
-    Hunt(_OLD["permit believed"], _EARLY, Bounds(1, 1, ("cut@B",))),
-    Hunt(_OLD["answered before the proof"], _EARLY, Bounds(1, 1, ("cut@B",))),
-    Hunt(_OLD["not decided again"], _CHANGED, Bounds(1)),
-    Hunt(_OLD["committed without the gate"], _WRITES, Bounds(1)),
+    Hunt(_OLD["no drain"], _WRITES, Bounds(1), _LATE_WRITE),
+    Hunt(_OLD["state not read again"], _WRITES, Bounds(1), _LATE_WRITE),
+    Hunt(_OLD["permit on another description"], _WRITES, Bounds(0, 1, ("cut@A",)), _LATE_WRITE),
+    Hunt(Both(_OLD["permit not waited for"], _UNPROVEN), _WRITES, Bounds(1), _LATE_WRITE),
+    Hunt(_OLD["permit believed"], _EARLY, Bounds(1, 1, ("cut@B",)), _LATE_WRITE),
+    Hunt(_OLD["answered before the proof"], _EARLY, Bounds(1, 1, ("cut@B",)), _LATE_WRITE),
+    Hunt(_OLD["not decided again"], _CHANGED, Bounds(1), _STUCK),
+    Hunt(_OLD["committed without the gate"], _WRITES, Bounds(1), _LATE_WRITE),
     # ------------------------------------------------------------------ its rules for many hosts
     Hunt(
         Mutant(
@@ -112,6 +137,7 @@ HUNTS: tuple[Hunt, ...] = (
         ),
         _WRITES,
         Bounds(1),
+        _LATE_WRITE,
     ),
     Hunt(
         Both(
@@ -127,6 +153,7 @@ HUNTS: tuple[Hunt, ...] = (
         ),
         _WRITES,
         Bounds(1),
+        _LATE_WRITE,
     ),
     Hunt(
         Mutant(
@@ -139,6 +166,7 @@ HUNTS: tuple[Hunt, ...] = (
         ),
         _WRITES,
         Bounds(1),
+        _LATE_WRITE,
     ),
     Hunt(
         Mutant(
@@ -151,5 +179,6 @@ HUNTS: tuple[Hunt, ...] = (
         ),
         "declared fenced, and alive",
         Bounds(1),
+        _LATE_WRITE,
     ),
 )

@@ -323,14 +323,21 @@ class Run:
     def _note(self, who: str, what: str, accesses: tuple[Access, ...]) -> None:
         """Bring the number of the state up to date: what each task did, and what it found."""
         versions = self._versions
-        found = tuple(versions.get(access[0], 0) for access in accesses)
+        found = [versions.get(access[0], 0) for access in accesses]
         history = self._histories.get(who, 0)
-        after = hash((history, what, found))
+        after = hash(f"{history} {what} {found}")
         self._histories[who] = after
-        state = self._state - hash((who, history)) + hash((who, after))
+        state = self._state - number_of(who, history) + number_of(who, after)
         for access in accesses:
             if access[3]:
                 before = versions.get(access[0], 0)
                 versions[access[0]] = after
-                state += hash((access[0], after)) - hash((access[0], before))
+                state += number_of(access[0], after) - number_of(access[0], before)
         self._state = state & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def number_of(name: str, value: int) -> int:
+    """One that can be added to others: as text, since hashes of tuples are nearly linear in what
+    the tuples have, and the sum for A and B is often that for B and A then.
+    """
+    return hash(f"{name} {value}")
