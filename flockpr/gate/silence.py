@@ -27,6 +27,8 @@ LIFE = 180.0
 """Seconds that a background knock lasts at the most: two of the usual leases."""
 EVERY = 0.25
 """Seconds between two tries."""
+MOST = 256
+"""Images of which something is remembered although no host is silent there."""
 
 
 class Silence:
@@ -42,6 +44,12 @@ class Silence:
         """Those that were in the way last."""
         with self._lock:
             return frozenset(self._hosts)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to remember."""
+        with self._lock:
+            return not self._hosts and not self._knocking
 
     def note(self, hosts: Iterable[int]) -> None:
         """These do not answer."""
@@ -141,4 +149,9 @@ _silences: dict[local.Key, Silence] = {}
 def silence_of(key: local.Key) -> Silence:
     """What this process knows of an image."""
     with _lock:
+        if key not in _silences and len(_silences) >= MOST:
+            # A command may have one of these at this moment, and note somebody in it: then the
+            # next one finds out by itself, and nothing worse happens.
+            for other in [other for other, one in _silences.items() if one.idle]:
+                del _silences[other]
         return _silences.setdefault(key, Silence())

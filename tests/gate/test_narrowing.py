@@ -91,25 +91,24 @@ def test_second_command_waits_for_the_first(rig: Rig) -> None:
     with rig.gate().narrow(soon()):
         with pytest.raises(Busy, match="another command"):
             _narrow(rig, time.monotonic() + 0.02)
-        waiting = Aside(lambda: _narrow(rig))
-        time.sleep(0.02)
-        assert not waiting.done
+        server = Failing()
+        waiting = Aside(lambda: _narrow(rig, server=server))
+        waiting.waits(server)
 
     assert waiting.result() is True
 
 
 def test_withdrawn_command_stops_waiting(rig: Rig) -> None:
     """Its nexus is gone."""
-    gone = threading.Event()
+    gone, server = threading.Event(), Failing()
 
     def wait() -> None:
-        with rig.gate().narrow(soon(), gone.is_set):
+        with rig.gate(server).narrow(soon(), gone.is_set):
             raise AssertionError
 
     with rig.gate().narrow(soon()):
         waiting = Aside(wait)
-        time.sleep(0.02)
-        assert not waiting.done
+        waiting.waits(server)
         gone.set()
         with pytest.raises(Busy):
             waiting.result()
@@ -185,8 +184,7 @@ def test_lost_permit_is_had_again_before_it_counts_as_proven(
         assert permit.enter(soon())
         proving = Aside(held.prove)
         eventually(rig.rung, "nobody rings")
-        time.sleep(0.05)
-        assert not proving.done
+        proving.waits(server)
         permit.leave()
 
         assert proving.result() is True
@@ -211,8 +209,7 @@ def test_permit_without_direct_input_and_output_is_proven_by_asking_for_it_again
         assert permit.enter(soon())
         proving = Aside(held.prove)
         eventually(rig.rung, "nobody rings")
-        time.sleep(0.05)
-        assert not proving.done
+        proving.waits(server)
         permit.leave()
 
         assert proving.result() is True

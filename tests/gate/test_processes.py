@@ -16,7 +16,7 @@ from flockpr.gate import rounds
 from flockpr.gate.silence import silence_of
 from flockpr.logical_unit.results import Result
 from tests.support.gate_process import KEYS, TYPE, Process, preempt
-from tests.support.gates import LONG, Aside, eventually
+from tests.support.gates import LONG, Aside, Failing, eventually
 from tests.support.luns import out
 from tests.support.scsi import WRITE_10, A, B, basic_list, out_cdb
 
@@ -137,9 +137,11 @@ def test_target_killed_in_the_middle_of_a_write_is_waited_for_no_more(
     """Its permit ends with its last write in the kernel, and not before."""
     stalled = start("stall", "a")
     stalled.said("inside")
+    server = Failing()
+    assert unit._gate is not None
+    unit._gate.syscalls = server
     waiting = Aside(lambda: preempt(unit, B))
-    time.sleep(0.2)
-    assert not waiting.done
+    waiting.waits(server)
 
     stalled.kill()
 

@@ -27,7 +27,7 @@ from flockpr.gate import (
 from flockpr.gate.hosts import host_number
 from flockpr.gate.silence import silence_of
 from flockpr.store.syscalls import Syscalls
-from tests.support.gates import IMAGE, LONG, NUMBER, Aside, Rig, eventually, soon, usable
+from tests.support.gates import IMAGE, LONG, NUMBER, Aside, Failing, Rig, eventually, soon, usable
 from tests.support.starved import starve
 
 HOST = host_number("elsewhere")
@@ -58,9 +58,11 @@ def known(image: ImageFile) -> frozenset[int]:
     return silence_of(image.key).known()
 
 
-def narrow(rig: Rig, deadline: float | None = None) -> frozenset[int]:
+def narrow(
+    rig: Rig, deadline: float | None = None, server: Syscalls | None = None
+) -> frozenset[int]:
     """Have the gate once; who was left out."""
-    with rig.gate().narrow(deadline or soon()) as held:
+    with rig.gate(server).narrow(deadline or soon()) as held:
         assert held.prove()
         return held.left_out
 
@@ -244,11 +246,13 @@ def test_command_that_waits_for_another_one_says_so(rig: Rig) -> None:
             Busy, match=r"another command that takes access away is under way \(host [0-9a-f]{10}\)"
         ):
             narrow(rig, time.monotonic() + 0.5)
-        waiting = Aside(lambda: narrow(rig))
+        server = Failing()
+        waiting = Aside(lambda: narrow(rig, server=server))
         with Doorbell(rig.root, SYSCALLS, 1) as bell:
             eventually(lambda: len(bell.rings(NUMBER)) == 2, "it does not ring")
-        time.sleep(0.5)
-        assert not waiting.done
+        # After each grace it looks who is in the way.
+        eventually(lambda: server.calls.count("find_lock") > 1, "it does not look")
+        waiting.waits(server)
         assert known(held.image) == frozenset()
     assert waiting.result() == frozenset()
 
@@ -298,6 +302,21 @@ def test_knock_for_which_there_is_no_thread_is_no_failure(
     assert knocking() == 1
     stuck.close()
     eventually(lambda: not knocking(), "it does not end")
+
+
+def test_images_without_silent_hosts_are_forgotten_when_they_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon that serves for years; what somebody waits for is not."""
+    kept: dict[tuple[int, int], silence.Silence] = {}
+    monkeypatch.setattr(silence, "_silences", kept)
+    silence_of((0, 0)).note([HOST])
+    for number in range(3 * silence.MOST):
+        assert not silence_of((1, number)).known()
+        assert len(kept) <= silence.MOST
+    assert silence_of((0, 0)).known() == {HOST}
+    last = silence_of((1, 3 * silence.MOST - 1))
+    assert silence_of((1, 3 * silence.MOST - 1)) is last
 
 
 class Cluster:

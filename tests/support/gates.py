@@ -52,9 +52,11 @@ class Failing(Syscalls):
         poisoned: Descriptors whose lock was lost: reading through them is EIO until they are
             closed, as NFSv4 has it.
         calls: Names of the calls so far.
+        refused: So often somebody else had what was to be locked.
     """
 
     def __init__(self) -> None:
+        self.refused = 0
         self.errors: dict[str, int] = {}
         self.poisoned: set[int] = set()
         self.calls: list[str] = []
@@ -83,7 +85,11 @@ class Failing(Syscalls):
 
     def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
         self._pass("unlock" if kind == fcntl.F_UNLCK else "set_lock")
-        super().set_lock(fd, kind, start, length)
+        try:
+            super().set_lock(fd, kind, start, length)
+        except BlockingIOError:
+            self.refused += 1
+            raise
 
     def get_lock(self, fd: int, kind: int, start: int, length: int) -> int:
         self._pass("get_lock")
@@ -191,6 +197,16 @@ class Aside:
             self._value = self.work()
         except BaseException as error:
             self._error = error
+
+    def waits(self, server: Failing) -> None:
+        """See that it tries again and again to lock what somebody else has, and does not go on.
+
+        Args:
+            server: Through which it does so, and nobody else.
+        """
+        before = server.refused
+        eventually(lambda: self.done or server.refused > before + 2, "it does not try")
+        assert not self.done, "it does not wait"
 
     @property
     def done(self) -> bool:
