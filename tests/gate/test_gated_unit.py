@@ -21,7 +21,7 @@ from flockpr.logical_unit import Narrowing, decisions
 from flockpr.logical_unit.results import Result
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, NOT_READY_INTERVENTION, OUTCOME_UNKNOWN
 from flockpr.units import Units, worker
-from tests.support.gates import LONG, Aside, Failing, eventually, soon, usable
+from tests.support.gates import LONG, Aside, Failing, eventually, only_one_take, soon, usable
 from tests.support.luns import out
 from tests.support.scsi import (
     READ_10,
@@ -305,19 +305,19 @@ def test_good_does_not_leave_before_the_permit_is_proven(
     assert unit._gate is not None
     monkeypatch.setattr(unit._gate, "syscalls", server)
     server.errors["pread_into"] = errno.EIO
-    with caplog.at_level(logging.CRITICAL):
-        assert preempt(unit, timeout=1.0) == Result.check(OUTCOME_UNKNOWN)
+    with caplog.at_level(logging.CRITICAL), only_one_take():
+        assert preempt(unit, timeout=LONG) == Result.check(OUTCOME_UNKNOWN)
     assert not allowed(unit.snapshot().state, A, WRITE_10)
     reserve = out_cdb(OutAction.RESERVE, type_=TYPE)
 
     def again() -> Result:
-        return unit.execute(B, reserve, basic_list(KEYS[B], 0), timeout=1.0)
+        return unit.execute(B, reserve, basic_list(KEYS[B], 0), timeout=LONG)
 
-    with caplog.at_level(logging.CRITICAL):
+    with caplog.at_level(logging.CRITICAL), only_one_take():
         assert again() == Result.check(OUTCOME_UNKNOWN)
         with LogicalUnit.open(f"{root}/disk") as door:  # another one of this process
             monkeypatch.setattr(door, "_gate", unit._gate)
-            asked = door.execute(B, reserve, basic_list(KEYS[B], 0), timeout=1.0)
+            asked = door.execute(B, reserve, basic_list(KEYS[B], 0), timeout=LONG)
         assert asked == Result.check(OUTCOME_UNKNOWN)
     assert unit.execute(B, READ_KEYS).status is GOOD
 

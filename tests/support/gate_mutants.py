@@ -9,7 +9,6 @@ import logging
 import random
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from flockpr.logical_unit.administration import Administration
 from flockpr.logical_unit.decisions import Decisions
 from flockpr.store.syscalls import Syscalls
 from tests.support.gate_world import play, walking
-from tests.support.gates import LONG, Aside, Failing, Rig, eventually, soon, usable
+from tests.support.gates import LONG, Aside, Failing, Rig, eventually, only_one_take, soon, usable
 from tests.support.luns import out
 from tests.support.scsi import WRITE_10, A, B, basic_list, out_cdb
 from tests.support.store_mutants import Mutant
@@ -74,15 +73,6 @@ class _Counting(Syscalls):
             first, many = places.ALL_PERMITS
             self.refused += first <= start < first + many
             raise
-
-
-_take = Held.take
-
-
-def _last_take(held: Held) -> None:
-    """Its time ends with it: what is lost afterwards is not taken again, however fast one is."""
-    _take(held)
-    held._deadline = time.monotonic()
 
 
 def _preempt(unit: LogicalUnit) -> Status:
@@ -132,7 +122,7 @@ def proves_first() -> None:
         assert unit._gate is not None
         unit._gate.syscalls = server
         server.errors["pread_into"] = errno.EIO
-        with mock.patch.object(Held, "take", _last_take):
+        with only_one_take():
             status = _preempt(unit)
         assert status is not Status.GOOD, "GOOD without a proof"
         assert status is Status.CHECK_CONDITION

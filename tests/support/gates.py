@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import attrs
 
-from flockpr.gate import Doorbell, Gate, Permit, places
+from flockpr.gate import Doorbell, Gate, Held, Permit, places
 from flockpr.store.syscalls import Syscalls
 
 LONG = 60.0
@@ -42,6 +44,21 @@ def usable(permit: Permit) -> bool:
     if entered:
         permit.leave()
     return entered
+
+
+@contextlib.contextmanager
+def only_one_take() -> Iterator[None]:
+    """The time of each command ends when it has the permits: what is lost afterwards is not taken
+    again, and it was not too late before, however slow the machine is.
+    """
+    real = Held.take
+
+    def take(held: Held) -> None:
+        real(held)
+        held._deadline = time.monotonic()
+
+    with mock.patch.object(Held, "take", take):
+        yield
 
 
 class Failing(Syscalls):
