@@ -166,8 +166,9 @@ def gfs2_rows(cluster: Fenceable) -> Sequence[Row]:
             scene.duel.readmit(fenced)
 
     def withdrawn(scene: Scene) -> None:
-        """A node's kernel lets go of the file system. It keeps its permit until it has no power any
-        more, and can neither read nor write.
+        """A node's kernel lets go of the file system, which can neither be read nor written there
+        any more. That makes it safe that the disk may be taken at once: the daemon gives its permit
+        back when what it had under way has failed. Else it is taken when the node has no power.
         """
         victim = 0
         with scene.fault() as window:

@@ -33,8 +33,8 @@ def cell(row: dict[str, Any] | None) -> str:
     if row["outcome"] != "held":
         return str(row["outcome"])
     share = 100 * row["acknowledged"] / row["outside"] if row["outside"] else 100.0
-    bound = row["bound"] * row["slack"]
-    return f"{row['recovery']:.0f} s of {bound:.0f} s, {share:.1f} %"
+    stretch = f" × {row['slack']:.1f}" if row["slack"] > 1 else ""
+    return f"{row['recovery']:.0f} s of {row['bound']:.0f} s{stretch}, {share:.1f} %"
 
 
 def table(columns: Sequence[dict[str, Any]]) -> str:
@@ -77,7 +77,7 @@ def section(columns: Sequence[dict[str, Any]]) -> str:
 def _note(column: dict[str, Any]) -> str:
     """What it was run on; the bounds of a busy machine are those of a quiet one times this."""
     slack = max((row["slack"] for row in column["rows"]), default=1.0)
-    busy = f", bounds stretched by up to {slack:.1f} on a busy machine" if slack > 1 else ""
+    busy = f", bounds stretched by up to {slack:.1f}" if slack > 1 else ""
     on = ", ".join(f"{name} {value}" for name, value in column["on"].items())
     tested = ", ".join(dict.fromkeys(row["revision"] for row in column["rows"] if row["revision"]))
     return f"- {column['column']}: {on}, flockpr {tested}{busy}"
