@@ -14,6 +14,7 @@ from flockpr.core.model import Nexus
 from flockpr.errors import StoreError
 from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result
 from flockpr.store.lockdir import LockDirectory
+from flockpr.units.crowd import Crowd
 from flockpr.units.line import Line
 from flockpr.units.requests import AnyRequest, Command
 
@@ -61,6 +62,8 @@ class Worker:
         self._host = host
         self._queue: deque[AnyRequest] = deque()
         self._wake = threading.Condition()
+        self._crowd = Crowd()
+        self._wanted = 0
         self._current: AnyRequest | None = None
         self._closing = False
         self._accepted = 0
@@ -84,7 +87,8 @@ class Worker:
                 return False
             self._queue.append(request)
             self._accepted += 1
-            self._wake.notify()
+            if len(self._queue) >= self._wanted or not isinstance(request, Command):
+                self._wake.notify()
         return True
 
     def read_at_once(self, nexus: Nexus, cdb: bytes, *, report_attentions: bool) -> Result | None:
@@ -132,13 +136,15 @@ class Worker:
             with self._wake:
                 if not self._anything_to_do():
                     self._wake.wait(max(0.0, self._tidy_at() - time.monotonic()))
+                self._gather()
                 wishes = self._due()
                 requests = [] if wishes else self._next()
                 if not requests and self._closing and not self._queue and not self._wishes:
                     break
             if requests:
+                begun = time.monotonic()
                 self._answer([request for request in requests if not request.over])
-                self._answered(requests)
+                self._answered(requests, time.monotonic() - begun)
             else:
                 self._fulfil(wishes)
             if time.monotonic() >= self._tidy_at():
@@ -148,6 +154,20 @@ class Worker:
             self._tidy()
         if self._unit is not None:
             self._unit.close()
+
+    def _gather(self) -> None:
+        """Give those that were answered together a moment for their next command."""
+        there = len(self._queue)
+        if there >= self._crowd.expected or self._closing or self._wishes:
+            return
+        if not all(isinstance(request, Command) for request in self._queue):
+            return  # whoever asks for the state, say, is not one of a crowd
+        patience = self._crowd.patience(there)
+        if patience:
+            self._wanted = self._crowd.expected
+            self._wake.wait(patience)
+            self._wanted = 0
+            self._crowd.waited(there, len(self._queue))
 
     def _next(self) -> list[AnyRequest]:
         """What comes next: a request, or a command and those that can be carried out with it.
@@ -170,11 +190,12 @@ class Worker:
     def _goes_along(self, request: AnyRequest) -> bool:
         return isinstance(request, Command) and not self._held_back(request)
 
-    def _answered(self, requests: Sequence[AnyRequest]) -> None:
+    def _answered(self, requests: Sequence[AnyRequest], seconds: float) -> None:
         with self._wake:
             self._current = None
             for _ in requests[1:]:
                 self._queue.popleft()
+            self._crowd.answered(len(requests), len(self._queue), seconds)
             self._worked()
 
     def _anything_to_do(self) -> bool:
