@@ -42,7 +42,9 @@ class Histogram:
     def with_one(self, seconds: float) -> Histogram:
         """It, and one more."""
         place = bisect.bisect_left(BUCKETS, seconds)
-        buckets = tuple(count + (number == place) for number, count in enumerate(self.buckets))
+        buckets = self.buckets
+        if place < len(buckets):
+            buckets = (*buckets[:place], buckets[place] + 1, *buckets[place + 1 :])
         return Histogram(buckets, self.count + 1, self.total + seconds)
 
 

@@ -68,6 +68,8 @@ def queue(state: LogicalUnitState, raised: Raised, max_pending: int) -> LogicalU
     Returns:
         The state with them; the same object when that changes nothing.
     """
+    if not raised:
+        return state
     waiting = dict(state.pending)
     queued = dropped = False
     for nexus, code in raised:

@@ -128,18 +128,18 @@ def step(
     """
     if isinstance(command, Refused) or not _implemented(command):
         sense = command.sense if isinstance(command, Refused) else INVALID_SERVICE_ACTION
-        return attrs.evolve(refuse(state, sense), seen_epoch=seen_epoch)
+        return refuse(state, sense).shown(seen_epoch)
     outcome = _decide(state, nexus, command, config)
     if not report_attentions:
-        return attrs.evolve(outcome, seen_epoch=seen_epoch)
+        return outcome.shown(seen_epoch)
     told = _tell(state, nexus, command, outcome.reply.status, seen_epoch)
     if told is not None:
-        return attrs.evolve(told, seen_epoch=state.attention_epoch)
+        return told.shown(state.attention_epoch)
     if attention.up_to_date(state, seen_epoch):
         # Also beyond an epoch that this very command began: whatever attentions did not
         # fit in were for others.
         seen_epoch = outcome.state.attention_epoch
-    return attrs.evolve(outcome, seen_epoch=seen_epoch)
+    return outcome.shown(seen_epoch)
 
 
 def _implemented(command: _Decidable) -> bool:
@@ -180,7 +180,7 @@ def _persistent_reserve_out(
     if command.service_action in _COUNTED:
         # Once, however many registrations it made or removed; 32 bits, then 0 again.
         after = attrs.evolve(after, generation=(after.generation + 1) & 0xFFFF_FFFF)
-    return attrs.evolve(outcome, state=after)
+    return Outcome(after, outcome.reply, outcome.raised, outcome.aborted)
 
 
 def _tell(

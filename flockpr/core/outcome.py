@@ -46,6 +46,10 @@ class Outcome:
     aborted: frozenset[Nexus] = frozenset()
     seen_epoch: int | None = None
 
+    def shown(self, epoch: int | None) -> Outcome:
+        """It, with this as `seen_epoch`."""
+        return Outcome(self.state, self.reply, self.raised, self.aborted, epoch)
+
 
 _CONFLICT = Reply(Status.RESERVATION_CONFLICT)
 

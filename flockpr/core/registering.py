@@ -101,7 +101,9 @@ def _apply(
     config: UnitConfig,
 ) -> Outcome:
     """Register nexuses, change their key or unregister them, as one act."""
-    state_with = attrs.evolve(state, aptpl=parameters.aptpl)
+    state_with = state
+    if state.aptpl != parameters.aptpl:
+        state_with = attrs.evolve(state, aptpl=parameters.aptpl)
     if key == 0:
         after, raised = unregister(state_with, frozenset(nexuses))
         return Outcome(after, raised=raised)

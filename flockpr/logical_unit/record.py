@@ -24,14 +24,17 @@ from flockpr.store.clock import utc_now
 from flockpr.store.document import attention_text
 from flockpr.store.provision import event
 
+_IN_NAMES: dict[int, str] = {action: action.name.replace("_", " ") for action in InAction}
+_OUT_NAMES: dict[int, str] = {action: action.name.replace("_", " ") for action in OutAction}
+
 
 def action_name(command: Command) -> str:
     """A command for people: "REGISTER AND IGNORE EXISTING KEY"."""
     match command:
         case PersistentReserveOut(service_action=action):
-            return OutAction(action).name.replace("_", " ")
+            return _OUT_NAMES[action]
         case PersistentReserveIn(service_action=action):
-            return InAction(action).name.replace("_", " ")
+            return _IN_NAMES[action]
         case Reserve():
             return "SPC-2 RESERVE"
         case Release():

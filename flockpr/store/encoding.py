@@ -41,6 +41,8 @@ class Parts:
             encode: The JSON value of one.
         """
         _, known = self._arrays.get(member, ((), {}))
+        if not values and not known:
+            return ""
         texts = list(map(known.get, map(id, values)))
         whole = [
             _text(encode(value)) if text is None else text
@@ -77,8 +79,8 @@ def seal(text: str) -> bytes:
 
 
 def _encode_1(document: Document, parts: Parts) -> str:
-    snapshot = document.snapshot
-    head = _text(
+    snapshot, state = document.snapshot, document.snapshot.state
+    text = _text(
         {
             "format": 1,
             "incarnation": document.incarnation,
@@ -92,19 +94,19 @@ def _encode_1(document: Document, parts: Parts) -> str:
             "daemons": {name: list(last) for name, last in document.daemons.items()},
             "forgotten": document.forgotten,
             "commands": [applied_to_json(applied) for applied in document.applied],
+            "served": {},
+            "state": _state(state, [], []),
         }
     )
-    served = parts.served(snapshot.served)
-    return f'{head[:-1]},"served":{{{served}}},"state":{_state_1(snapshot.state, parts)}}}'
-
-
-def _state_1(state: LogicalUnitState, parts: Parts) -> str:
+    # What is kept goes where nothing is yet. No value looks like that: a quote in one is escaped.
+    head, text = text.split('"served":{}', 1)
+    before, text = text.split('"registrations":[]', 1)
+    between, after = text.split('"attentions":[]', 1)
     registrations = parts.array("registrations", state.registrations, _registration)
     attentions = parts.array("attentions", state.attentions, _attentions)
     return (
-        f'{_text(_before_registrations(state))[:-1]},"registrations":[{registrations}],'
-        f'{_text(_before_attentions(state))[1:-1]},"attentions":[{attentions}],'
-        f"{_text(_after_attentions(state))[1:]}"
+        f'{head}"served":{{{parts.served(snapshot.served)}}}{before}'
+        f'"registrations":[{registrations}]{between}"attentions":[{attentions}]{after}'
     )
 
 
@@ -122,22 +124,21 @@ def served_to_json(served: Mapping[int, Served]) -> dict[str, Any]:
 
 def state_to_json(state: LogicalUnitState) -> dict[str, Any]:
     """The state as a JSON object; keys are text, 64 bits do not survive every reader."""
-    return {
-        **_before_registrations(state),
-        "registrations": [_registration(registration) for registration in state.registrations],
-        **_before_attentions(state),
-        "attentions": [_attentions(entry) for entry in state.attentions],
-        **_after_attentions(state),
-    }
+    return _state(
+        state,
+        [_registration(registration) for registration in state.registrations],
+        [_attentions(entry) for entry in state.attentions],
+    )
 
 
-def _before_registrations(state: LogicalUnitState) -> dict[str, Any]:
-    return {"generation": state.generation, "aptpl": state.aptpl}
-
-
-def _before_attentions(state: LogicalUnitState) -> dict[str, Any]:
+def _state(
+    state: LogicalUnitState, registrations: list[Any], attentions: list[Any]
+) -> dict[str, Any]:
     held, spc2 = state.reservation, state.spc2
     return {
+        "generation": state.generation,
+        "aptpl": state.aptpl,
+        "registrations": registrations,
         "reservation": None
         if held is None
         else {
@@ -145,11 +146,7 @@ def _before_attentions(state: LogicalUnitState) -> dict[str, Any]:
             "holder": None if held.holder is None else _nexus(held.holder),
         },
         "spc2": None if spc2 is None else {**_nexus(spc2.holder), "slot": spc2.slot},
-    }
-
-
-def _after_attentions(state: LogicalUnitState) -> dict[str, Any]:
-    return {
+        "attentions": attentions,
         "attention_epoch": state.attention_epoch,
         "overflowed": state.overflowed,
         "power_cycles": state.power_cycles,

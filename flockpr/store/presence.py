@@ -219,10 +219,8 @@ class Presence:
         holder: that is logged, and a daemon without locks still commits correctly.
         """
         portalocker, locker = _portalocker()
-        flags = portalocker.LockFlags
-        mode = flags.SHARED if shared else flags.EXCLUSIVE
         try:
-            locker(start, syscalls=self._sys).lock(fd, mode | flags.NON_BLOCKING)
+            locker(start, syscalls=self._sys).try_lock(fd, shared=shared)
         except portalocker.AlreadyLocked:
             return False
         except portalocker.LockException as error:

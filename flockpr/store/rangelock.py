@@ -78,8 +78,16 @@ class OfdRange(BaseLocker):
         """
         if not flags & LockFlags.NON_BLOCKING:
             raise LockException("a byte range is never waited for in the kernel", fh=file_obj)
-        kind = fcntl.F_WRLCK if flags & LockFlags.EXCLUSIVE else fcntl.F_RDLCK
-        self._set(file_obj, kind)
+        self.try_lock(file_obj, shared=not flags & LockFlags.EXCLUSIVE)
+
+    def try_lock(self, file_obj: types.FileArgument, *, shared: bool = False) -> None:
+        """As `lock` with NON_BLOCKING; to combine flags takes longer than the system call.
+
+        Raises:
+            AlreadyLocked: Somebody else holds a conflicting lock.
+            LockException: Anything else.
+        """
+        self._set(file_obj, fcntl.F_RDLCK if shared else fcntl.F_WRLCK)
 
     def unlock(self, file_obj: types.FileArgument) -> None:
         """Unlock the range; not held is no error."""
