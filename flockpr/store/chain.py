@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _STEPS = 8
 """How far to follow single successors before a listing is cheaper."""
+_LEAP = 64
+"""Likewise where a step is a look at a name."""
 _ROUNDS = 100
 """How often the head may move away under a search before that counts as a failure."""
 
@@ -85,6 +87,11 @@ class Chain:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             files.close_quietly(self._sys, fd)
+
+    @property
+    def coherent(self) -> bool:
+        """Whether names and attributes are always current: a file system of one host."""
+        return self._coherent
 
     @property
     def known(self) -> Document | None:
@@ -186,6 +193,8 @@ class Chain:
         document = self._head
         if document is None:
             return self._search_by_listing()
+        if self._coherent:
+            return self._leap(document) or self._search_by_listing()
         for _ in range(_STEPS):
             self._revalidate()
             try:
@@ -201,6 +210,32 @@ class Chain:
             self._check_predecessor(successor, document)
             document = successor
         return self._search_by_listing()
+
+    def _leap(self, known: Document) -> Document | None:
+        """The head, from the last one known, where names are always current; None where a
+        listing has to tell.
+
+        Successors are counted, and only the last is read, with the one before it. `known` is
+        looked at afterwards: while it stands nothing above it was pruned, so that one is no
+        phantom, and the next number, which is absent, was never taken.
+        """
+        number = known.number
+        while files.exists(self._sys, commit_name(number + 1), dir_fd=self._fd):
+            number += 1
+            if number - known.number > _LEAP:
+                return None
+        document, before = known, None
+        if number > known.number:
+            before = known if number == known.number + 1 else self._glance(number - 1)
+            found = self._glance(number)
+            if found is None or before is None:
+                return None
+            document = found
+        if not self._stands(known):
+            return None
+        if before is not None:
+            self._check_predecessor(document, before)
+        return document
 
     def _check_predecessor(self, document: Document, before: Document) -> None:
         """Two neighbours that both stand are links of one chain, or somebody mixed two."""

@@ -152,7 +152,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "_search",
         "if not self._stands(document):",
         "if False:",
-        (stalls.phantom_read, _part(stalls.phantom_read, forgetful=True)),
+        (_part(stalls.phantom_read, forgetful=True),),
+    ),
+    Mutant(
+        "phantom successor leapt to",
+        Chain,
+        "_leap",
+        "if not self._stands(known):",
+        "if False:",
+        (stalls.phantom_read,),
     ),
     Mutant(
         "publish read for a decision",
