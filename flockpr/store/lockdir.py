@@ -105,7 +105,8 @@ class LockDirectory(Store):
             files.close_quietly(self._sys, self._fd)
             raise
         self._mode = mode
-        self._presence = Presence(self._sys, self._fd, path)
+        queues = syscalls is None and self._commits.coherent  # a simulated one has no kernel
+        self._presence = Presence(self._sys, self._fd, path, queues=queues)
         self._archive = Archive(
             self._sys,
             self._fd,

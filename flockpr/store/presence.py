@@ -23,6 +23,7 @@ from flockpr.errors import StateUnreadable, StoreError
 from flockpr.store import files
 from flockpr.store.layout import FORMAT, LOCKS, ORDER, READS_FORMAT, SLOT, TIDY
 from flockpr.store.syscalls import Syscalls
+from flockpr.store.turn import Turn
 
 if TYPE_CHECKING:
     from flockpr.store.rangelock import OfdRange
@@ -46,18 +47,23 @@ class Presence:
         syscalls: Where the calls go.
         lun_fd: Descriptor of the lock directory; stays the caller's.
         path: Its path, for messages.
+        queues: Whether to wait for the right to commit in the kernel: on a file system of this
+            host.
     """
 
-    def __init__(self, syscalls: Syscalls, lun_fd: int, path: str) -> None:
+    def __init__(self, syscalls: Syscalls, lun_fd: int, path: str, *, queues: bool = False) -> None:
         self._sys = syscalls
         self._lun_fd = lun_fd
         self._path = f"{path}/{LOCKS}"
         self._hold_fd = -1
         self._ask_fd = -1
         self._held: set[int] = set()
+        self._turn = Turn(syscalls, self._open, ORDER) if queues else None
 
     def close(self) -> None:
         """Let go of every range."""
+        if self._turn is not None:
+            self._turn.close()
         for fd in (self._hold_fd, self._ask_fd):
             if fd >= 0:
                 files.close_quietly(self._sys, fd)
@@ -159,11 +165,26 @@ class Presence:
 
         Efficiency only: without it two daemons' commits collide and one decides again.
         """
-        return self._wait(ORDER, patience)
+        if self._turn is None or not patience:
+            return self._wait(ORDER, patience)
+        got = self._lock(self._holder(), ORDER)
+        if got is not False:  # or locks fail
+            return bool(got)
+        try:
+            return self._turn.wait(patience)
+        except (OSError, RuntimeError) as error:
+            log.warning("%s: cannot wait for byte %#x: %s", self._path, ORDER, error)
+            return False
 
     def leave_order(self) -> None:
         """Give the right to commit next away."""
-        self._unlock(self._hold_fd, ORDER)
+        if self._turn is None or not self._turn.held:
+            self._unlock(self._hold_fd, ORDER)
+            return
+        try:
+            self._turn.leave()
+        except OSError as error:
+            log.warning("%s: cannot unlock byte %#x: %s", self._path, ORDER, error)
 
     def take_tidy(self) -> bool:
         """The right to archive and prune, if nobody has it."""

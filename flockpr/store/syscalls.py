@@ -120,6 +120,11 @@ class Syscalls:
         request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
 
+    def wait_lock(self, fd: int, kind: int, start: int, length: int) -> None:
+        """F_OFD_SETLKW: take, and wait for it; nothing ends that wait."""
+        request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, request)
+
     def get_lock(self, fd: int, kind: int, start: int, length: int) -> int:
         """F_OFD_GETLK: the kind of the first conflicting lock, F_UNLCK if there is none."""
         request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
