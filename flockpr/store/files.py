@@ -133,7 +133,9 @@ def write_new(
     fd = syscalls.open(name, flags, mode, dir_fd=dir_fd)
     try:
         try:
-            syscalls.fchmod(fd, mode)
+            if stat.S_IMODE(syscalls.fstat(fd).st_mode) != mode:
+                # The umask; on NFS it is one more change that the server has to make durable.
+                syscalls.fchmod(fd, mode)
             write_all(syscalls, fd, data)
             if sync:
                 syscalls.fsync(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -198,6 +199,16 @@ def directory(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """With this umask."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("syscalls", [Syscalls(), _Trickle()], ids=["whole", "trickle"])
 @pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 5000])
 def test_file_is_written_and_read_whole(
@@ -224,7 +235,7 @@ def test_file_of_a_taken_name_is_left_alone(directory: int, tmp_path: Path) -> N
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("step", ["write", "fsync", "close", "fchmod"])
+@pytest.mark.parametrize("step", ["write", "fsync", "close", "fchmod", "fstat"])
 def test_file_that_cannot_be_written_leaves_no_name(
     directory: int, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,9 +250,19 @@ def test_file_that_cannot_be_written_leaves_no_name(
 
     monkeypatch.setattr(syscalls, step, fail)
 
-    with pytest.raises(OSError, match="broken"):
-        files.write_new(syscalls, "file", b"x", dir_fd=directory, mode=0o600)
+    mode = 0o606 if step == "fchmod" else 0o600  # which the umask takes some of
+    with umask(0o077), pytest.raises(OSError, match="broken"):
+        files.write_new(syscalls, "file", b"x", dir_fd=directory, mode=mode)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_file_has_its_mode_whatever_the_umask(directory: int, tmp_path: Path, mode: int) -> None:
+    """And is not changed where it has it already."""
+    for number, mask in enumerate((0, 0o022, 0o077, 0o777)):
+        with umask(mask):
+            files.write_new(Syscalls(), f"file{number}", b"x", dir_fd=directory, mode=mode)
+        assert (tmp_path / f"file{number}").stat().st_mode & 0o7777 == mode
 
 
 def test_file_larger_than_allowed_is_refused(directory: int, tmp_path: Path) -> None:

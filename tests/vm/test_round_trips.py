@@ -1,0 +1,57 @@
+"""What a command costs in calls to the file server, over NFSv4.2, by the client's own count.
+
+By hand, two minutes::
+
+    pytest -m sweep tests/vm/test_round_trips.py -s
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.peers import require
+from tests.vm.share import ROOT, boot_lab
+
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(1800)]
+
+LUN = "disk"
+_PROGRAM = Path(__file__).parent / "guest" / "round_trips.py"
+
+_KERNEL = {"SEQUENCE", "DELEGRETURN"}
+"""What the client does by itself now and then, to keep its lease and to give back what it was
+lent with files that were opened before."""
+
+
+def table(found: dict[str, Any]) -> str:
+    """The counts, the operations that were called most often first."""
+    lines = []
+    for what, seen in found.items():
+        operations = sorted(seen["calls"].items(), key=lambda call: -call[1])
+        listed = ", ".join(f"{name} {count:.2f}" for name, count in operations)
+        total = sum(seen["calls"].values())
+        lines.append(f"{what:20} {total:6.2f} calls, {seen['ms']:6.2f} ms: {listed}")
+    return "\n".join(lines)
+
+
+def test_commands_cost_few_round_trips(short_path: Path) -> None:
+    """A commit takes what its system calls cannot do without, and the looks that prove it."""
+    require("qemu-system-x86_64", "busybox", "mkfs.ext4", "ip")
+    with boot_lab(short_path, ["host1"]) as lab:
+        lab.create_lun(LUN)
+        printed = lab.hosts[0].machine.check(f"{sys.executable} {_PROGRAM} {ROOT} {LUN}")
+        found = json.loads(printed.splitlines()[-1])
+    print(f"\n{table(found)}")
+    ours = {
+        what: sum(count for name, count in seen["calls"].items() if name not in _KERNEL)
+        for what, seen in found.items()
+    }
+    assert found["commit"]["calls"]["LINK"] == pytest.approx(1.0)
+    assert found["commit"]["calls"]["SETATTR"] == found["raw"]["calls"]["SETATTR"]
+    assert ours["read"] <= 2
+    assert ours["commit"] <= 20
+    assert ours["idle minute"] <= 12
