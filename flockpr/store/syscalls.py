@@ -164,6 +164,13 @@ class Syscalls:
         device = os.fstat(fd).st_dev
         return filesystem_type(device) in COHERENT
 
+    def await_changes(self, fd: int) -> None:
+        """Wait until the calls that change a directory at this moment are done, on a file system
+        of this host: to list it takes the lock that they hold until they have told of it.
+        """
+        with os.scandir(fd) as found:
+            next(found, None)
+
     def keep_vigil(self, fd: int) -> Vigil:
         """Have the kernel tell when something changes in a directory; see `flockpr.store.vigil`.
         Where that is not certain, nobody keeps vigil.

@@ -31,6 +31,12 @@ class Counting(Syscalls):
     """Counts looks at names."""
 
     looks = 0
+    waits = 0
+
+    def await_changes(self, fd: int) -> None:
+        """See `Syscalls.await_changes`."""
+        self.waits += 1
+        super().await_changes(fd)
 
     def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
         """See `Syscalls.stat`."""
@@ -142,6 +148,23 @@ def test_commit_of_another_process_is_seen(one: LogicalUnit, lun: str, calls: Co
     subprocess.run([sys.executable, "-c", script, lun], check=True, timeout=PATIENCE)
     assert keys(one) is None
     assert asked(one) == [1, 2]
+
+
+def test_who_finds_a_commit_waits_until_others_are_told(
+    one: LogicalUnit, two: LogicalUnit, calls: Counting
+) -> None:
+    """A name is there before the kernel tells of it; in between, somebody who keeps vigil would
+    still answer by what was before, to a client that has heard of the new one here.
+    """
+    before = calls.waits
+    assert register(two, B, 2) == Result(Status.GOOD)
+    assert keys(one) is None
+    assert calls.waits == before
+    assert asked(one) == [1, 2]
+    assert calls.waits == before + 1
+    assert register(one, A, 3, 1) == Result(Status.GOOD)  # of its own the link has returned
+    assert asked(one) == [3, 2]
+    assert calls.waits == before + 1
 
 
 def _removed(path: str) -> None:

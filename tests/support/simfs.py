@@ -713,6 +713,9 @@ class Client(Syscalls):
         self._handle(fd)
         return not self.forgetful
 
+    def await_changes(self, fd: int) -> None:
+        """See `Syscalls.await_changes`: a call is one step here, so none is half done."""
+
     def keep_vigil(self, fd: int) -> Vigil:
         """See `Syscalls.keep_vigil`."""
         return Watcher(self.disk, self._dir(fd))
