@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -18,6 +19,9 @@ from flockpr.filesystems.mount_rules import Facts
 from flockpr.filesystems.mounts import Mount
 
 _OFF = ("0", "no", "false")
+_MOUNTED = re.compile(r" mounted on (\S+) with fstype ")
+_LAYOUTS = re.compile(r"\bpnfs=([^,\n]*)")
+_NO_LAYOUTS = "not configured"
 
 
 @attrs.frozen
@@ -67,7 +71,12 @@ def facts_of_mount(mount: Mount | None, sources: Sources | None = None) -> Facts
     """The facts about what a line of the mount table stands for; touches nothing below it."""
     sources = sources or SYSTEM
     if mount is not None and mount.kind in NETWORK:
-        return Facts(mount, recover_lost_locks=recover_lost_locks(sources), lockd=_lockd(sources))
+        return Facts(
+            mount,
+            recover_lost_locks=recover_lost_locks(sources),
+            lockd=_lockd(sources),
+            pnfs=_layout_driver(mount, sources),
+        )
     if mount is not None and mount.kind in CLUSTER:
         return Facts(
             mount,
@@ -86,6 +95,17 @@ def recover_lost_locks(sources: Sources | None = None) -> str | None:
         if (value := _line(path)) is not None:
             return value
     return None
+
+
+def _layout_driver(mount: Mount, sources: Sources) -> str | None:
+    """What the client's counters say of pNFS; the last mount of a point is the one that is seen."""
+    found = None
+    text = _text(f"{sources.procfs}/self/mountstats", -1) or ""
+    for block in re.split(r"^device ", text, flags=re.MULTILINE):
+        if (where := _MOUNTED.search(block)) and mounts.unescape(where[1]) == mount.point:
+            driver = _LAYOUTS.search(block)
+            found = "" if driver is None or driver[1] == _NO_LAYOUTS else driver[1]
+    return found
 
 
 def _lockd(sources: Sources) -> bool | None:
@@ -151,9 +171,9 @@ def _line(path: str) -> str | None:
     return None if text is None else text.partition("\n")[0].strip()
 
 
-def _text(path: str) -> str | None:
+def _text(path: str, most: int = 1 << 16) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 16)
+            return file.read(most)
     except OSError:
         return None

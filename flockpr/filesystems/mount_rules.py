@@ -30,6 +30,8 @@ class Facts:
         lock_protocol: Of GFS2, such as ``lock_dlm``; None where that is not known.
         dlm_fences: Whether DLM waits for fencing; None where that is not known.
         dlm_locks: Whether DLM carries byte-range locks between nodes; None likewise.
+        pnfs: The layout driver of an NFS 4 mount, as the kernel calls it; empty where it has none,
+            None where that is not known.
     """
 
     mount: Mount | None
@@ -38,6 +40,7 @@ class Facts:
     lock_protocol: str | None = None
     dlm_fences: bool | None = None
     dlm_locks: bool | None = None
+    pnfs: str | None = None
 
     @property
     def kind(self) -> str:
@@ -110,6 +113,19 @@ def _nfs(facts: Facts, mount: Mount) -> Iterator[Finding]:
     )
     if not old:
         yield _recover(facts.recover_lost_locks)
+        if version != "4.0":
+            yield _layouts(facts.pnfs)
+
+
+def _layouts(driver: str | None) -> Finding:
+    """RFC 8881 12: with a layout, reads and writes go to where the data are, past the server that
+    keeps the locks.
+    """
+    if driver is None:
+        return _finding("nfs-pnfs", "it cannot be read", Outcome.UNKNOWN)
+    if not driver:
+        return _finding("nfs-pnfs", "reads and writes go to the server", Outcome.GOOD)
+    return _finding("nfs-pnfs", f"{driver}: they go past the server that keeps the locks")
 
 
 def _recover(value: str | None) -> Finding:

@@ -113,7 +113,7 @@ class _Line:
     def mount(self) -> Mount:
         kind, source, options = self.rest
         both = (*self.options.split(","), *options.split(","))
-        return Mount(kind, _plain(source), self.point, both, self.device)
+        return Mount(kind, unescape(source), self.point, both, self.device)
 
 
 def _lines(table: str) -> Iterator[_Line]:
@@ -121,10 +121,11 @@ def _lines(table: str) -> Iterator[_Line]:
         before, dash, after = line.partition(" - ")
         fields, rest = before.split(" ", 6), after.split(" ")
         if dash and len(fields) > 5 and len(rest) == 3:
-            yield _Line(fields[2], _plain(fields[4]), fields[5], (rest[0], rest[1], rest[2]))
+            yield _Line(fields[2], unescape(fields[4]), fields[5], (rest[0], rest[1], rest[2]))
 
 
-def _plain(text: str) -> str:
+def unescape(text: str) -> str:
+    """A path as the kernel's tables have it: a space is 040 in octal there, and so on."""
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

@@ -139,6 +139,15 @@ MOUNT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "nfs.recover_lost_locks is N",
             "echo N >/sys/module/nfs/parameters/recover_lost_locks: else stale writes land",
         ),
+        "nfs-pnfs": Rule(
+            "the way of reads and writes",
+            _NIL,
+            _NO,
+            _IF,
+            "the server gives no layouts (pNFS)",
+            "export it without pnfs, or mount it with vers=4.0: who has the data need not know"
+            " whose lock was lost",
+        ),
         "nfs-export": Rule("the export", _NIL, _NIL, _NIL),
         "smb-locks": Rule("locks of the SMB mount", _IF, _NO, _NIL, ALONE, "mount without nobrl"),
         "gfs2-locks": Rule(

@@ -1,8 +1,9 @@
 """One thread per root that listens at the doorbell, for all permits of the process.
 
 It listens only while a permit is held, so a target with nobody logged in costs nothing, and
-a hundred LUNs cost as much as one. For as long it has the record of this host in the roster
-refreshed, and looks whether the host was declared fenced.
+a hundred LUNs cost as much as one; each that somebody rings for costs a few questions more. For
+as long it has the record of this host in the roster refreshed, and looks whether the host was
+declared fenced.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from flockpr import events
@@ -125,18 +127,25 @@ class Watch:
                     return None
             return list(self._permits)
 
-    def _ask(self, permits: list[Listener]) -> None:
-        """One question for all of them, and more only if somebody knocks."""
+    def _ask(self, permits: Sequence[Listener]) -> None:
+        """One question for all of them, and some more for each of those that somebody rings for:
+        whether it is among the first half, and so on.
+        """
         bell = self._listening()
-        numbers = [permit.number for permit in permits]
-        anybody = bell.heard(min(numbers), max(numbers))
         deaf = ears_of(self._root, self._sys).deaf
-        for permit in permits:
-            if anybody:
+        parts = [sorted(permits, key=lambda permit: permit.number)]
+        while parts:
+            part = parts.pop()
+            half = len(part) // 2
+            if not half:
+                permit = part[0]
                 permit.knock(bell.wanted(permit.number, permit.host, deaf))
+            elif bell.heard(part[0].number, part[-1].number):
+                parts += [part[half:], part[:half]]
             else:
-                deaf(permit.number, frozenset())
-                permit.knock(False)
+                for permit in part:
+                    deaf(permit.number, frozenset())
+                    permit.knock(False)
 
     def _beat(self, permits: list[Listener]) -> None:
         """Now and then, and aside: it writes, and who knocks is not to wait for that."""

@@ -19,7 +19,7 @@ V3 = "rw,vers=3,hard,local_lock=none"
 def facts(kind: str, options: str = "rw", **more: object) -> Facts:
     """Facts of a mount."""
     if kind in ("nfs", "nfs4"):
-        more = {"recover_lost_locks": "N", "lockd": True, **more}
+        more = {"recover_lost_locks": "N", "lockd": True, "pnfs": "", **more}
     mount = Mount(kind, "s:/e", "/mnt", tuple(options.split(",")))
     return Facts(mount, **more)  # type: ignore[arg-type]
 
@@ -33,6 +33,10 @@ STANDS_FOR: dict[str, list[Facts]] = {
     "NFS 4.0": [facts("nfs4", "rw,vers=4.0,hard")],
     "NFS 4 with recover_lost_locks=Y, or where that cannot be read": [
         facts("nfs4", V42, recover_lost_locks="Y"),
+    ],
+    "NFS 4.1 or 4.2 with a layout driver (pNFS), or where that cannot be read": [
+        facts("nfs4", V42, pnfs="LAYOUT_FLEX_FILES"),
+        facts("nfs4", "rw,vers=4.1,hard", pnfs="LAYOUT_SCSI"),
     ],
     "NFS 3": [facts("nfs", V3)],
     'NFS 3, fencing = "external" declared': [facts("nfs", V3)],

@@ -45,6 +45,23 @@ def test_facts_of_nfs_have_the_parameter_of_its_client(
     assert facts_of(str(tmp_path), sources=tables.sources).lockd is True
 
 
+def test_facts_of_nfs_have_its_layout_driver(tmp_path: pathlib.Path, tables: Tables) -> None:
+    """Of the mount that is seen at that point, whatever else is mounted."""
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "c").mkdir()
+    tables.mount(tmp_path / "c", "nfs4", "rw,vers=4.2")
+    tables.layouts(tmp_path / "c", "LAYOUT_FLEX_FILES")
+    escaped = pathlib.Path(str(tmp_path / "a b").replace(" ", "\\040"))
+    tables.mount(escaped, "nfs4", "rw,vers=4.2", tables.device)
+
+    assert facts_of(str(tmp_path / "c"), sources=tables.sources).pnfs == "LAYOUT_FLEX_FILES"
+    assert facts_of(str(tmp_path / "a b"), sources=tables.sources).pnfs == ""
+    tables.layouts(escaped, None)
+    assert facts_of(str(tmp_path / "a b"), sources=tables.sources).pnfs == ""
+    (tables.place / "proc/self/mountstats").unlink()
+    assert facts_of(str(tmp_path / "c"), sources=tables.sources).pnfs is None
+
+
 def test_facts_of_what_is_missing_are_those_of_where_it_will_be(
     tmp_path: pathlib.Path, tables: Tables
 ) -> None:

@@ -22,7 +22,7 @@ NFS3 = "rw,vers=3,hard,local_lock=none"
 
 def facts(kind: str, options: str, **more: object) -> Facts:
     """Facts of a mount."""
-    known = {"recover_lost_locks": "N"} if kind in ("nfs", "nfs4") else {}
+    known = {"recover_lost_locks": "N", "pnfs": ""} if kind in ("nfs", "nfs4") else {}
     mount = Mount(kind, "server:/export", "/mnt", tuple(options.split(",")))
     return attrs.evolve(Facts(mount), **{**known, **more})  # type: ignore[arg-type]
 
@@ -43,6 +43,9 @@ ROWS = [
     ("nfs4", NFS42, {"recover_lost_locks": "Y"}, NO, NO, False),
     ("nfs4", NFS42, {"recover_lost_locks": "1"}, NO, NO, False),
     ("nfs4", NFS42, {"recover_lost_locks": None}, NO, NO, False),
+    ("nfs4", NFS42, {"pnfs": "LAYOUT_FLEX_FILES"}, NO, NO, False),
+    ("nfs4", NFS42, {"pnfs": None}, NO, NO, False),
+    ("nfs4", "rw,vers=4.0,hard,local_lock=none", {"pnfs": None}, YES, YES, True),
     ("nfs4", "rw,vers=4.2,soft,local_lock=none", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,softerr", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,hard,nocto", {}, NO, NO, False),

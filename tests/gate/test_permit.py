@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from flockpr.errors import StoreUnavailable
 from flockpr.gate import watch
+from flockpr.gate.doorbell import Doorbell, provide
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, SIZE, Aside, Failing, Rig, eventually, soon
 from tests.support.starved import starve
@@ -403,6 +405,49 @@ def test_hundred_luns_cost_one_question(rig: Rig) -> None:
 
     asked = calls.calls.count("find_lock") - asked
     assert asked <= (time.monotonic() - begun) / watch.INTERVAL + 2
+
+
+class Listening:
+    """A permit, as far as the watch knows it."""
+
+    host, door = 77, "target"
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.held = True
+        self.heard: list[bool] = []
+
+    def knock(self, heard: bool) -> None:
+        """See `Listener.knock`."""
+        self.heard.append(heard)
+
+    def renew(self) -> None:
+        """See `Listener.renew`."""
+
+
+@pytest.mark.parametrize("rung", [(), (0,), (17,), (49,), (3, 4), tuple(range(50))])
+def test_ring_for_one_of_many_luns_costs_no_question_for_each(
+    tmp_path: Path, rung: tuple[int, ...]
+) -> None:
+    """Or the others would be heard late, for as long as it rings; and nobody misses a ring."""
+    calls = Failing()
+    listening = watch.Watch(str(tmp_path), calls)
+    permits = [Listening(number) for number in reversed(range(50))]
+    with contextlib.ExitStack() as stack:
+        for number in rung:
+            bell = stack.enter_context(Doorbell(str(tmp_path), Syscalls(), 5))
+            assert bell.ring(number)
+        provide(str(tmp_path), Syscalls())
+
+        listening._ask(permits)
+
+        assert {permit.number for permit in permits if permit.heard == [True]} == set(rung)
+        assert all(permit.heard in ([True], [False]) for permit in permits)
+        if len(rung) < 3:
+            assert calls.calls.count("find_lock") <= 1 + 16 * len(rung)
+    listening._ask(permits)
+    assert all(permit.heard[1:] == [False] for permit in permits)
+    listening._drop()
 
 
 def test_closed_permit_lets_those_inside_finish_and_nobody_in(rig: Rig) -> None:

@@ -54,6 +54,7 @@ ROWS = {
     "nfs-soft": (_N, _R, _N),
     "nfs-nocto": (_R, _R, _N),
     "nfs-recover": (_N, _R, _I),
+    "nfs-pnfs": (_N, _R, _I),
     "nfs-export": (_N, _N, _N),
     "smb-locks": (_I, _R, _N),
     "gfs2-locks": (_I, _R, _I),
@@ -168,7 +169,8 @@ def test_verdict_of_a_mount_is_that_of_its_row(
 ) -> None:
     """What the mount table says is judged before anything is tried."""
     kind, options, recover, advisory, gated, against = row
-    host = Host("h", "b", Facts(Mount(kind, "s:/e", "/mnt", tuple(options.split(","))), recover))
+    mount = Mount(kind, "s:/e", "/mnt", tuple(options.split(",")))
+    host = Host("h", "b", Facts(mount, recover, pnfs=""))
 
     found = list(judge_mount(host))
 
@@ -176,6 +178,29 @@ def test_verdict_of_a_mount_is_that_of_its_row(
     counting = {one.name for one in found for tier in TIERS if weight(one, tier)}
     assert counting == against
     assert {one.host for one in found} == {"h"}
+
+
+@pytest.mark.parametrize(
+    ("version", "driver", "gated"),
+    [
+        ("4.2", "", _N),
+        ("4.2", "LAYOUT_FLEX_FILES", _R),
+        ("4.1", "LAYOUT_SCSI", _R),
+        ("4.2", None, _I),
+        ("4.0", None, _N),
+        ("4.0", "LAYOUT_FLEX_FILES", _N),
+    ],
+)
+def test_layouts_lead_past_the_server_that_keeps_the_locks(
+    version: str, driver: str | None, gated: Answer
+) -> None:
+    """A data server takes a write of a client whose lock was lost. NFS 4.0 has no layouts."""
+    mount = Mount("nfs4", "s:/e", "/mnt", ("rw", f"vers={version}", "hard"))
+
+    found = list(judge_mount(Host("h", "b", Facts(mount, "N", pnfs=driver))))
+
+    assert judge(found, "advisory").answer in (_N, _I if driver is None else _N)
+    assert judge(found, "gated").answer is gated
 
 
 def test_verdict_without_a_mount_is_conditional() -> None:
