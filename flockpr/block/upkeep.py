@@ -118,6 +118,13 @@ def clone_lun(
                         "clone it without --live while nobody uses it",
                     )
                 images.copy(sys_, source, target, size)
+                # It took its time. Read through another description, so a lost lock was not seen.
+                if not held.honoured():
+                    raise Busy(
+                        "its permits were lost while it was copied, so somebody may have written",
+                        held.path,
+                        "clone it again when the connection to the file server is good",
+                    )
 
             return provision.create_lun(
                 root,

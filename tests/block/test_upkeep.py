@@ -17,7 +17,7 @@ from flockpr.block import upkeep
 from flockpr.block.image import QEMU_USED
 from flockpr.errors import Busy, ConfigError, LunExists, LunNotFound, StoreError
 from flockpr.filesystems import Promise, promise_of
-from flockpr.gate import open_image, places
+from flockpr.gate import ImageFile, open_image, places
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import images
 from flockpr.store.listing import list_luns, read_identity
@@ -248,6 +248,30 @@ def test_clone_keeps_targets_out_while_it_copies(
     assert tried == [False]
     with permit(root):
         pass
+
+
+def test_clone_whose_permits_were_lost_meanwhile_leaves_nothing(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host may have written what was copied already. The server says so when it is read
+    through the description that had the permits, after the copy.
+    """
+    order: list[str] = []
+
+    def honoured(_: ImageFile) -> bool:
+        order.append("asked")
+        return False
+
+    monkeypatch.setattr(images, "copy", lambda *_: order.append("copied"))
+    monkeypatch.setattr(images, "reflink", lambda *_: False)
+    monkeypatch.setattr(ImageFile, "honoured", honoured)
+
+    with pytest.raises(Busy, match="permits were lost"):
+        upkeep.clone_lun(root, "disk", "copy")
+
+    assert order == ["copied", "asked"]
+    assert os.listdir(f"{root}/images") == ["disk.img"]
+    assert [listing.name for listing in list_luns(root)] == ["disk"]
 
 
 def test_clone_to_what_is_taken_leaves_it(root: str) -> None:
