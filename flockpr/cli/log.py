@@ -178,7 +178,7 @@ def _of_event(event: Record) -> Record:
 
 _HEADERS = (
     *("NUMBER", "TIME", "INITIATOR", "ACTION", "KEY", "SERVICE KEY", "TYPE", "STATUS"),
-    *("GENERATION", "HOST", "EVENT", "WHAT"),
+    *("GENERATION", "HOST", "DOOR", "EVENT", "WHAT"),
 )
 
 
@@ -186,7 +186,7 @@ def _row(record: Record) -> tuple[str, ...]:
     before, after = record["generation_before"], record["generation_after"]
     time = re.sub(r"\.\d+Z$", "Z", str(record["time"]))
     if record["event"] is not None:
-        what = (_text(record["host"]), _text(record["event"]), _text(record["text"]))
+        what = (_text(record["host"]), "", _text(record["event"]), _text(record["text"]))
         return ("", time, *[""] * 7, *what)
     return (
         _text(record["number"]),
@@ -199,6 +199,7 @@ def _row(record: Record) -> tuple[str, ...]:
         status_text(record["status"]),
         _text(after) if before == after else f"{before} -> {after}",
         _text(record["host"]),
+        _text(record["door"]),
         "",
         "",
     )

@@ -43,6 +43,7 @@ class Listener(Protocol):
     number: int
     host: int
     door: str
+    path: str
 
     @property
     def held(self) -> bool:
@@ -166,8 +167,8 @@ class Watch:
                 roster.announce(self._root, host, door, self._sys)
                 fenced.check(self._root, host, self._sys)
         except HostFenced as error:
-            events.fenced_host(self._root, str(error))
             for permit in permits:
+                events.fenced_host(permit.path, error.what)
                 permit.renew()
         except StoreError as error:
             # Not known: the permit was had before any such declaration.

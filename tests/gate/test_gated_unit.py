@@ -19,6 +19,7 @@ from flockpr.gate import Gate, Held, Permit
 from flockpr.gate.image import SYSCALLS
 from flockpr.logical_unit import Narrowing, decisions
 from flockpr.logical_unit.results import Result
+from flockpr.spc.prout_list import encode_move_list
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, NOT_READY_INTERVENTION, OUTCOME_UNKNOWN
 from flockpr.units import Units, worker
 from tests.support.gates import LONG, Aside, Failing, eventually, only_one_take, soon, usable
@@ -93,6 +94,12 @@ def without_attentions(unit: LogicalUnit, action: OutAction, victim: Nexus) -> S
     return unit.execute(B, cdb, data, report_attentions=False).status
 
 
+def moved(unit: LogicalUnit) -> Status:
+    """REGISTER AND MOVE of A, which holds the reservation, to C; A is not registered any more."""
+    data = encode_move_list(KEYS[A], KEYS[C], C.initiator_port, C.target_port, unreg=True)
+    return unit.execute(A, out_cdb(OutAction.REGISTER_AND_MOVE, length=len(data)), data).status
+
+
 def number(unit: LogicalUnit) -> int:
     """Of the newest transaction."""
     return unit.snapshot().number
@@ -145,6 +152,7 @@ NARROWING: dict[str, tuple[list[Step], Step]] = {
         [lambda u: out(u, A, OutAction.RELEASE, own=KEYS[A], type_=TYPE)],
         lambda u: out(u, A, OutAction.RESERVE, own=KEYS[A], type_=TYPE),
     ),
+    "REGISTER AND MOVE": ([], moved),
     "RESERVE(6)": (
         [lambda u: out(u, A, OutAction.CLEAR, own=KEYS[A])],
         lambda u: u.execute(A, RESERVE_6, report_attentions=False).status,

@@ -410,7 +410,7 @@ def test_hundred_luns_cost_one_question(rig: Rig) -> None:
 class Listening:
     """A permit, as far as the watch knows it."""
 
-    host, door = 77, "target"
+    host, door, path = 77, "target", "disk.img"
 
     def __init__(self, number: int) -> None:
         self.number = number
