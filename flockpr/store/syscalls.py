@@ -168,8 +168,7 @@ class Syscalls:
         """Wait until the calls that change a directory at this moment are done, on a file system
         of this host: to list it takes the lock that they hold until they have told of it.
         """
-        with os.scandir(fd) as found:
-            next(found, None)
+        os.listdir(fd)
 
     def keep_vigil(self, fd: int) -> Vigil:
         """Have the kernel tell when something changes in a directory; see `flockpr.store.vigil`.
