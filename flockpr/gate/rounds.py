@@ -230,9 +230,10 @@ class Rounds:
         self._step_back()
         if not force(self.image, self._deadline):
             raise Busy(
-                "the file system of the cluster waits until a node that was lost is fenced",
+                "the lock of the cluster's file system was not had in time",
                 self._gate.path,
-                "see `dlm_tool ls` and the fencing of the cluster",
+                "see `dlm_tool ls`: it waits where a node was lost and is not fenced yet; or the "
+                "cluster is slow, and the command can be sent again",
             )
         self._waited_for_cluster = True
         return False

@@ -539,7 +539,10 @@ def test_target_takes_a_passed_socket_and_tells_the_manager(place: Place) -> Non
         with activated(place, listening, "front", *command, **environ) as daemon:
             lines = announced(daemon)
             assert lines[0] == "portal {}:{},2".format(*listening.getsockname())
-            assert notify.recv(4096).startswith(b"READY=1\n")
+            said = notify.recv(4096)
+            while said == b"WATCHDOG=1":  # a busy machine takes its time to be ready
+                said = notify.recv(4096)
+            assert said.startswith(b"READY=1\n")
             assert notify.recv(4096) == b"WATCHDOG=1"
             with log_in(url_of(lines)) as session:
                 session.command(0, bytes(6))
