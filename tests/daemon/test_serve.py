@@ -262,7 +262,10 @@ def test_serve_tells_the_manager_ready_alive_and_stopping(place: Place) -> None:
     with manager(place) as notify:
         environ = {"NOTIFY_SOCKET": notify.getsockname(), "WATCHDOG_USEC": "600000"}
         with place.start(**environ) as daemon:
-            assert notify.recv(4096).startswith(b"READY=1\n")
+            said = notify.recv(4096)
+            while said == b"WATCHDOG=1":  # a busy machine takes its time to be ready
+                said = notify.recv(4096)
+            assert said.startswith(b"READY=1\n")
             assert greets(place.socket)
             for _ in range(3):
                 assert notify.recv(4096) == b"WATCHDOG=1"

@@ -184,7 +184,7 @@ def test_command_on_a_host_that_is_declared_fenced_does_nothing(rig: Rig) -> Non
         waiting.result()
     assert caught.value.for_a_person
     assert "reboot this host" in caught.value.remedy
-    assert events.counts()[Kind.FENCED_HOST, rig.image] == before + 1
+    assert events.counts()[Kind.FENCED_HOST, rig.image] > before  # the watch may say so, too
     assert rig.free()
     assert not rig.rung()
 
