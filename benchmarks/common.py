@@ -105,6 +105,7 @@ class Plan:
         rounds: How often everything is measured.
         seconds: Of each run of a load.
         quick: Fewer and smaller cases, to see that they still run.
+        fsync: Milliseconds that each fsync takes instead of what the disk takes; None: the disk.
     """
 
     scratch: pathlib.Path
@@ -113,6 +114,7 @@ class Plan:
     rounds: int = 5
     seconds: float = 1.0
     quick: bool = False
+    fsync: float | None = None
 
     @property
     def best(self) -> pathlib.Path:
@@ -233,5 +235,6 @@ def machine(plan: Plan) -> dict[str, Any]:
         "rounds": plan.rounds,
         "seconds": plan.seconds,
         "quick": plan.quick,
+        "fsync": plan.fsync,
         "file systems": list(plan.file_systems()),
     }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from attrs import frozen
 
 from benchmarks import table
-from benchmarks.common import Plan, Remark, Row, Unavailable, machine
+from benchmarks.common import Plan, Remark, Row, Unavailable, compile_program, machine
 
 Measure = Callable[[Plan], Iterator[Row | Remark]]
 MEMORY = "/dev/shm"
@@ -36,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--seconds", type=float, help="of each run of a load (default: 1)")
     parser.add_argument("--folder", help="on the file system to measure (default: /var/tmp)")
+    parser.add_argument("--fsync", type=float, metavar="MS", help="instead of the disk's")
     parser.add_argument("--quick", action="store_true", help="one short round of fewer cases")
 
 
@@ -49,14 +50,37 @@ def planned(chosen: argparse.Namespace) -> Iterator[Plan]:
             made = tempfile.TemporaryDirectory(prefix="fpr-", dir=under)
             return pathlib.Path(stack.enter_context(made))
 
-        yield Plan(
+        plan = Plan(
             scratch=folder(None),  # sockets need a short name
             folder=folder(chosen.folder or "/var/tmp"),
             memory=folder(MEMORY) if os.access(MEMORY, os.W_OK) else None,
             rounds=chosen.rounds or rounds,
             seconds=chosen.seconds or seconds,
             quick=chosen.quick,
+            fsync=chosen.fsync,
         )
+        if plan.fsync is not None:
+            stack.enter_context(_slow_fsync(plan, plan.fsync))
+        yield plan
+
+
+@contextlib.contextmanager
+def _slow_fsync(plan: Plan, milliseconds: float) -> Iterator[None]:
+    """Have each fsync of the programs that are started take that long, and no disk."""
+    flags = ("-shared", "-fPIC", f"-DMICROSECONDS={round(milliseconds * 1000)}L")
+    try:
+        library = compile_program(plan, "slow_fsync", *flags)
+    except Unavailable as error:
+        raise SystemExit(f"--fsync: {error}") from None
+    before = os.environ.get("LD_PRELOAD")
+    os.environ["LD_PRELOAD"] = f"{library}:{before}" if before else str(library)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LD_PRELOAD"]
+        else:
+            os.environ["LD_PRELOAD"] = before
 
 
 def run_all(plan: Plan, benchmarks: Mapping[str, Measure]) -> Found:

@@ -14,10 +14,11 @@ HEADING = f"{'':44}{'median':>10} {'unit':4}{'p50 us':>9}{'p99 us':>9}  beside (
 
 def heading(about: Mapping[str, Any]) -> str:
     """The lines above a table."""
+    fsync = "" if about["fsync"] is None else f", fsync {about['fsync']:g} ms and no disk"
     return (
         f"{about['platform']}, Python {about['python']}, {about['cores']} cores,\n"
         f"load {about['load']}, {about['rounds']} rounds of {about['seconds']} s,"
-        f" file systems: {', '.join(about['file systems'])}; medians of the rounds,\n"
+        f" file systems: {', '.join(about['file systems'])}{fsync}; medians of the rounds,\n"
         "ratios are ours to theirs in the same round"
     )
 

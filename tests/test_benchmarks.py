@@ -61,6 +61,25 @@ def test_benchmarks_shortened_give_every_figure(tmp_path: pathlib.Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.peer("cc")
+def test_benchmarks_with_a_disk_of_their_own_wait_for_it(tmp_path: pathlib.Path) -> None:
+    """Both sides, at least twice in a commit; and it is said."""
+    figures = tmp_path / "figures.json"
+
+    done = _run(
+        *("--quick", "--fsync", "20", "--folder", str(tmp_path), "--json", str(figures), "commit")
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fsync 20 ms and no disk" in done.stdout
+    rows = json.loads(figures.read_text())["rows"]
+    one = [row for row in rows if row["name"].startswith("REGISTER, 1 conn.")]
+    assert one
+    for row in one:
+        assert 0 < row["most"] <= 25
+        assert 0 < row["beside"]["C loop"]["most"] <= 25
+
+
 def test_benchmarks_without_a_compiler_say_so(tmp_path: pathlib.Path) -> None:
     """What needs C programs is left out, with a word; that is no failure."""
     environ = os.environ | {"PATH": str(tmp_path)}
