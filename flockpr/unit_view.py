@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from flockpr.errors import StoreError
-from flockpr.store.base import AuditRecord, Snapshot
+from flockpr.store.base import AuditRecord, Snapshot, Store
 from flockpr.store.identity import LunIdentity
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.opening import open_store
 from flockpr.unit_status import UnitStatus
 
 
@@ -28,7 +28,7 @@ class UnitView:
     Use as a context manager, or call `close`.
     """
 
-    def __init__(self, store: LockDirectory) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
 
@@ -43,7 +43,7 @@ class UnitView:
             LunNotFound: There is no such lock directory.
             StoreError: It cannot be read as ours.
         """
-        return UnitView(LockDirectory(path))
+        return UnitView(open_store(path))
 
     @property
     def identity(self) -> LunIdentity:

@@ -92,7 +92,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     def opened(path: str, **options: Any) -> LockDirectory:
         return LockDirectory(path, syscalls=hanging, **options)
 
-    monkeypatch.setattr(module, "LockDirectory", opened)
+    monkeypatch.setattr(module, "open_store", opened)
     monkeypatch.setattr(crowd, "SHARE", 1e12)
     monkeypatch.setattr(crowd, "MOST", LONG)
     yield hanging

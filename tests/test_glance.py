@@ -235,7 +235,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     def opened(path: str, **options: Any) -> LockDirectory:
         return LockDirectory(path, syscalls=hanging, **options)
 
-    monkeypatch.setattr(workers, "LockDirectory", opened)
+    monkeypatch.setattr(workers, "open_store", opened)
     yield hanging
     hanging.release()
 

@@ -24,7 +24,14 @@ from flockpr.store.provision import create_lun
 from flockpr.units import Units, requests
 from flockpr.units import worker as module
 from tests.support.hanging import LONG, Hanging
-from tests.support.lun_tools import BECOMING, INTERVENTION, UNKNOWN, register, sense_of
+from tests.support.lun_tools import (
+    BECOMING,
+    INTERVENTION,
+    UNKNOWN,
+    directory_of,
+    register,
+    sense_of,
+)
 from tests.support.scsi import (
     REGISTER,
     RELEASE_6,
@@ -59,7 +66,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     def opened(path: str, **options: Any) -> LockDirectory:
         return LockDirectory(path, syscalls=hanging, **options)
 
-    monkeypatch.setattr(module, "LockDirectory", opened)
+    monkeypatch.setattr(module, "open_store", opened)
     yield hanging
     hanging.release()
 
@@ -389,7 +396,7 @@ def failing(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, call: str, numbe
     def fails(*_: object, **__: object) -> Any:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(unit._store._sys, call, fails)
+    monkeypatch.setattr(directory_of(unit)._sys, call, fails)
 
 
 def test_full_disk_refuses_what_changes_and_answers_what_reads(
@@ -429,7 +436,7 @@ def test_commit_that_cannot_be_synced_answers_nobody_that_depends_on_it(
 ) -> None:
     """It took effect, and may not survive."""
     assert register(unit, A, 1) == GOOD
-    real = unit._store._sys.fsync
+    real = directory_of(unit)._sys.fsync
 
     def fails(fd: int) -> None:
         if os.path.isdir(f"/proc/self/fd/{fd}"):
@@ -437,7 +444,7 @@ def test_commit_that_cannot_be_synced_answers_nobody_that_depends_on_it(
         real(fd)
 
     with monkeypatch.context() as patch:
-        patch.setattr(unit._store._sys, "fsync", fails)
+        patch.setattr(directory_of(unit)._sys, "fsync", fails)
         answers = together(unit, look(A), enter(B, 2), look(B))
     results = [answer for answer in answers if isinstance(answer, Result)]
     assert [sense_of(result) for result in results] == [BECOMING, UNKNOWN, BECOMING]

@@ -55,7 +55,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
         own = hanging if path.endswith("/disk") else None
         return LockDirectory(path, syscalls=own, **options)
 
-    monkeypatch.setattr(module, "LockDirectory", opened)
+    monkeypatch.setattr(module, "open_store", opened)
     yield hanging
     hanging.release()
 
@@ -290,7 +290,7 @@ def test_lun_that_cannot_be_opened_is_not_tried_for_each_command(
         tries.append(path)
         return LockDirectory(path, **options)
 
-    monkeypatch.setattr(module, "LockDirectory", opened)
+    monkeypatch.setattr(module, "open_store", opened)
     units = make()
     for _ in range(5):
         assert sense_of(units.submit("disk", A, TEST_UNIT_READY).result(LONG)) == LOST

@@ -135,7 +135,7 @@ def _force(args: argparse.Namespace) -> int:
     from flockpr.gate import forcing, stuck
     from flockpr.gate.fenced import check_proof
     from flockpr.gate.overview import Overview
-    from flockpr.store.lockdir import LockDirectory
+    from flockpr.store.opening import open_store
 
     root = find_root(args)
     proof = check_proof(args.proof)
@@ -157,7 +157,7 @@ def _force(args: argparse.Namespace) -> int:
     if (args.yes or args.yes_it_is_fenced) and declared is None:
         numbers = {gate.lun for gate in plan.gates}
         concerned = [one["name"] for one in documents if one.get("lun") in numbers]
-        stores = [LockDirectory(os.path.join(root, name)) for name in concerned]  # for events
+        stores = [open_store(os.path.join(root, name)) for name in concerned]  # for events
         try:
             declared = forcing.carry_out(plan, proof, args.lun or "")
             events.flush()

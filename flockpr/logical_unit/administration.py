@@ -14,9 +14,8 @@ from flockpr.core.events import Adoption, Event, LogicalUnitReset, PowerCycle
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import OutcomeUnknown, StoreError
 from flockpr.logical_unit.decisions import Decisions, NeedsGate
-from flockpr.store.base import Snapshot
+from flockpr.store.base import Snapshot, Store
 from flockpr.store.identity import check_label
-from flockpr.store.lockdir import LockDirectory
 from flockpr.unit_view import UnitView
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Administration(UnitView):
         keep_tidy: Publish and prune at the end of each command.
     """
 
-    def __init__(self, store: LockDirectory, *, door: str = "api", keep_tidy: bool = True) -> None:
+    def __init__(self, store: Store, *, door: str = "api", keep_tidy: bool = True) -> None:
         super().__init__(store)
         self._keep_tidy = keep_tidy
         self._gate = _gate_of(store)
@@ -192,7 +191,7 @@ def until(deadline: float) -> Callable[[], bool]:
     return lambda: time.monotonic() < deadline
 
 
-def _gate_of(store: LockDirectory) -> Gate | None:
+def _gate_of(store: Store) -> Gate | None:
     """The gate of a logical unit that has an image; without one nobody reads or writes."""
     identity = store.identity
     if identity.image is None:

@@ -24,8 +24,7 @@ from flockpr.logical_unit.record import command_line, event_lines, served_after,
 from flockpr.logical_unit.standing import Standing
 from flockpr.spc.cdb import Command, PersistentReserveOut, Release, Reserve
 from flockpr.spc.codes import OutAction, Status
-from flockpr.store.base import Applied, Served, Snapshot
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.base import Applied, Served, Snapshot, Store
 
 if TYPE_CHECKING:
     from flockpr.gate import Held
@@ -71,7 +70,7 @@ class Decisions:
         glance: The answers to the newest state that was seen.
     """
 
-    def __init__(self, store: LockDirectory, door: str, *, gated: bool) -> None:
+    def __init__(self, store: Store, door: str, *, gated: bool) -> None:
         self.config = UnitConfig(target_ports=store.identity.target_ports)
         self.standing = Standing(store)
         self.glance = Glance(self.config, self.standing)

@@ -8,8 +8,7 @@ import attrs
 
 from flockpr.core.model import SLOTS, LogicalUnitState, Nexus
 from flockpr.core.outcome import Outcome
-from flockpr.store.base import nexus_text
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.base import Store, nexus_text
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ class Standing:
         store: Its lock directory.
     """
 
-    def __init__(self, store: LockDirectory) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._slots: dict[Nexus, int] = {}
 

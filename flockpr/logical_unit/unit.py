@@ -19,8 +19,8 @@ from flockpr.logical_unit.results import Result, failure
 from flockpr.spc.cdb import OtherCommand, parse_command
 from flockpr.spc.codes import Opcode, Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
-from flockpr.store.base import nexus_text
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.base import Store, nexus_text
+from flockpr.store.opening import open_store
 
 if TYPE_CHECKING:
     from flockpr.gate import Held
@@ -54,7 +54,7 @@ class LogicalUnit(Administration):
     Use as a context manager, or call `close`.
     """
 
-    def __init__(self, store: LockDirectory, *, door: str = "api", keep_tidy: bool = True) -> None:
+    def __init__(self, store: Store, *, door: str = "api", keep_tidy: bool = True) -> None:
         super().__init__(store, door=door, keep_tidy=keep_tidy)
         self._told = ""
 
@@ -72,7 +72,7 @@ class LogicalUnit(Administration):
             LunNotFound: There is no such lock directory.
             StoreError: It cannot be read as ours.
         """
-        return cls(LockDirectory(path, host=host), door=door)
+        return cls(open_store(path, host=host), door=door)
 
     # ------------------------------------------------------------------ commands
 

@@ -17,7 +17,7 @@ USERS = (
     "flockpr.logical_unit.unit",
     "flockpr.store.archive",
     "flockpr.store.commits",
-    "flockpr.store.lockdir",
+    "flockpr.store.directory",
     "flockpr.store.presence",
 )
 """The modules that wait, or measure time, on the way from a command to the lock directory."""

@@ -21,6 +21,8 @@ from typing import Any
 import attrs
 
 from flockpr.core.model import LogicalUnitState, Nexus
+from flockpr.errors import StoreError
+from flockpr.store.identity import LunIdentity
 
 
 @attrs.frozen
@@ -149,7 +151,19 @@ class Snapshot:
 
 
 class Store(abc.ABC):
-    """See the module's docstring. Not thread-safe: its user serialises the calls."""
+    """See the module's docstring. Not thread-safe: its user serialises the calls.
+
+    Attributes:
+        path: ROOT/<lun>.
+        host: Name of this host, for the record.
+        daemon: Id of this opening: 32 hexadecimal digits.
+        identity: What `lun.json` says.
+    """
+
+    path: str
+    host: str
+    daemon: str
+    identity: LunIdentity
 
     @abc.abstractmethod
     def head(self) -> Snapshot:
@@ -161,6 +175,13 @@ class Store(abc.ABC):
             StoreUnavailable: Input or output failed.
             OutcomeUnknown: A commit of this store is still unsettled.
         """
+
+    def head_at_once(self) -> Snapshot | None:
+        """The newest transaction, durable, if that can be told with a look; None says nothing.
+
+        Never waits, not for a file server either, and raises nothing.
+        """
+        return None
 
     @abc.abstractmethod
     def ensure_durable(self, snapshot: Snapshot) -> None:
@@ -203,6 +224,19 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def order(self) -> bool:
+        """Wait a moment for the right to commit next; never fails, because the right is a
+        courtesy between daemons and the compare-and-swap is the law.
+
+        Returns:
+            Whether there was a wait, so that the head has probably moved.
+        """
+
+    @abc.abstractmethod
+    def disorder(self) -> None:
+        """Give the right to commit next away."""
+
+    @abc.abstractmethod
     def tidy(self) -> None:
         """Publish, archive, prune: everything that may lag. Never raises."""
 
@@ -211,12 +245,60 @@ class Store(abc.ABC):
         """Hold the byte range of a registrant; False where another daemon has it."""
 
     @abc.abstractmethod
+    def holds(self, slot: int) -> bool:
+        """Whether `hold` has got that byte range."""
+
+    @abc.abstractmethod
     def drop(self, slot: int) -> None:
         """Let go of a byte range taken by `hold`."""
 
     @abc.abstractmethod
     def alive(self, slot: int) -> bool | None:
         """Whether somebody holds the byte range; None where that cannot be told."""
+
+    @abc.abstractmethod
+    def lock_fault(self) -> StoreError | None:
+        """Why nobody's liveness can be told, if the lock file cannot be opened."""
+
+    @abc.abstractmethod
+    def format(self) -> int:
+        """The format that transactions are written in at present.
+
+        Raises:
+            StoreError: The state cannot be read.
+        """
+
+    @abc.abstractmethod
+    def upgrade(self, applied: Applied) -> int:
+        """Write the newest format from the next transaction on, which is this one.
+
+        Args:
+            applied: The line of the audit trail that says so.
+
+        Returns:
+            The format that is written now.
+
+        Raises:
+            Busy: A live daemon does not read the newest format yet; nothing was done.
+            StoreError: See `commit`.
+        """
+
+    @abc.abstractmethod
+    def retained(self) -> list[int]:
+        """Numbers of the transactions whose whole state is still here, ascending.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+
+    @abc.abstractmethod
+    def snapshot_at(self, number: int) -> Snapshot | None:
+        """A transaction with its state, for people; None when it is not here any more.
+
+        Raises:
+            StateUnreadable: It cannot be read as ours.
+            StoreUnavailable: Input or output failed.
+        """
 
     @abc.abstractmethod
     def history(self, since: int = 1) -> Iterator[AuditRecord]:
@@ -229,6 +311,14 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def published(self) -> int | None:
         """Number of the transaction that `registry.json` shows; None if it is unreadable."""
+
+    @abc.abstractmethod
+    def refusals(self) -> Iterator[dict[str, Any]]:
+        """The refused commands in all daemons' journals, as JSON objects."""
+
+    @abc.abstractmethod
+    def noted_events(self) -> Iterator[dict[str, Any]]:
+        """The events in all processes' journals, as JSON objects."""
 
     @abc.abstractmethod
     def note_refusal(self, applied: Applied) -> None:

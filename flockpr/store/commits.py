@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -23,10 +22,10 @@ import attrs
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import Busy, OutcomeUnknown, StateLost, StateUnreadable, StoreError
 from flockpr.store import files
-from flockpr.store.base import Applied, Served, Snapshot
+from flockpr.store.author import Author
+from flockpr.store.base import Applied, Served
 from flockpr.store.chain import Chain, Identity, identity_of, successor_of
-from flockpr.store.clock import utc_now
-from flockpr.store.document import Document, decode, remember
+from flockpr.store.document import Document, decode
 from flockpr.store.encoding import Parts, encode
 from flockpr.store.layout import ASIDE_PREFIX, commit_name
 from flockpr.store.strict import Malformed
@@ -77,7 +76,7 @@ class CommitLog(Chain):
     ) -> None:
         super().__init__(syscalls, lun_fd, path, incarnation=incarnation)
         self._daemon = daemon
-        self._host = host
+        self._author = Author(incarnation, daemon, host)
         self._mode = mode
         self._patience = patience
         self._unsettled: _Issued | None = None
@@ -110,9 +109,9 @@ class CommitLog(Chain):
         `base`, which every live daemon reads.
         """
         self._settle_old()
-        document = self._successor(base, state, applied, served=served, deleted=deleted)
-        if format_number is not None:
-            document = attrs.evolve(document, format=format_number)
+        document = self._author.successor(
+            base, state, applied, served=served, deleted=deleted, format_number=format_number
+        )
         aside = self._write_aside(document)
         if not may_issue():
             files.discard(self._sys, aside, dir_fd=self._fd)
@@ -122,38 +121,6 @@ class CommitLog(Chain):
             return None
         self._make_durable(document, identity)
         return document
-
-    def _successor(
-        self,
-        base: Document,
-        state: LogicalUnitState,
-        applied: Sequence[Applied],
-        *,
-        served: Mapping[int, Served],
-        deleted: bool = False,
-    ) -> Document:
-        txid = secrets.token_hex(16)
-        number = base.number + 1
-        daemons, forgotten = remember(base.daemons, base.forgotten, self._daemon, number, txid)
-        snapshot = Snapshot(
-            number=number,
-            txid=txid,
-            state=state,
-            served=served,
-            time=utc_now(),
-            host=self._host,
-            daemon=self._daemon,
-            deleted=deleted,
-        )
-        return Document(
-            self._incarnation,
-            base.txid,
-            snapshot,
-            tuple(applied),
-            daemons,
-            forgotten,
-            base.format,
-        )
 
     def _write_aside(self, document: Document) -> str:
         self._counter += 1
@@ -327,7 +294,9 @@ class CommitLog(Chain):
                 self._check_progress(self._head, head)
             if head.number >= document.number:
                 return self._prove(document)
-            seal = self._successor(head, head.snapshot.state, (), served=head.snapshot.served)
+            seal = self._author.successor(
+                head, head.snapshot.state, (), served=head.snapshot.served
+            )
             aside = self._write_aside(seal)
             try:
                 self._sys.link(aside, commit_name(seal.number), dir_fd=self._fd)

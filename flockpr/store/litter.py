@@ -10,6 +10,7 @@ has been seen for an hour by one and the same daemon, whatever clocks and time s
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from flockpr.store import files
 from flockpr.store.layout import ASIDE_PREFIX, AUDIT, COMMITS
@@ -27,11 +28,15 @@ class Litter:
     Args:
         syscalls: Where the calls go.
         lun_fd: Descriptor of the lock directory; stays the caller's.
+        places: Where they lie below it; "" is itself.
     """
 
-    def __init__(self, syscalls: Syscalls, lun_fd: int) -> None:
+    def __init__(
+        self, syscalls: Syscalls, lun_fd: int, places: Sequence[str] = ("", AUDIT, COMMITS)
+    ) -> None:
         self._sys = syscalls
         self._lun_fd = lun_fd
+        self._places = places
         self._seen: dict[tuple[str, str], float] = {}
         self._next_look: float | None = None
 
@@ -50,7 +55,7 @@ class Litter:
             return
         self._next_look = now + LOOK
         found = set()
-        for where in ("", AUDIT, COMMITS):
+        for where in self._places:
             found |= {(where, name) for name in self._sweep(where, now)}
         self._seen = {key: since for key, since in self._seen.items() if key in found}
 

@@ -46,7 +46,7 @@ from flockpr.store.layout import (
     commit_name,
 )
 from flockpr.store.listing import list_luns, open_root, read_identity
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.opening import open_store
 from flockpr.store.syscalls import Syscalls
 
 MAX_GID = (1 << 32) - 2
@@ -175,7 +175,7 @@ def upgrade_lun(root: str, name: str, *, syscalls: Syscalls | None = None) -> tu
         StoreError: See `Store.commit`.
     """
     read_identity(root, name, syscalls=syscalls)
-    store = LockDirectory(os.path.join(root, name), syscalls=syscalls)
+    store = open_store(os.path.join(root, name), syscalls=syscalls)
     try:
         before = store.format()
         generation = store.head().state.generation

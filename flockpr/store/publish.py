@@ -16,21 +16,22 @@ from flockpr.store.base import Snapshot, applied_to_json
 from flockpr.store.document import Document
 from flockpr.store.encoding import served_to_json, state_to_json
 from flockpr.store.identity import LunIdentity
-from flockpr.store.layout import ASIDE_PREFIX, FORMAT, REGISTRY
+from flockpr.store.layout import ASIDE_PREFIX, COMMITS, FORMAT, REGISTRY
 from flockpr.store.strict import Malformed, Reader, loads
 from flockpr.store.syscalls import Syscalls
 
 log = logging.getLogger(__name__)
 
 
-def render(identity: LunIdentity, document: Document) -> bytes:
-    """The bytes of `registry.json` for one commit."""
+def render(identity: LunIdentity, document: Document, truth: str = COMMITS) -> bytes:
+    """The bytes of `registry.json` for one transaction; `truth` is where it is really kept."""
     snapshot: Snapshot = document.snapshot
+    where = f"{COMMITS}/" if truth == COMMITS else truth
     return (
         json.dumps(
             {
                 "format": FORMAT,
-                "note": "a view, which may lag a moment; the truth is in commits/",
+                "note": f"a view, which may lag a moment; the truth is in {where}",
                 "lun": identity.name,
                 "incarnation": identity.incarnation,
                 "number": snapshot.number,
@@ -54,6 +55,7 @@ def publish(
     identity: LunIdentity,
     document: Document,
     *,
+    truth: str = COMMITS,
     daemon: str,
     mode: int,
 ) -> None:
@@ -66,7 +68,7 @@ def publish(
         return
     aside = f"{ASIDE_PREFIX}{daemon}-registry"
     files.discard(syscalls, aside, dir_fd=lun_fd)
-    data = render(identity, document)
+    data = render(identity, document, truth)
     files.write_new(syscalls, aside, data, dir_fd=lun_fd, mode=mode, sync=False)
     try:
         syscalls.rename(aside, REGISTRY, source_fd=lun_fd, target_fd=lun_fd)

@@ -19,7 +19,7 @@ from flockpr.store.identity import LunIdentity
 from flockpr.store.identity import read_identity as read_open_identity
 from flockpr.store.layout import DELETED_PREFIX, IDENTITY, NUMBERS
 from flockpr.store.listing import open_root, read_identity
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.opening import open_store
 from flockpr.store.provision import event
 from flockpr.store.syscalls import Syscalls
 
@@ -59,7 +59,7 @@ def delete_lun(
 
 
 def _commit_deletion(path: str, identity: LunIdentity, sys_: Syscalls, *, force: bool) -> None:
-    store = LockDirectory(path, syscalls=sys_)
+    store = open_store(path, syscalls=sys_)
     try:
         if store.identity.incarnation != identity.incarnation:
             raise _created_anew(path)

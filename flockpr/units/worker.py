@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from flockpr.core.model import Nexus
 from flockpr.errors import StoreError
 from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.opening import open_store
 from flockpr.units.crowd import Crowd
 from flockpr.units.line import Line
 from flockpr.units.requests import AnyRequest, Command
@@ -331,7 +331,7 @@ class Worker:
         if self._failed is not None and now - self._failed_at < REOPEN_AFTER:
             raise self._failed
         try:
-            store = LockDirectory(self._path, host=self._host, serves=True)
+            store = open_store(self._path, host=self._host, serves=True)
         except StoreError as error:
             self._failed, self._failed_at = error, now
             raise

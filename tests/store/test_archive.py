@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flockpr.errors import StateUnreadable, StoreError
-from flockpr.store import archive, lockdir
+from flockpr.store import archive, directory
 from flockpr.store.base import Applied, AuditRecord
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event
@@ -110,7 +110,7 @@ def test_tidy_settles_by_what_was_seen_not_by_the_clock_of_files(
 ) -> None:
     """A commit goes when its successor has been seen for `settle` seconds."""
     now = time.monotonic()
-    monkeypatch.setattr(lockdir, "time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(directory, "time", types.SimpleNamespace(monotonic=lambda: now))
     store = opened(settle=60)
     append(store, 12)
     store.tidy()

@@ -14,10 +14,11 @@ from flockpr.core.model import Spc2Reservation
 from flockpr.gate import fenced, places, roster
 from flockpr.logical_unit import LogicalUnit
 from flockpr.store import claims, layout
+from flockpr.store.directory import SETTLE_SECONDS
 from flockpr.store.document import DECODERS, MAX_DAEMONS, decode
 from flockpr.store.encoding import ENCODERS, encode
 from flockpr.store.layout import commit_name, segment_name
-from flockpr.store.lockdir import SETTLE_SECONDS, LockDirectory
+from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from tests.support import docs
 from tests.support.lun_tools import append, register, tidy_now

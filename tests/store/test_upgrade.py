@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flockpr.errors import Busy, NewerFormat
-from flockpr.store import document, encoding, lockdir, presence
+from flockpr.store import directory, document, encoding, presence
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event, upgrade_lun
 from flockpr.store.strict import Reader
@@ -34,7 +34,7 @@ def allow_format_2(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(encoding.ENCODERS, 2, encode_2)
     monkeypatch.setitem(document.DECODERS, 2, decode_2)
-    monkeypatch.setattr(lockdir, "FORMAT", 2)
+    monkeypatch.setattr(directory, "FORMAT", 2)
     monkeypatch.setattr(presence, "FORMAT", 2)
 
 

@@ -20,7 +20,7 @@ from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from flockpr.store.syscalls import Syscalls
 from flockpr.store.vigil import NOBODY, Vigil, keep_vigil
-from tests.support.lun_tools import register
+from tests.support.lun_tools import directory_of, register
 from tests.support.scsi import A, B, in_cdb, keys_in
 
 READ_KEYS = in_cdb(0)
@@ -234,7 +234,7 @@ def test_who_does_not_ask_any_more_is_not_told_any_more(
     one: LogicalUnit, two: LogicalUnit, calls: Counting
 ) -> None:
     """What nobody fetches would fill the memory of the kernel."""
-    chain = one._store._commits
+    chain = directory_of(one)._transactions
     chain.rest()
     assert watches() == 1
     chain.rest()

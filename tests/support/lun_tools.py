@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from flockpr.core.model import Nexus
 from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.spc.codes import Status
-from flockpr.store.lockdir import LockDirectory
+from flockpr.store.directory import LunDirectory
 from flockpr.store.provision import event
 from tests.support.scsi import REGISTER, basic_list, out_cdb
 
@@ -38,7 +38,13 @@ def register(unit: LogicalUnit, of: Nexus, key: int, own: int = 0) -> Result:
     return unit.execute(of, out_cdb(REGISTER), basic_list(own, key), report_attentions=False)
 
 
-def append(store: LockDirectory, count: int = 1) -> None:
+def directory_of(unit: LogicalUnit) -> LunDirectory:
+    """The store of a logical unit, with what the directories of all stores have."""
+    assert isinstance(unit._store, LunDirectory)
+    return unit._store
+
+
+def append(store: LunDirectory, count: int = 1) -> None:
     """Commit transactions that change nothing, each with an audit line of its number."""
     for _ in range(count):
         base = store.head()
@@ -46,7 +52,7 @@ def append(store: LockDirectory, count: int = 1) -> None:
         assert store.commit(base, base.state, [line], served={}) is not None
 
 
-def tidy_now(store: LockDirectory) -> None:
+def tidy_now(store: LunDirectory) -> None:
     """Upkeep without waiting for its time, as if the head had been seen for ages."""
     store._next_upkeep = 0.0
     store._seen.clear()

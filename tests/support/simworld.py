@@ -26,6 +26,7 @@ from flockpr.store.base import Applied, AuditRecord
 from flockpr.store.document import Document, decode
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
+from tests.support.lun_tools import directory_of
 from tests.support.scsi import RELEASE_6, RESERVE_6, basic_list, in_cdb, nexus, out_cdb
 from tests.support.simfs import Client, Disk
 from tests.support.simtime import Clock
@@ -175,7 +176,7 @@ class Daemon:
 
     def _answered(self, sent: Sent) -> None:
         sent.high = self.world.newest
-        known = self.unit._store._commits.known
+        known = directory_of(self.unit)._transactions.known
         sent.base = known.number if known is not None else 0
         if sent.answered:
             self.world.required = max(self.world.required, sent.base)
@@ -219,7 +220,7 @@ class Daemon:
 
     def tidy(self) -> None:
         """Publish, archive and prune as far as it goes, whatever the time."""
-        store = self.unit._store
+        store = directory_of(self.unit)
         store._next_upkeep = 0.0
         self.unit.tidy()
 

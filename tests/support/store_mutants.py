@@ -167,8 +167,8 @@ MUTANTS: tuple[Mutant, ...] = (
         LockDirectory,
         "head",
         "return document.snapshot",
-        "shown = self._commits.read(self.published() or document.number) or document\n"
-        "    self._commits._head = shown\n"
+        "shown = self._transactions.read(self.published() or document.number) or document\n"
+        "    self._transactions._head = shown\n"
         "    return shown.snapshot",
         (stalls.late_rename,),
     ),
@@ -216,7 +216,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reply before durability of somebody else's transaction",
         LockDirectory,
         "ensure_durable",
-        "self._commits.ensure_durable(snapshot.number)",
+        "self._transactions.ensure_durable(snapshot.number)",
         "pass",
         tuple(
             _part(reply_before_durability, play)

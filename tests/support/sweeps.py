@@ -16,6 +16,7 @@ import attrs
 from flockpr.errors import StoreError
 from flockpr.store import layout
 from flockpr.store.lockdir import LockDirectory
+from tests.support.lun_tools import directory_of
 from tests.support.scenes import GOOD
 from tests.support.scsi import nexus
 from tests.support.simfs import Call, Client, Killed, Tap
@@ -245,7 +246,7 @@ def denies_a_successor(daemon: Daemon, call: Call, number: int) -> bool:
     """
     if number != errno.ENOENT or layout.COMMIT_NAME.fullmatch(call.what) is None:
         return False
-    known = daemon.unit._store._commits.known
+    known = directory_of(daemon.unit)._transactions.known
     return known is not None and int(call.what[:16]) > known.number and call.name != "link"
 
 

@@ -41,6 +41,7 @@ from tests.support.explore.scenario import (
 )
 from tests.support.explore.server import Host
 from tests.support.explore.tasks import Request, Schedule
+from tests.support.lun_tools import directory_of
 from tests.support.scsi import READ_10, WRITE_10, nexus
 from tests.support.simfs import Client, Killed
 from tests.support.simworld import LUN, OUTCOME_UNKNOWN, ROOT, Sent
@@ -173,7 +174,7 @@ class Share(simworld.World):
             case ("write" | "read" as what, str() as name):
                 self._transfer(process, nexus(name), writes=what == "write")
             case ("tidy",):
-                process.unit._store._next_upkeep = 0.0
+                directory_of(process.unit)._next_upkeep = 0.0
                 process.unit.tidy()
             case ("wait", seconds):
                 self.schedule.sleep(seconds)

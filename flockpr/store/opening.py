@@ -1,0 +1,29 @@
+"""Opening the store of a logical unit, for those who need not know which one it is."""
+
+from __future__ import annotations
+
+from flockpr.store.base import Store
+from flockpr.store.lockdir import LockDirectory
+from flockpr.store.syscalls import Syscalls
+
+
+def open_store(
+    path: str,
+    *,
+    syscalls: Syscalls | None = None,
+    host: str | None = None,
+    serves: bool = False,
+) -> Store:
+    """Open the directory of a logical unit.
+
+    Args:
+        path: ROOT/<lun>.
+        syscalls: Where the calls go.
+        host: Name of this host, for the record; the default is the system's.
+        serves: This is a daemon; see `LunDirectory`.
+
+    Raises:
+        StoreError: See `LunDirectory`.
+        ConfigError: `host` cannot be written into a document.
+    """
+    return LockDirectory(path, syscalls=syscalls, host=host, serves=serves)
