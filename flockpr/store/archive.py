@@ -228,7 +228,7 @@ class Archive:
         path = f"{self._path}/{segment_name(first)}"
         try:
             data = files.read_whole(self._sys, name, dir_fd=self._lun_fd, most=MAX_SEGMENT)
-            return [_record(line) for line in data.splitlines()]
+            return [record_of(line) for line in data.splitlines()]
         except FileNotFoundError:
             return []  # dropped between listing and reading
         except OSError as error:
@@ -242,7 +242,12 @@ def _first(number: int, segment: int) -> int:
     return (number - 1) // segment * segment + 1
 
 
-def _record(line: bytes) -> AuditRecord:
+def record_of(line: bytes) -> AuditRecord:
+    """The record that a line of the trail is.
+
+    Raises:
+        Malformed: It is none.
+    """
     value = loads(line)
     reader = Reader(value, "record")
     record_fields = {

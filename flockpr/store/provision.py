@@ -38,6 +38,7 @@ from flockpr.store.identity import (
 from flockpr.store.layout import (
     AUDIT,
     COMMITS,
+    DATABASE,
     IDENTITY,
     JOURNAL,
     LOCKS,
@@ -49,6 +50,9 @@ from flockpr.store.listing import list_luns, open_root, read_identity
 from flockpr.store.opening import open_store
 from flockpr.store.syscalls import Syscalls
 
+LOCKDIR = "lockdir"
+SQLITE = "sqlite"
+STORES = (LOCKDIR, SQLITE)
 MAX_GID = (1 << 32) - 2
 """The one above means "leave as it is" to chown."""
 _STAMP = b"flockpr lock file, format 1: lock bytes at 2^62 and up; these bytes are a hint\n"
@@ -66,6 +70,7 @@ def create_lun(
     size: int | None = None,
     fill: Callable[[int], None] | None = None,
     target_ports: Sequence[int] = (),
+    store: str = LOCKDIR,
     syscalls: Syscalls | None = None,
 ) -> LunIdentity:
     """Create a logical unit, with `size` its image as well; the root too, if only it is missing.
@@ -86,6 +91,8 @@ def create_lun(
         fill: Called with a descriptor of the new image before there is a LUN.
         target_ports: Relative target port identifiers beside the helper door's and, for a LUN
             with an image, that of the first portal.
+        store: What keeps its transactions: "lockdir", files in a directory, or "sqlite", a
+            database, on a file system of one host.
         syscalls: Where the calls go.
 
     Raises:
@@ -95,6 +102,8 @@ def create_lun(
     """
     sys_ = syscalls or Syscalls()
     check_lun_name(name)
+    if store not in STORES:
+        raise ConfigError(f"{store!r} is no store: {' or '.join(STORES)}")
     gid = _group(group)
     wanted = None if size is None else _wanted(name, image, size, fill)
     if image is not None:
@@ -115,6 +124,8 @@ def create_lun(
     check_identity(identity)
     root_fd = _open_or_make(sys_, root, gid)
     try:
+        if store == SQLITE:
+            _check_place(sys_, root_fd, root)
         if image is not None:
             images.check_place(sys_, root_fd, root, image, name)
         others = _check_claims(sys_, root_fd, root, identity)
@@ -135,7 +146,7 @@ def create_lun(
             # The image first: a LUN without its image could not be served, and an image
             # without a LUN harms nobody.
             made = wanted is not None and images.provide(sys_, root_fd, root, wanted, gid)
-            _build(sys_, root_fd, root, identity, gid)
+            _build(sys_, root_fd, root, identity, gid=gid, store=store)
             _check_claims(
                 sys_, root_fd, root, identity
             )  # of two that came at once, neither saw the other
@@ -261,11 +272,25 @@ def _mode(gid: int | None) -> int:
     return 0o600 if gid is None else 0o660
 
 
-def _build(sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity, gid: int | None) -> None:
+def _check_place(sys_: Syscalls, root_fd: int, root: str) -> None:
+    from flockpr.store.sqlite import check_place
+
+    check_place(sys_, root_fd, root)
+
+
+def _build(
+    sys_: Syscalls,
+    root_fd: int,
+    root: str,
+    identity: LunIdentity,
+    *,
+    gid: int | None,
+    store: str,
+) -> None:
     """The whole directory under a passing name, then one rename."""
     scratch = _scratch(identity)
     sys_.mkdir(scratch, 0o700, dir_fd=root_fd)
-    _fill(sys_, root_fd, scratch, identity, gid)
+    _fill(sys_, root_fd, os.path.join(root, scratch), identity, gid=gid, store=store)
     _check_free(sys_, root_fd, root, identity.name)  # rename would replace an empty directory
     try:
         sys_.rename(scratch, identity.name, source_fd=root_fd, target_fd=root_fd)
@@ -312,30 +337,51 @@ def _withdraw(
 
 
 def _fill(
-    sys_: Syscalls, root_fd: int, scratch: str, identity: LunIdentity, gid: int | None
+    sys_: Syscalls,
+    root_fd: int,
+    path: str,
+    identity: LunIdentity,
+    *,
+    gid: int | None,
+    store: str,
 ) -> None:
-    lun_fd = files.open_directory(sys_, scratch, dir_fd=root_fd)
+    lun_fd = files.open_directory(sys_, os.path.basename(path), dir_fd=root_fd)
     try:
         _share(sys_, lun_fd, gid)
         mode = _mode(gid)
         files.write_new(sys_, IDENTITY, encode_identity(identity), dir_fd=lun_fd, mode=mode)
         files.write_new(sys_, LOCKS, _STAMP, dir_fd=lun_fd, mode=mode)
         first = first_document(identity)
-        for name in (COMMITS, AUDIT, JOURNAL):
-            sys_.mkdir(name, 0o700, dir_fd=lun_fd)
-            fd = files.open_directory(sys_, name, dir_fd=lun_fd)
-            try:
-                _share(sys_, fd, gid)
-                if name == COMMITS:
-                    data = encode(first)
-                    files.write_new(sys_, commit_name(1), data, dir_fd=fd, mode=mode)
-                sys_.fsync(fd)
-            finally:
-                files.close_quietly(sys_, fd)
-        publish.publish(sys_, lun_fd, identity, first, daemon="new", mode=mode)
+        if store == SQLITE:
+            from flockpr.store.database import create_database
+
+            truth = DATABASE
+            files.write_new(sys_, DATABASE, b"", dir_fd=lun_fd, mode=mode)
+            create_database(f"{path}/{DATABASE}", first)
+        else:
+            truth = COMMITS
+            contents = {commit_name(1): encode(first)}
+            _make_directory(sys_, lun_fd, COMMITS, contents, gid)
+            _make_directory(sys_, lun_fd, AUDIT, {}, gid)
+        _make_directory(sys_, lun_fd, JOURNAL, {}, gid)
+        publish.publish(sys_, lun_fd, identity, first, truth=truth, daemon="new", mode=mode)
         sys_.fsync(lun_fd)
     finally:
         files.close_quietly(sys_, lun_fd)
+
+
+def _make_directory(
+    sys_: Syscalls, lun_fd: int, name: str, contents: dict[str, bytes], gid: int | None
+) -> None:
+    sys_.mkdir(name, 0o700, dir_fd=lun_fd)
+    fd = files.open_directory(sys_, name, dir_fd=lun_fd)
+    try:
+        _share(sys_, fd, gid)
+        for file, data in contents.items():
+            files.write_new(sys_, file, data, dir_fd=fd, mode=_mode(gid))
+        sys_.fsync(fd)
+    finally:
+        files.close_quietly(sys_, fd)
 
 
 def first_document(identity: LunIdentity) -> Document:
