@@ -25,6 +25,7 @@ from flockpr.gate import (
 )
 from flockpr.store import files, images, listing, provision, removal
 from flockpr.store.identity import LunIdentity
+from flockpr.store.kinds import store_of
 from flockpr.store.syscalls import Syscalls
 
 PATIENCE = 10.0
@@ -135,6 +136,7 @@ def clone_lun(
                 size=size,
                 fill=fill,
                 target_ports=target_ports,
+                store=store_of(os.path.join(root, name)),
             )
         finally:
             files.close_quietly(sys_, source)

@@ -54,6 +54,13 @@ def add(verbs: Verbs) -> None:
         help="identifier of the host's device, as sysfs writes it; may be repeated",
     )
     create.add_argument("--serial", help="unit serial number (default: a new one)")
+    create.add_argument(
+        "--store",
+        choices=("lockdir", "sqlite"),
+        default="lockdir",
+        help="what keeps its transactions: files in a directory, or a database, on a file system "
+        "of this host only (default: lockdir)",
+    )
     add_json(create)
     _finish(create, _create)
 
@@ -147,6 +154,7 @@ def _create(args: argparse.Namespace) -> int:
         wwids=tuple(args.wwid),
         serial=args.serial,
         target_ports=args.target_port,
+        store=args.store,
     )
     if missing:
         # Under a mount point that is not mounted it would be on this host alone.

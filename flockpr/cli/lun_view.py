@@ -57,6 +57,7 @@ class Viewer:
     def document(self, identity: LunIdentity) -> dict[str, Any]:
         """The object that stands for a logical unit."""
         from flockpr.store.identity import target_name
+        from flockpr.store.kinds import store_of
 
         return {
             "name": identity.name,
@@ -70,6 +71,7 @@ class Viewer:
             "size": self._size(identity),
             "target_ports": list(identity.target_ports),
             "created": identity.created,
+            "store": store_of(os.path.join(self._root, identity.name)),
             "store_format": identity.format,
         }
 
@@ -113,6 +115,7 @@ def lines(root: str, document: Mapping[str, Any], keys: Sequence[str] = ()) -> l
         "target_ports": " ".join(str(port) for port in document["target_ports"]),
         "created": document["created"],
         "incarnation": document["incarnation"],
+        "store": document["store"],
         "format": str(document["store_format"]),
     }
     if document["image"] is None:

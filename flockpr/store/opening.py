@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flockpr.store import files
 from flockpr.store.base import Store
-from flockpr.store.layout import DATABASE
+from flockpr.store.kinds import SQLITE, store_of
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.syscalls import Syscalls
 
@@ -28,24 +27,8 @@ def open_store(
         StoreError: See `LunDirectory`.
         ConfigError: `host` cannot be written into a document.
     """
-    if has_database(path, syscalls or Syscalls()):
+    if store_of(path, syscalls) == SQLITE:
         from flockpr.store.sqlite import SqliteStore  # much to load for those who have none
 
         return SqliteStore(path, syscalls=syscalls, host=host, serves=serves)
     return LockDirectory(path, syscalls=syscalls, host=host, serves=serves)
-
-
-def has_database(path: str, syscalls: Syscalls) -> bool:
-    """Whether a database keeps the transactions; False also where nothing can be seen, since
-    whoever opens it as a lock directory then says why.
-    """
-    try:
-        fd = files.open_directory(syscalls, path)
-    except OSError:
-        return False
-    try:
-        return files.exists(syscalls, DATABASE, dir_fd=fd)
-    except OSError:
-        return False
-    finally:
-        files.close_quietly(syscalls, fd)

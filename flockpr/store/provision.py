@@ -35,6 +35,7 @@ from flockpr.store.identity import (
     new_naa,
     new_serial,
 )
+from flockpr.store.kinds import LOCKDIR, SQLITE, STORES
 from flockpr.store.layout import (
     AUDIT,
     COMMITS,
@@ -50,9 +51,6 @@ from flockpr.store.listing import list_luns, open_root, read_identity
 from flockpr.store.opening import open_store
 from flockpr.store.syscalls import Syscalls
 
-LOCKDIR = "lockdir"
-SQLITE = "sqlite"
-STORES = (LOCKDIR, SQLITE)
 MAX_GID = (1 << 32) - 2
 """The one above means "leave as it is" to chown."""
 _STAMP = b"flockpr lock file, format 1: lock bytes at 2^62 and up; these bytes are a hint\n"

@@ -12,7 +12,7 @@ Who is killed before 3 leaves a journal that the next one who opens the file pla
 killed between 3 and 4 leaves a transaction that everybody sees, and that a power cut may still
 take back. So whoever depends on it syncs the journal first (`Database.ensure_durable`), which is
 why the journal has to be a file that stays, and why it is not the write-ahead log: see decision
-note 0018.
+note 0019.
 
 SQLite's locks are those of a process, and closing any descriptor of the file lets go of all of
 them. So nothing in flockpr ever opens the file itself; it is looked at by `stat` alone.

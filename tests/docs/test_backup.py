@@ -13,8 +13,17 @@ import threading
 import attrs
 import pytest
 
-from flockpr import LogicalUnit, OutAction, Status, create_lun, list_luns, read_identity
+from flockpr import (
+    LogicalUnit,
+    OutAction,
+    Status,
+    create_lun,
+    delete_lun,
+    list_luns,
+    read_identity,
+)
 from flockpr.errors import StateUnreadable
+from flockpr.store.kinds import SQLITE, STORES, store_of
 from tests.support.daemon_process import eventually
 from tests.support.docs import ROOT, read
 from tests.support.luns import ALICE, ALICE_KEY, BOB, BOB_KEY, TYPE, out
@@ -133,8 +142,14 @@ def test_restore_into_an_empty_root_gives_no_number_twice(place: Place) -> None:
     assert place.registered()
 
 
-def test_lock_directory_is_backed_up_while_commands_commit(place: Place) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_locks_are_backed_up_while_commands_commit(place: Place, store: str) -> None:
     """The copy is a state that there was, and is accepted as it is."""
+    if store == SQLITE:
+        delete_lun(str(place.root), "disk", force=True)
+        create_lun(str(place.root), "disk", image="images/disk.img", store=SQLITE)
+        with LogicalUnit.open(str(place.root / "disk")) as unit:
+            assert out(unit, ALICE, OutAction.REGISTER, new=ALICE_KEY) == Status.GOOD
     done = threading.Event()
     generations: list[int] = []
 
@@ -149,13 +164,15 @@ def test_lock_directory_is_backed_up_while_commands_commit(place: Place) -> None
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        place.run("live-locks")
+        place.run("live-database" if store == SQLITE else "live-locks")
     finally:
         done.set()
         thread.join(100)
     shutil.move(place.root / "disk", place.backup / "disk.before")
     place.run("restore", NAME="disk", BACKUP=str(_renamed(place.backup)))
 
+    assert store_of(str(place.root / "disk")) == store
+    assert (place.root / "disk" / "lun.json").stat().st_mode & 0o777 == 0o600
     assert int(place.registered()[ALICE.initiator_port.name], 16) in [ALICE_KEY, *generations]
 
 

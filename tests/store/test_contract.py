@@ -24,10 +24,11 @@ from flockpr.errors import (
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
 from flockpr.store.directory import LunDirectory
+from flockpr.store.kinds import SQLITE
 from flockpr.store.layout import FORMAT
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.opening import open_store
-from flockpr.store.provision import SQLITE, create_lun, event, upgrade_lun
+from flockpr.store.provision import create_lun, event, upgrade_lun
 from flockpr.store.removal import delete_lun
 from flockpr.store.sqlite import SqliteStore
 from flockpr.store.syscalls import Syscalls

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 
 from flockpr.core.model import Spc2Reservation
 from flockpr.gate import fenced, places, roster
 from flockpr.logical_unit import LogicalUnit
-from flockpr.store import claims, layout
+from flockpr.store import claims, layout, sqlite_file
 from flockpr.store.directory import SETTLE_SECONDS
 from flockpr.store.document import DECODERS, MAX_DAEMONS, decode
 from flockpr.store.encoding import ENCODERS, encode
+from flockpr.store.kinds import SQLITE, STORES
 from flockpr.store.layout import commit_name, segment_name
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
@@ -29,7 +31,8 @@ PAGE = docs.read("docs/format.md")
 WORDS = " ".join(PAGE.split())
 RANGES = {"ORDER", "TIDY", "READS_FORMAT", "SLOT", "GATE", "HOST", "ALONE"}
 ELSEWHERE = {"PERMITS", "KNOCK"}
-NAMES = {"IDENTITY", "LOCKS", "COMMITS", "AUDIT", "JOURNAL", "REGISTRY", "ASIDE_PREFIX"}
+NAMES = {"IDENTITY", "LOCKS", "COMMITS", "DATABASE", "DATABASE_JOURNAL", "AUDIT", "JOURNAL"}
+NAMES |= {"REGISTRY", "ASIDE_PREFIX"}
 ROOT_NAMES = {"NUMBERS", "DOORBELL", "HOST_RECORDS", "NEW_PREFIX", "DELETED_PREFIX"}
 RECORD_NAMES = {"FENCED_PREFIX"}
 
@@ -253,15 +256,31 @@ def test_members_of_records_of_hosts_are_in_the_page(tmp_path: Path) -> None:
     assert process["last_contact"][1].endswith(f"each {roster.BEAT:.0f} seconds")
 
 
-def test_files_of_a_lock_directory_are_in_the_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_files_of_a_lun_are_in_the_page(tmp_path: Path, store: str) -> None:
     """Nothing lies there that the page does not name."""
-    create_lun(str(tmp_path), "disk")
+    create_lun(str(tmp_path), "disk", store=store)
     with LogicalUnit.open(str(tmp_path / "disk")) as unit:
         register(unit, A, 1)
         register(unit, A, 1, own=9)
 
     inside, root, _ = tables("## Names")
-    assert set(os.listdir(tmp_path / "disk")) == {n for n in inside if not n.endswith("-")}
+    files = {layout.COMMITS, layout.AUDIT}
+    database = {layout.DATABASE, layout.DATABASE_JOURNAL}
+    other = files if store == SQLITE else database
+    expected = {name.rstrip("/") for name in inside if not name.endswith("-")} - other
+    assert set(os.listdir(tmp_path / "disk")) == expected
     expected = {"disk", *(n for n in root if not n.endswith("-"))}
     later = {layout.DOORBELL, layout.HOST_RECORDS}  # made when first needed
     assert set(os.listdir(tmp_path)) == expected - later
+
+
+def test_tables_of_the_database_are_in_the_page() -> None:
+    """Word for word, with the numbers by which the file is known."""
+    (table,) = tables("## The database")
+    found = [f"CREATE TABLE {name} ({cells[0].strip('`')})" for name, cells in table.items()]
+    assert tuple(found) == sqlite_file.SCHEMA
+    assert f"`PRAGMA application_id` is {sqlite_file.APPLICATION:#X}".replace("0X", "0x") in WORDS
+    assert f"`PRAGMA user_version` {sqlite_file.VERSION}," in WORDS
+    assert sqlite_file.APPLICATION.to_bytes(4, "big") == b"FLPR"
+    assert f"{layout.KEEP_COMMITS} of them" in WORDS

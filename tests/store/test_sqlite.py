@@ -23,10 +23,11 @@ from flockpr.errors import (
 )
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
-from flockpr.store import database_trail, provision, sqlite_file
+from flockpr.store import database_trail, sqlite_file
+from flockpr.store.kinds import SQLITE, STORES
 from flockpr.store.layout import COMMITS, DATABASE, DATABASE_JOURNAL
 from flockpr.store.opening import open_store
-from flockpr.store.provision import SQLITE, create_lun
+from flockpr.store.provision import create_lun
 from flockpr.store.sqlite import SqliteStore
 from flockpr.store.sqlite_file import DatabaseFile
 from flockpr.store.syscalls import Syscalls
@@ -103,7 +104,7 @@ def test_store_that_there_is_not_is_refused(tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(ConfigError, match="'oracle' is no store: lockdir or sqlite"):
         create_lun(str(tmp_path), "disk", store="oracle")
-    assert provision.STORES == ("lockdir", "sqlite")
+    assert STORES == ("lockdir", "sqlite")
     assert tree(str(tmp_path)) == {}
 
 

@@ -15,9 +15,9 @@ from flockpr.errors import StoreUnavailable
 from flockpr.store import encoding
 from flockpr.store.directory import LunDirectory
 from flockpr.store.document import Document, decode
+from flockpr.store.kinds import LOCKDIR, SQLITE
 from flockpr.store.layout import COMMITS, DATABASE, commit_name
 from flockpr.store.lockdir import LockDirectory
-from flockpr.store.provision import LOCKDIR, SQLITE
 from flockpr.store.sqlite import SqliteStore
 from flockpr.store.sqlite_file import DatabaseFile
 from flockpr.store.syscalls import Syscalls
