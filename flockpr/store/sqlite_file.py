@@ -12,7 +12,8 @@ Who is killed before 3 leaves a journal that the next one who opens the file pla
 killed between 3 and 4 leaves a transaction that everybody sees, and that a power cut may still
 take back. So whoever depends on it syncs the journal first (`Database.ensure_durable`), which is
 why the journal has to be a file that stays, and why it is not the write-ahead log: see decision
-note 0019.
+note 0020. It does not stay where the first look of a connection plays it back, since no setting
+of a journal is possible before that; then it is the directory that is synced.
 
 SQLite's locks are those of a process, and closing any descriptor of the file lets go of all of
 them. So nothing in flockpr ever opens the file itself; it is looked at by `stat` alone.
@@ -280,7 +281,7 @@ class DatabaseFile:
 
     def _check_durable(self, connection: sqlite3.Connection) -> None:
         """That it commits as the module's docstring says, however this SQLite was built."""
-        if _value(connection, "PRAGMA journal_mode") == "wal":
+        if _value(connection, "PRAGMA journal_mode") == "wal":  # setting another would end that
             raise StateUnreadable(
                 "was switched to a write-ahead log by another program",
                 self.path,
