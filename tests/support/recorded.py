@@ -39,6 +39,14 @@ class Write:
 
 
 @attrs.frozen
+class Resize:
+    """A file was made shorter, or longer by zeros."""
+
+    path: str
+    size: int
+
+
+@attrs.frozen
 class Sync:
     """A file or a directory was synced."""
 
@@ -66,7 +74,8 @@ class Mark:
     text: str
 
 
-Step = Write | Sync | Make | Remove | Mark
+Change = Write | Resize
+Step = Change | Sync | Make | Remove | Mark
 
 
 def record(command: Sequence[str], output: str, mark: str, files: Sequence[str]) -> list[Step]:
@@ -122,6 +131,8 @@ def _steps(calls: Sequence[Call], mark: str, files: frozenset[str]) -> Iterator[
 
 
 def _written(call: Call, path: str) -> Step:
+    if call.name == "ftruncate":
+        return Resize(path, int(call.arguments.rpartition(", ")[2]))
     assert call.name == "pwrite64", f"{call.name} cannot be played again"
     data = _data(call)
     found = _OFFSET.search(call.arguments)
@@ -164,7 +175,7 @@ class Disk:
     kept: dict[str, int]
     changes: list[tuple[str, int | None]]
     stable: dict[int, bytes]
-    pending: dict[int, list[Write]]
+    pending: dict[int, list[Change]]
 
     @classmethod
     def of(cls, files: Mapping[str, bytes]) -> Disk:
@@ -189,7 +200,7 @@ class Disk:
     def do(self, step: Step) -> None:
         """Play one step."""
         match step:
-            case Write(path):
+            case Write(path) | Resize(path):
                 self.pending.setdefault(self.names[path], []).append(step)
             case Make(path) if path not in self.names:
                 self.stable[len(self.stable)] = b""
@@ -246,7 +257,7 @@ def _change(names: dict[str, int], path: str, file: int | None) -> None:
 KEEPS = ("nothing", "everything", "writes", "sectors", "first")
 
 
-def _kept(some: Sequence[Write], keep: str, chance: random.Random) -> Sequence[Write]:
+def _kept(some: Sequence[Change], keep: str, chance: random.Random) -> Sequence[Change]:
     match keep:
         case "nothing":
             return ()
@@ -259,7 +270,10 @@ def _kept(some: Sequence[Write], keep: str, chance: random.Random) -> Sequence[W
     return [part for one in some for part in _sectors(one) if chance.random() < 0.5]
 
 
-def _sectors(one: Write) -> Iterator[Write]:
+def _sectors(one: Change) -> Iterator[Change]:
+    if isinstance(one, Resize):
+        yield one
+        return
     start, end = one.offset, one.offset + len(one.data)
     while start < end:
         stop = min(end, (start // SECTOR + 1) * SECTOR)
@@ -267,11 +281,14 @@ def _sectors(one: Write) -> Iterator[Write]:
         start = stop
 
 
-def _apply(data: bytes, some: Sequence[Write]) -> bytes:
+def _apply(data: bytes, some: Sequence[Change]) -> bytes:
     if not some:
         return data
     result = bytearray(data)
     for one in some:
+        if isinstance(one, Resize):
+            result = result[: one.size] + bytes(max(0, one.size - len(result)))
+            continue
         end = one.offset + len(one.data)
         if end > len(result):
             result += bytes(end - len(result))
