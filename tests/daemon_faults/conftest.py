@@ -9,15 +9,26 @@ from collections.abc import Iterator
 
 import pytest
 
+from flockpr.store.kinds import LOCKDIR, SQLITE
 from tests.support.daemons import make_lun
 
 
 @pytest.fixture
 def directory() -> Iterator[str]:
     """A short directory with a root and a logical unit."""
+    yield from _directory(LOCKDIR)
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """The same, with a database."""
+    yield from _directory(SQLITE)
+
+
+def _directory(store: str) -> Iterator[str]:
     path = tempfile.mkdtemp(prefix="faults-")
     try:
-        make_lun(path)
+        make_lun(path, store=store)
         yield path
     finally:
         for log in sorted(pathlib.Path(path).glob("*.log")):  # shown with a failure

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Sequence
 
 import pytest
 
@@ -62,6 +63,30 @@ def _sweep(directory: str, scenario: str, errors: int) -> None:
     assert answers >= {(0, 0, 0), BECOMING, INTERVENTION, UNKNOWN}
 
 
+def _sweep_database(directory: str, names: Sequence[str], errors: int, *, behind: bool) -> None:
+    """Make each call that SQLite makes for a commit fail, with `errors` of the errors each."""
+    answers: set[object] = set()
+    with Rig(directory, behind=behind) as rig:
+        rig.attempt()
+        points = [
+            point
+            for point in rig.baseline()
+            if point.name in names and "F_UNLCK" not in point.shape  # which cannot fail
+        ]
+        assert {point.name for point in points} == set(names)
+        before = rig.open_files() - rig.unclosed
+        for number, point in enumerate(points):
+            for step in range(errors):
+                error = ERRORS[(number + step) % len(ERRORS)]
+                answers.add(_short(rig.aim(point, f"error={error}").answer))
+                rig.recover()
+        rig.daemon.settle(rig.worker)
+        assert rig.open_files() <= before + rig.unclosed, rig.daemon.descriptors()
+    chain(directory)
+    _trail_matches(directory)
+    assert BECOMING in answers
+
+
 def _trail_matches(directory: str) -> None:
     """The audit trail leads from nothing to the state: nothing in it twice, nothing missing."""
     trail = audit_trail(directory)
@@ -86,6 +111,24 @@ def test_commit_whose_system_call_fails_in_every_way_keeps_its_promise(
 ) -> None:
     """Each call fails with each error."""
     _sweep(directory, scenario, len(ERRORS))
+
+
+SQLITE_CALLS = ("pwrite64", "fdatasync", "pread64", "openat", "newfstatat", "fcntl")
+
+
+def test_commit_to_a_database_whose_system_call_fails_keeps_its_promise(database: str) -> None:
+    """Each sync fails once, with one error or another."""
+    _sweep_database(database, ("fdatasync",), 1, behind=False)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("behind", [False, True], ids=["fresh", "behind"])
+def test_commit_to_a_database_whose_system_call_fails_in_every_way_keeps_its_promise(
+    database: str, behind: bool
+) -> None:
+    """Each call fails with each of some errors."""
+    _sweep_database(database, SQLITE_CALLS, 3, behind=behind)
 
 
 @pytest.mark.parametrize("scenario", ["local", "network"])

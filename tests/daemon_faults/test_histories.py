@@ -97,6 +97,21 @@ def test_histories_without_any_lock_are_linearizable(directory: str) -> None:
     _judge(directory, 400, 1)
 
 
+def test_histories_of_daemons_with_a_database_are_linearizable(database: str) -> None:
+    """What one was killed in the middle of, the other plays back."""
+    _judge(database, 300, 2)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("turn", range(3))
+def test_long_histories_of_daemons_with_a_database_are_linearizable(
+    database: str, turn: int
+) -> None:
+    """The same, longer."""
+    _judge(database, 4000, 20)
+
+
 @pytest.mark.sweep
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("turn", range(3))

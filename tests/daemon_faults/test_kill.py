@@ -198,8 +198,8 @@ def _sweep(victim: Victim, deaths: Sequence[tuple[Point, bool]]) -> None:
 
 
 def _one_of_each(found: Sequence[Point]) -> list[Point]:
-    """The first call of each kind, and both syncs: that of the document, that of the directory."""
-    return [point for point in found if point.count == 1 or point.name == "fsync"]
+    """The first call of each kind, and all syncs: those of files, those of directories."""
+    return [point for point in found if point.count == 1 or "sync" in point.name]
 
 
 @pytest.mark.parametrize("network", [False, True], ids=["local", "network"])
@@ -227,6 +227,31 @@ def test_daemon_killed_at_every_system_call_loses_nothing(
 ) -> None:
     """SIGKILL at every single system call of a commit, of what follows it, and of its answer."""
     victim = Victim(directory, LAST_WORDS[last], network=network, behind=behind)
+    committing, answering = _baseline(victim)
+    deaths = [(point, False) for point in committing] + [(point, True) for point in answering]
+    _sweep(victim, deaths)
+
+
+def test_daemon_with_a_database_killed_at_each_sync_loses_nothing(database: str) -> None:
+    """The same of SQLite's calls, before the first write and before the one that counts, too."""
+    victim = Victim(database, LAST_WORDS["preempt and abort"])
+    committing, _ = _baseline(victim)
+    syncs = [point for point in committing if point.name == "fdatasync"]
+    assert len(syncs) == 5  # its journal, where that is, its journal, the file, its journal
+    writes = [point for point in committing if point.name == "pwrite64"]
+    _sweep(victim, [(point, False) for point in (*syncs, writes[0], writes[-1])])
+    assert victim.died_at == {"fdatasync", "pwrite64"}
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("last", LAST_WORDS)
+@pytest.mark.parametrize("behind", [False, True], ids=["fresh", "behind"])
+def test_daemon_with_a_database_killed_at_every_system_call_loses_nothing(
+    database: str, behind: bool, last: str
+) -> None:
+    """At every single one, and at those of the answer."""
+    victim = Victim(database, LAST_WORDS[last], behind=behind)
     committing, answering = _baseline(victim)
     deaths = [(point, False) for point in committing] + [(point, True) for point in answering]
     _sweep(victim, deaths)

@@ -16,6 +16,7 @@ import platform
 import re
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -34,7 +35,8 @@ from flockpr.prhelper.client import HelperClient
 from flockpr.spc.cdb import parse_command
 from flockpr.spc.codes import Status
 from flockpr.store.document import Document, decode
-from flockpr.store.layout import COMMIT_NAME, COMMITS
+from flockpr.store.kinds import LOCKDIR, SQLITE, store_of
+from flockpr.store.layout import COMMIT_NAME, COMMITS, DATABASE
 from tests.support.scsi import basic_list, in_cdb, nexus, out_cdb
 from tests.support.strace import Strace
 
@@ -295,8 +297,8 @@ class Daemon:
             assert guest.send(read()).status == Status.GOOD
             tracer.detach()
             calls = tracer.so_far()
-        commits = os.path.join(self.root, lun, COMMITS)
-        working = {call.tid for call in calls if commits in call.paths}
+        commits = {os.path.join(self.root, lun, name) for name in (COMMITS, DATABASE)}
+        working = {call.tid for call in calls if commits & set(call.paths)}
         answering = {call.tid for call in calls if call.name == "sendto"}
         (worker,), (answerer,) = working, answering
         return worker, answerer
@@ -383,9 +385,9 @@ def wait_for(condition: Callable[[], bool], why: Callable[[], str] = lambda: "")
 # ---------------------------------------------------------------------- the lock directory
 
 
-def make_lun(directory: str, name: str = LUN) -> None:
+def make_lun(directory: str, name: str = LUN, *, store: str = LOCKDIR) -> None:
     """Make a logical unit in the root below `directory`."""
-    create_lun(os.path.join(directory, "root"), name)
+    create_lun(os.path.join(directory, "root"), name, store=store)
 
 
 def committed(directory: str, lun: str = LUN) -> LogicalUnitState:
@@ -410,8 +412,9 @@ def audit_trail(directory: str, lun: str = LUN) -> list[dict[str, object]]:
 
 def chain(directory: str, lun: str = LUN) -> list[Document]:
     """All commits, after a look that they are whole, one chain, and keep the invariants."""
-    folder = os.path.join(directory, "root", lun, COMMITS)
-    documents = list(_documents(folder))
+    path = os.path.join(directory, "root", lun)
+    rows = store_of(path) == SQLITE
+    documents = list(_rows(path) if rows else _documents(os.path.join(path, COMMITS)))
     assert documents, "no commits at all"
     for before, after in itertools.pairwise(documents):
         assert after.number == before.number + 1
@@ -419,6 +422,16 @@ def chain(directory: str, lun: str = LUN) -> list[Document]:
     for document in documents:
         assert broken_invariants(document.snapshot.state) == []
     return documents
+
+
+def _rows(path: str) -> Iterator[Document]:
+    with contextlib.closing(sqlite3.connect(os.path.join(path, DATABASE))) as connection:
+        rows = connection.execute("SELECT number, document FROM commits ORDER BY number").fetchall()
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    for number, data in rows:
+        document = decode(data)
+        assert document.number == number
+        yield document
 
 
 def _documents(folder: str) -> Iterator[Document]:

@@ -21,7 +21,7 @@ from tests.support.peers import require, unavailable
 FILE_CALLS = (
     *("openat", "newfstatat", "fstat", "read", "pread64", "write", "fchmod", "fsync", "fdatasync"),
     *("close", "link", "linkat", "unlink", "unlinkat", "rename", "renameat", "renameat2"),
-    *("fcntl", "getdents64", "lseek"),
+    *("fcntl", "getdents64", "lseek", "pwrite64", "ftruncate"),
 )
 """The system calls by which a daemon touches a lock directory."""
 SOCKET_CALLS = ("recvfrom", "recvmsg", "sendto", "sendmsg")
