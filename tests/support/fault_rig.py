@@ -84,7 +84,7 @@ def shape(call: Call) -> str:
     text = re.sub(r"\.aside-[0-9a-f]{32}-\d+", ".aside", text)
     text = re.sub(r"\d{16}\.json", "COMMIT", text)
     text = re.sub(r"\{.*|0x[0-9a-f]+.*", "", text)
-    if call.name in ("read", "write", "getdents64"):
+    if call.name in ("read", "write", "pread64", "pwrite64", "getdents64"):
         text = text.split(",")[0]
     return f"{call.name} {text}"
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from unittest import mock
 
-from flockpr.errors import Busy, OutcomeUnknown, StoreError, StoreUnavailable
+from flockpr.errors import Busy, StoreUnavailable
 from flockpr.store import sqlite_file
+from flockpr.store.layout import DATABASE
 from flockpr.store.provision import event
 from flockpr.store.sqlite import SqliteStore
 from tests.support.lun_tools import append, tidy_now
@@ -73,36 +75,31 @@ def glances(marks: Marks, *paths: str) -> None:
             marks.say("seen", path, head.number, head.txid)
 
 
-def tries(marks: Marks, path: str, count: str) -> None:
-    """Commit where calls fail, and say what was told of each."""
-    with contextlib.closing(_open_at_last(path)) as store:
-        for turn in range(int(count)):
-            _try(marks, store, f"TRY {turn}")
-            if turn % 5 == 4:
-                tidy_now(store)
+def fills(marks: Marks, path: str) -> None:
+    """Commit until the file may not grow any more, a while longer, and then when it may again."""
+    with contextlib.closing(opened(path)) as store:
+        size = os.stat(f"{path}/{DATABASE}").st_size
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 16384, hard))
+        refused = turn = 0
+        while refused < 5:
+            turn += 1
+            refused += not _tried(marks, store, turn)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert _tried(marks, store, turn + 1)
 
 
-def _open_at_last(path: str) -> SqliteStore:
-    while True:
-        try:
-            return opened(path)
-        except StoreUnavailable:
-            continue
-
-
-def _try(marks: Marks, store: SqliteStore, action: str) -> None:
+def _tried(marks: Marks, store: SqliteStore, turn: int) -> bool:
+    base = store.head()
+    line = event(f"TRY {turn}", base.state.generation, door="api")
     try:
-        base = store.head()
-        line = event(action, base.state.generation, door="api")
         after = store.commit(base, base.state, [line], served={})
-    except OutcomeUnknown:
-        marks.say("unknown", action)
-    except (Busy, StoreUnavailable) as error:
-        marks.say("nothing", action, str(error).replace("\n", " "))
-    except StoreError as error:
-        marks.say("refused", action, repr(error))
-    else:
-        marks.say("done" if after is not None else "conflict", action)
+    except StoreUnavailable as error:
+        marks.say("nothing", turn, str(error).replace("\n", " "))
+        return False
+    assert after is not None
+    marks.say("done", turn)
+    return True
 
 
 def races(marks: Marks, path: str, count: str, name: str) -> None:
@@ -122,7 +119,7 @@ def races(marks: Marks, path: str, count: str, name: str) -> None:
             tidy_now(store)
 
 
-RUNS = {run.__name__: run for run in (commits, unsafe, looks, glances, tries, races)}
+RUNS = {run.__name__: run for run in (commits, unsafe, looks, glances, fills, races)}
 
 
 def command(what: str, marks: str, *arguments: str) -> Sequence[str]:
