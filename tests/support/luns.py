@@ -39,7 +39,7 @@ def out(
     return unit.execute(nexus, cdb, encode_basic_list(own, new, aptpl=aptpl)).status
 
 
-def contested_lun(root: str, name: str = "disk") -> LunIdentity:
+def contested_lun(root: str, name: str = "disk", *, store: str = "lockdir") -> LunIdentity:
     """A logical unit on which two have registered, one reserved, and one was refused."""
     identity = create_lun(
         root,
@@ -47,6 +47,7 @@ def contested_lun(root: str, name: str = "disk") -> LunIdentity:
         image=f"images/{name}.raw",
         size=1 << 20,  # to reserve takes access away, for which the image has to be there
         wwids=(f"naa.6001405{name.encode().hex()}",),
+        store=store,
     )
     with LogicalUnit.open(os.path.join(root, name)) as unit:
         assert out(unit, ALICE, OutAction.REGISTER, new=ALICE_KEY, aptpl=True) == Status.GOOD

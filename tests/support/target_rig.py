@@ -16,6 +16,7 @@ from typing import Any, Self
 import attrs
 
 from flockpr import create_lun
+from flockpr.store.kinds import LOCKDIR
 from tests.support.daemon_process import environment
 from tests.support.iscsi_client import Initiator, Reply, Task
 from tests.support.iscsi_wire import Pdu
@@ -38,13 +39,17 @@ def initiator_name(short: str) -> str:
 
 
 def make_root(
-    directory: pathlib.Path, *names: str, size: int = SIZE, ports: Sequence[int] = (2, 3)
+    directory: pathlib.Path,
+    *names: str,
+    size: int = SIZE,
+    ports: Sequence[int] = (2, 3),
+    store: str = LOCKDIR,
 ) -> pathlib.Path:
     """A root with these logical units, `disk` if none is named."""
     root = directory / "root"
     root.mkdir()
     for name in names or ("disk",):
-        create_lun(str(root), name, size=size, target_ports=ports)
+        create_lun(str(root), name, size=size, target_ports=ports, store=store)
     return root
 
 
