@@ -1,7 +1,7 @@
 """Durable PERSISTENT RESERVE OUT, commands a second, on one logical unit.
 
 Beside it: a C loop that does the system calls of one commit, one after the other, on the same
-file system, with documents of the same size.
+file system, with documents of the same size. Of a logical unit with a database: the lock directory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from benchmarks.common import (
 )
 from benchmarks.daemons import LUN, OURS, Door, Load, newest_document
 from benchmarks.daemons import flockpr as daemon
+from flockpr.store.kinds import SQLITE
 
-ABOUT = "durable PR OUT beside a C loop of commits on the same file system"
+ABOUT = "durable PR OUT beside a C loop of commits on the same file system; with a database, too"
 MANY = 16
+DATABASE = "database"
+"""The logical unit that has one."""
 CASES = (
     ("REGISTER, 1 conn.", "register", 1),
     ("RESERVE/RELEASE, 1 conn.", "reserve", 1),
@@ -41,11 +44,13 @@ def measure(plan: Plan) -> Iterator[Row | Remark]:
         place = plan.new("commit", folder)
         root = place / "root"
         flockpr.create_lun(str(root), LUN)
+        flockpr.create_lun(str(root), DATABASE, store=SQLITE)
         device = place / "device"
         device.write_bytes(b"")
         load = Load.prepare(plan, device)
-        doors = [Door(initiator=number) for number in range(MANY)]
-        with daemon(root, plan.new("ours"), doors) as (_, sockets):
+        doors = [Door(lun, number) for lun in (LUN, DATABASE) for number in range(MANY)]
+        with daemon(root, plan.new("ours"), doors) as (_, both):
+            sockets, database = both[:MANY], both[MANY:]
             for name, operation, connections in CASES:
                 load.warm(operation, connections, sockets)
                 loads: dict[str, Callable[[], Sample]] = {
@@ -57,6 +62,14 @@ def measure(plan: Plan) -> Iterator[Row | Remark]:
                 found = interleave(plan.rounds, loads)
                 more = {"document bytes": newest_document(root)}
                 yield row_of(f"{name}, {kind}", OURS, found, more=more)
+            for name, operation, connections in CASES:
+                load.warm(operation, connections, database)
+                loads = {
+                    OURS: functools.partial(load, operation, connections, database),
+                    "lockdir": functools.partial(load, operation, connections, sockets),
+                }
+                found = interleave(plan.rounds, loads)
+                yield row_of(f"{name}, database, {kind}", OURS, found)
 
 
 def commits(plan: Plan, folder: pathlib.Path, size: int) -> Sample:

@@ -81,9 +81,10 @@ class UnitView:
         Raises:
             StoreError: The transaction is no longer kept, or cannot be read.
         """
-        snapshot = self._store.snapshot_at(number)
+        with self._lock:
+            snapshot = self._store.snapshot_at(number)
+            kept = self._store.retained() if snapshot is None else []
         if snapshot is None:
-            kept = self._store.retained()
             what = f"the state of transaction {number} is not kept"
             remedy = f"{kept[0]} to {kept[-1]} are; `flockpr log` goes back further" if kept else ""
             raise StoreError(what, self._store.path, remedy)
@@ -95,7 +96,8 @@ class UnitView:
         Raises:
             StoreError: Input or output failed.
         """
-        kept = self._store.retained()
+        with self._lock:
+            kept = self._store.retained()
         after_gaps = [number for before, number in itertools.pairwise(kept) if number != before + 1]
         return max([*kept[:1], *after_gaps], default=1)
 
