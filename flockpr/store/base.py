@@ -173,7 +173,8 @@ class Store(abc.ABC):
             StateUnreadable: Something is there that cannot be read as ours.
             StateLost: The head is older than one seen before, or of another incarnation.
             StoreUnavailable: Input or output failed.
-            OutcomeUnknown: A commit of this store is still unsettled.
+            Busy: It cannot be told for the moment: a commit of this store is still unsettled, or
+                another process keeps what it is in locked.
         """
 
     def head_at_once(self) -> Snapshot | None:

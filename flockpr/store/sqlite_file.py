@@ -62,9 +62,15 @@ _ERRNO = {
 }
 """By which number an error of SQLite is known to the rest; everything else is EIO."""
 _NOT_OURS = frozenset(
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_ERROR,  # it lacks a table
+        sqlite3.SQLITE_CONSTRAINT,  # it has a transaction beyond the newest
+    }
 )
-"""The file is damaged, or another one than it should be. SQLITE_ERROR: it lacks a table."""
+"""The file is damaged, or another one than it should be."""
 
 
 def failure(error: sqlite3.Error, what: str, path: str) -> StoreError:
@@ -112,9 +118,9 @@ class DatabaseFile:
         self._lun_fd = lun_fd
         self._connection: sqlite3.Connection | None = None
         self._closed = False
-        if sqlite3.sqlite_version_info < OLDEST:
+        if sqlite3.sqlite_version_info < OLDEST or not sqlite3.threadsafety:
             raise StoreUnavailable(
-                f"SQLite {sqlite3.sqlite_version} is too old to open it",
+                f"SQLite {sqlite3.sqlite_version} is too old to open it, or built for one thread",
                 self.path,
                 f"install {'.'.join(map(str, OLDEST))} or newer",
             )
@@ -177,6 +183,7 @@ class DatabaseFile:
             self.commit()
         except BaseException:
             self.rollback()
+            self.disconnect()
             raise
 
     def begin(self) -> None:

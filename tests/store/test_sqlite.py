@@ -26,6 +26,7 @@ from flockpr.spc.codes import Status
 from flockpr.store import database_trail, sqlite_file
 from flockpr.store.kinds import SQLITE, STORES
 from flockpr.store.layout import COMMITS, DATABASE, DATABASE_JOURNAL
+from flockpr.store.lockdir import LockDirectory
 from flockpr.store.opening import open_store
 from flockpr.store.provision import create_lun
 from flockpr.store.sqlite import SqliteStore
@@ -289,11 +290,38 @@ def test_damaged_trail_is_said_and_stops_nobody(lun: str) -> None:
             append(store)
 
 
-def test_sqlite_that_is_too_old_is_refused(lun: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It could not check what it opens."""
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 32, 9))
-    with pytest.raises(StoreUnavailable, match="too old"):
+@pytest.mark.parametrize(
+    ("name", "value"), [("sqlite_version_info", (3, 32, 9)), ("threadsafety", 0)]
+)
+def test_sqlite_that_will_not_do_is_refused(
+    lun: str, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    """It could not check what it opens, or mixes up two threads."""
+    monkeypatch.setattr(sqlite3, name, value)
+    with pytest.raises(StoreUnavailable, match="too old to open it, or built for one thread"):
         SqliteStore(lun)
+
+
+def test_transaction_beyond_the_newest_is_never_overwritten(lun: str, store: SqliteStore) -> None:
+    """Somebody's, of whom `head` does not know."""
+    base = store.head()
+    stranger = b"somebody's"
+    sql(lun, ("INSERT INTO commits VALUES (?, ?)", (base.number + 1, stranger)))
+    before = tree(lun)
+    with pytest.raises(StateUnreadable):
+        store.commit(base, base.state, [], served={})
+    assert {k: v for k, v in tree(lun).items() if not k.endswith("-journal")} == {
+        k: v for k, v in before.items() if not k.endswith("-journal")
+    }
+
+
+def test_flockpr_without_databases_serves_nothing(lun: str) -> None:
+    """As one before them: it finds no commits, and makes none."""
+    before = tree(lun)
+    with pytest.raises(StoreUnavailable, match="cannot be opened") as caught:
+        LockDirectory(lun)
+    assert caught.value.path == f"{lun}/{COMMITS}"
+    assert tree(lun) == before
 
 
 def test_sqlite_that_commits_in_another_way_is_refused(
