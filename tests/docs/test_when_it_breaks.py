@@ -93,7 +93,15 @@ def test_verbs_that_the_page_names_in_passing_are_there() -> None:
             check=True,
             timeout=100,
         ).stdout
-        for words in ("gate show", "gate force", "gate forget", "log", "status", "probe")
+        for words in (
+            "gate show",
+            "gate force",
+            "gate forget",
+            "log",
+            "lun show",
+            "status",
+            "probe",
+        )
     }
     spans = re.findall(r"`flockpr ([^`]+)`", prose(PAGE))
     assert spans
