@@ -232,6 +232,7 @@ def test_daemon_killed_at_every_system_call_loses_nothing(
     _sweep(victim, deaths)
 
 
+@pytest.mark.timeout(600)
 def test_daemon_with_a_database_killed_at_each_sync_loses_nothing(database: str) -> None:
     """The same of SQLite's calls, before the first write and before the one that counts, too."""
     victim = Victim(database, LAST_WORDS["preempt and abort"])
