@@ -77,7 +77,7 @@ def test_benchmarks_with_a_disk_of_their_own_wait_for_it(tmp_path: pathlib.Path)
     assert one
     for row in one:
         assert 0 < row["most"] <= 25
-        assert 0 < row["beside"]["C loop"]["most"] <= 25
+        assert all(0 < other["most"] <= 25 for other in row["beside"].values())
 
 
 def test_benchmarks_without_a_compiler_say_so(tmp_path: pathlib.Path) -> None:
