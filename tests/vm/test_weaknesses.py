@@ -73,8 +73,9 @@ class Pair:
 
 @pytest.mark.parametrize("version", ["4.2", "3"])
 def test_names_and_attributes_are_stale(short_path: Path, version: str) -> None:
-    """A name that was absent is believed absent until the directory is opened again; attributes
-    of a name are believed; a link that exists is refused; a removed file is no more.
+    """A name that was absent is believed absent until the directory is opened again, and so are
+    listings; attributes of a name are believed; a link that exists is refused; a removed file is
+    no more; who is told that a link failed may have made it.
     """
     require(*NEEDED)
     with boot_nfs_lab(short_path, version) as lab:
@@ -85,6 +86,7 @@ def test_names_and_attributes_are_stale(short_path: Path, version: str) -> None:
             node.machine.check(f"mkdir {_LAZY}; mount -t nfs -o {options} {source} {_LAZY}")
         _absent_name(pair)
         _stale_attributes(pair)
+        _stale_listing(pair)
         _link_is_exclusive(pair)
         _removed_file(pair)
         _late_link_and_rename(pair)
@@ -105,18 +107,38 @@ def _absent_name(pair: Pair) -> None:
 
 
 def _stale_attributes(pair: Pair) -> None:
-    """The number of a name's inode is believed for a while; opening it tells the truth."""
+    """The number of a name's inode is believed for a while; opening it tells the truth.
+
+    The answer to a look-up of version 3 tells of the directory, too: who learns from it that the
+    directory has changed looks the name up once more, and believes it from then on.
+    """
     stale = 0
     for number in range(5):
         path = pair.name(_LAZY)
         pair.alice(f"store({path!r}, 'old')")
-        old = pair.bob(f"os.stat({path!r}).st_ino")
+        old = [pair.bob(f"os.stat({path!r}).st_ino") for _ in range(2)][-1]
         pair.alice(
             f"store({path + '.new'!r}, 'new{number}'); os.rename({path + '.new'!r}, {path!r})"
         )
         stale += pair.bob(f"os.stat({path!r}).st_ino") == old
         assert pair.bob(f"text_of({path!r})") == f"new{number}"
     assert stale, "every attribute was asked for anew"
+
+
+def _stale_listing(pair: Pair) -> None:
+    """A directory that stays open is listed from memory; opening it anew tells the truth."""
+    stale = 0
+    for _ in range(5):
+        path = pair.name(_LAZY)
+        name = Path(path).name
+        pair.bob(f"listed = os.open({_LAZY!r}, os.O_RDONLY | os.O_DIRECTORY)")
+        for _ in range(2):  # the first answer may tell that the directory has changed, too
+            pair.bob("os.listdir(listed)")
+        pair.alice(f"store({path!r}, 'there')")
+        stale += name not in pair.bob("os.listdir(listed)")
+        pair.bob("os.close(listed)")
+        assert name in pair.bob(f"os.listdir({_LAZY!r})")
+    assert stale, "every listing was asked for anew"
 
 
 def _link_is_exclusive(pair: Pair) -> None:
