@@ -318,7 +318,7 @@ class Connection:
     def _sent(self, response: bytes, count: int) -> Turn:
         """That many bytes of a response were sent."""
         if count == len(response):
-            return Turn.STAY
+            return Turn.ANSWERED
         self._unsent = 0.0, response[count:]
         self._under_way = True
         return Turn.LEAVE

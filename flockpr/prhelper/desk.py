@@ -43,6 +43,10 @@ REST_AFTER = 2.0
 """Seconds without a command after which the guard waits for the next one ..."""
 REST = 5.0
 """... but not longer than this."""
+SOON = 100e-6
+"""Seconds within which a client sends its next command, if it is one of those that are quick ..."""
+EAGER = 40e-6
+"""... and is waited for without going to sleep, since to be woken takes about as long as this."""
 _FUTEX = {"x86_64": b"202", "aarch64": b"98"}.get(os.uname().machine, b"")
 MAX_AWAY = 4096
 """Owners that are remembered; the one that hung first is forgotten."""
@@ -53,6 +57,8 @@ class Turn(enum.Enum):
 
     STAY = enum.auto()
     """It is to be looked at again when something comes."""
+    ANSWERED = enum.auto()
+    """Likewise, and it has been answered: the next command may come at once."""
     PARK = enum.auto()
     """Something came while a command is carried out: leave it alone until that is answered."""
     LEAVE = enum.auto()
@@ -226,9 +232,11 @@ class Desk(Generic[_Sitter]):
     def _serve_all(self, lead: _Lead[_Sitter]) -> None:
         """Serve whoever has something to be served, until the end or until it took too long."""
         busy = lead.busy
-        poll, sitting = self._poll.poll, self._sitting
+        sitting = self._sitting
+        answered = quick = False
         while not self._stopping:
-            ready = poll()
+            ready, quick = self._next(answered, quick)
+            answered = False
             if self._resting:
                 self._wake.set()
             for descriptor, _ in ready:
@@ -245,9 +253,28 @@ class Desk(Generic[_Sitter]):
                     with self._lock:  # when the guard has done with it
                         keeps = lead.keeps
                     return self._outlived(sitter, turn) if keeps else None
-                if turn is not Turn.STAY:
+                if turn is Turn.ANSWERED:
+                    answered = True
+                elif turn is not Turn.STAY:
                     self._after(sitter, turn)
         return None
+
+    def _next(self, answered: bool, quick: bool) -> tuple[list[tuple[int, int]], bool]:
+        """What comes next; and whether clients are quick, if they were just answered.
+
+        Not while a command is carried out: its thread needs the interpreter more than this one.
+        """
+        poll = self._poll.poll
+        if not answered:
+            return poll(), False
+        begun = time.monotonic()
+        while quick:
+            ready = poll(0)
+            if ready:
+                return ready, True
+            quick = time.monotonic() - begun < EAGER
+        ready = poll()
+        return ready, time.monotonic() - begun < SOON
 
     def _after(self, sitter: _Sitter, turn: Turn) -> None:
         if turn is Turn.PARK:

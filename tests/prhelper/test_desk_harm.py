@@ -398,3 +398,60 @@ def test_work_aside_is_done_where_no_thread_can_be_had(monkeypatch: pytest.Monke
         patch.setattr(threading.Thread, "start", fail)
         aside.put(lambda: found.append(threading.current_thread()))
     assert found == [threading.current_thread()]
+
+
+class Polls:
+    """What an epoll object says, by a clock of its own: each question takes ten microseconds."""
+
+    def __init__(self, slept: float) -> None:
+        self.now = 0.0
+        self.questions = 0
+        self.sleeps = 0
+        self._slept = slept
+
+    def monotonic(self) -> float:
+        """See `time.monotonic`."""
+        return self.now
+
+    def poll(self, timeout: float = -1) -> list[tuple[int, int]]:
+        """Nothing is there; somebody comes while it sleeps."""
+        if timeout == 0:
+            self.questions += 1
+            self.now += 10e-6
+            return []
+        self.sleeps += 1
+        self.now += self._slept
+        return [(7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("answered", "quick", "slept", "then"),
+    [
+        (True, True, 1.0, False),
+        (True, True, 50e-6, True),
+        (True, False, 50e-6, True),
+        (True, False, 1.0, False),
+        (False, True, 50e-6, False),
+    ],
+)
+def test_desk_waits_awake_for_quick_clients_only_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch, answered: bool, quick: bool, slept: float, then: bool
+) -> None:
+    """Never while a command is carried out, and one that sends nothing costs one such wait."""
+    polls = Polls(slept)
+    monkeypatch.setattr(module, "time", polls)
+    desk: Desk[Sitting] = Desk(
+        serve=lambda _: None, alone=lambda _: None, aside=lambda _: None, ended=lambda _: None
+    )
+    real = desk._poll
+    monkeypatch.setattr(desk, "_poll", polls)
+    try:
+        assert desk._next(answered, quick) == ([(7, 1)], then)
+    finally:
+        monkeypatch.setattr(desk, "_poll", real)
+        monkeypatch.undo()
+        desk.stop()
+
+    assert polls.sleeps == 1
+    assert (polls.questions > 0) is (answered and quick)
+    assert polls.questions <= module.EAGER / 10e-6 + 1
