@@ -5,144 +5,36 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from flockpr.logical_unit import Result
-from flockpr.manager.file_lock import FileLockManager
 from flockpr.prhelper import desk as module
 from flockpr.prhelper.connection import Limits
 from flockpr.spc.codes import Status
 from flockpr.store.provision import create_lun
 from flockpr.units import Units
+from tests.support.desks import (
+    READ_KEYS,
+    REGISTER_IGNORE,
+    Readers,
+    at,
+    image,
+    manager,
+    sit,
+    sitting,
+)
 from tests.support.helper import (
     DEADLINE,
-    MemoryUnits,
     RawClient,
-    Served,
     count_open,
     eventually,
     serving,
     short_directory,
 )
-from tests.support.scsi import basic_list, in_cdb, nexus, out_cdb
+from tests.support.scsi import basic_list, in_cdb, nexus
 
-READ_KEYS = in_cdb(0)
-REGISTER_IGNORE = out_cdb(6)
-
-
-class Gate:
-    """Where a system call hangs until it is opened."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-
-    def wait(self) -> None:
-        """Hang; not again when it was opened."""
-        os.read(self._read, 1)
-
-    def set(self) -> None:
-        """Open it. Idempotent."""
-        if self._write >= 0:
-            os.close(self._write)
-            self._write = -1
-
-    def close(self) -> None:
-        """Nobody comes any more."""
-        self.set()
-        os.close(self._read)
-
-
-class Readers(MemoryUnits):
-    """Units that answer reads at once, and may hang in it.
-
-    Attributes:
-        at_once: How many were answered so.
-        hanging: Logical units of which a look hangs.
-        gate: Ends that.
-        stuck: Set when one does.
-        told: How often it was told that one does.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at_once = 0
-        self.hanging: set[str] = set()
-        self.gate = Gate()
-        self.stuck = threading.Event()
-        self.told = 0
-
-    def read_at_once(self, lun: str, of: object, cdb: bytes, door: str) -> Result | None:
-        """An empty list of keys."""
-        del of, door
-        if lun in self.hanging:
-            self.stuck.set()
-            self.gate.wait()
-        if cdb[1]:
-            return None
-        self.at_once += 1
-        return Result(Status.GOOD, data_in=bytes(8))
-
-    def looks_hang(self) -> None:
-        """Note it."""
-        self.told += 1
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take long to look at a file."""
-    monkeypatch.setattr("flockpr.prhelper.connection.A_MOMENT", DEADLINE)
-
-
-@pytest.fixture
-def disk(tmp_path: object) -> Iterator[int]:
-    """A descriptor open for reading and writing."""
-    path = os.path.join(str(tmp_path), "disk.img")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
-def units() -> Iterator[Readers]:
-    """Units that answer reads at once."""
-    units = Readers()
-    yield units
-    units.gate.close()
-
-
-def at(units: Readers, lun: str | None = "disk") -> Callable[[MemoryUnits], FileLockManager]:
-    """Makes a manager for them."""
-    return lambda _: manager(units, lun)
-
-
-def manager(units: Readers | Units, lun: str | None) -> FileLockManager:
-    """As the helper door makes it."""
-    return FileLockManager(
-        "helper",
-        units=units,
-        lun=lun,
-        door="helper",
-        report_attentions=False,
-        long_parameter_length=False,
-    )
-
-
-def image(descriptor: int) -> str:
-    """Path of an open file."""
-    return os.readlink(f"/proc/self/fd/{descriptor}")
-
-
-def sitting(served: Served) -> int:
-    """How many connections have no thread."""
-    return len(served.server._desk._sitting)
-
-
-def sit(served: Served, client: RawClient, descriptor: int, others: int = 0) -> None:
-    """A first command, after which the connection sits down."""
-    assert client.run(descriptor, READ_KEYS)[0] == Status.GOOD
-    eventually(lambda: sitting(served) == others + 1, "it does not sit down")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 def test_connection_sits_down_after_its_first_command(units: Readers, disk: int) -> None:

@@ -20,35 +20,14 @@ from flockpr.prhelper.aside import Aside
 from flockpr.prhelper.connection import Limits
 from flockpr.prhelper.desk import Desk, Turn
 from flockpr.spc.codes import Status
-from tests.prhelper.test_desk import READ_KEYS, REGISTER_IGNORE, Gate, Readers, at, sit, sitting
+from tests.support.desks import READ_KEYS, REGISTER_IGNORE, Gate, Readers, at, sit, sitting
 from tests.support.helper import DEADLINE, PORT, RawClient, Served, count_open, eventually, serving
 from tests.support.scsi import basic_list, in_cdb
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 REGISTER = REGISTER_IGNORE.ljust(16, b"\0")
 KEYS = READ_KEYS.ljust(16, b"\0")
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take long to look at a file."""
-    monkeypatch.setattr("flockpr.prhelper.connection.A_MOMENT", DEADLINE)
-
-
-@pytest.fixture
-def disk(tmp_path: object) -> Iterator[int]:
-    """A descriptor open for reading and writing."""
-    path = os.path.join(str(tmp_path), "disk.img")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
-def units() -> Iterator[Readers]:
-    """Units that answer reads at once."""
-    units = Readers()
-    yield units
-    units.gate.close()
 
 
 @pytest.fixture

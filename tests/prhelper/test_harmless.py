@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,37 +14,16 @@ from flockpr.prhelper import harmless
 from flockpr.prhelper.connection import ENOUGH, Connection
 from flockpr.prhelper.harmless import Files, Places
 from flockpr.spc.codes import Status
-from tests.prhelper.test_desk import READ_KEYS, REGISTER_IGNORE, Readers, at, image, sit, sitting
+from tests.support.desks import READ_KEYS, REGISTER_IGNORE, Readers, at, image, sit, sitting
 from tests.support.helper import DEADLINE, RawClient, Served, count_open, eventually, serving
 from tests.support.scsi import basic_list
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 def at_once(work: Callable[[], None]) -> None:
     """Do it here and now."""
     work()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take long to look at a file."""
-    monkeypatch.setattr("flockpr.prhelper.connection.A_MOMENT", DEADLINE)
-
-
-@pytest.fixture
-def disk(tmp_path: object) -> Iterator[int]:
-    """A descriptor open for reading and writing."""
-    path = os.path.join(str(tmp_path), "disk.img")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
-def units() -> Iterator[Readers]:
-    """Units that answer reads at once."""
-    units = Readers()
-    yield units
-    units.gate.close()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from flockpr.prhelper.server import (
     affordable_connections,
 )
 from flockpr.spc.codes import Status
+from tests.support.desks import image
 from tests.support.helper import (
     DEADLINE,
     PORT,
@@ -50,24 +51,10 @@ def out_cdb(action: int, length: int = 24, kind: int = 0, *, high: bytes = b"\0\
 
 
 @pytest.fixture
-def disk(tmp_path: object) -> Iterator[int]:
-    """A descriptor open for reading and writing."""
-    path = os.path.join(str(tmp_path), "disk.img")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
 def served() -> Iterator[Served]:
     """A server whose every descriptor is the logical unit `disk`."""
     with serving() as running:
         yield running
-
-
-def image(descriptor: int) -> str:
-    """Path of an open file."""
-    return os.readlink(f"/proc/self/fd/{descriptor}")
 
 
 def test_greeting_comes_before_a_byte_is_sent(served: Served) -> None:

@@ -22,6 +22,7 @@ from flockpr.errors import (
 )
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
+from flockpr.store.kinds import STORES
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event
 from flockpr.store.syscalls import Syscalls
@@ -207,10 +208,11 @@ def test_directory_without_rights_is_not_ready_until_a_person_helps() -> None:
 
 
 @needs_root
-def test_directory_that_may_only_be_read_serves_reads_and_refuses_writes() -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_directory_that_may_only_be_read_serves_reads_and_refuses_writes(store: str) -> None:
     """A write that cannot be made is NOT READY, intervention required; nothing is invented."""
     with open_to_all() as root:
-        create_lun(root, "disk")
+        create_lun(root, "disk", store=store)
         with LogicalUnit.open(f"{root}/disk") as unit:
             register(unit, A, 1)
         for where, directories, names in os.walk(root):

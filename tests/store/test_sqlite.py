@@ -33,16 +33,14 @@ from flockpr.store.sqlite import SqliteStore
 from flockpr.store.sqlite_file import DatabaseFile
 from flockpr.store.syscalls import Syscalls
 from tests.support.lun_tools import (
-    INTERVENTION,
     append,
     as_user,
     open_to_all,
     register,
-    sense_of,
     tidy_now,
     tree,
 )
-from tests.support.scsi import A, B, in_cdb
+from tests.support.scsi import A
 from tests.support.stores import sql
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -508,23 +506,6 @@ def test_path_may_have_any_characters(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------- whose it is
-
-
-@needs_root
-def test_database_that_may_only_be_read_serves_reads_and_refuses_writes() -> None:
-    """A write that cannot be made is NOT READY, intervention required; nothing is invented."""
-    with open_to_all() as root:
-        create_lun(root, "disk", store=SQLITE)
-        with LogicalUnit.open(f"{root}/disk") as unit:
-            register(unit, A, 1)
-        for where, directories, names in os.walk(root):
-            for name in (*directories, *names):
-                os.chmod(os.path.join(where, name), 0o755 if name in directories else 0o644)
-        before = tree(root)
-        with as_user(65534, 65534), LogicalUnit.open(f"{root}/disk") as unit:
-            assert unit.execute(A, in_cdb(0)).data_in[8:16] == (1).to_bytes(8, "big")
-            assert sense_of(register(unit, B, 2)) == INTERVENTION
-        assert tree(root) == before
 
 
 @needs_root
