@@ -13,7 +13,7 @@ import re
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,9 +130,11 @@ class Match:
 
         Raises:
             NotLinearizable: There is no explanation.
+            AssertionError: The hosts do not see the same.
         """
         with self.duel.at_rest():  # who reads a trail in an emulated machine needs its processor
             trails = self._trails()
+            self._hosts_see_the_same()
         self.free.settle(trails[0])
         self.duels.settle(trails[1])
 
@@ -166,9 +168,29 @@ class Match:
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self.cell.trail, (FREE, DUEL), (0, 1)))
 
+    def _hosts_see_the_same(self) -> None:
+        """Nobody sends anything now, so each host tells of the same registrations."""
+        for lun in (FREE, DUEL):
+            with ThreadPoolExecutor() as pool:
+                told = list(pool.map(self.cell.status, (lun, lun), (0, 1)))
+            assert seen(told[0]) == seen(told[1]), told
+
     def _tally(self) -> tuple[int, int, int]:
         writes = sum(one.ledger.count(Outcome.GOOD) for one in self.duel.duelists)
         return writes, self.duel.rounds, self.duel.checked
+
+
+def seen(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What `flockpr status` of a logical unit says on any host alike: who is registered with which
+    key, and who has reserved it. Who lives is another matter, which takes its time to be seen.
+    """
+    entries = [
+        tuple(entry[name] for name in ("initiator", "target_port", "key", "holder"))
+        for entry in status["registrations"]
+    ]
+    return {"registrations": entries} | {
+        name: status[name] for name in ("error", "generation", "reservation", "spc2", "txid")
+    }
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tests.support.linearizability import NotLinearizable
 from tests.support.scsi import PREEMPT, REGISTER_IGNORE, RESERVE, WERO, nexus
 from tests.vm.duel import Fenced
 from tests.vm.history import Answer, Command, History, Record, acknowledged_share, decide
+from tests.vm.matrix import seen
 from tests.vm.scene import Scene, Window
 from tests.vm.stamps import (
     BLOCK,
@@ -248,3 +249,19 @@ def test_turned_away_only_where_each_host_had_no_room(
     else:
         with pytest.raises(AssertionError, match="still commit"):
             scene.turned_away(1.5)
+
+
+@pytest.mark.parametrize(
+    ("differs", "same"), [({"liveness": "gone"}, True), ({"key": "b2"}, False), ({}, True)]
+)
+def test_hosts_see_the_same_where_keys_and_holders_are_the_same(
+    differs: dict[str, str], same: bool
+) -> None:
+    """Who lives is seen from one host sooner than from the other; who is registered is not."""
+    entry = {"initiator": "a", "target_port": 2, "key": "a1", "holder": True, "liveness": "alive"}
+    rest = {"error": None, "generation": 3, "reservation": None, "spc2": None, "txid": "1"}
+
+    one = seen({"registrations": [entry], **rest, "age_s": 1.0})
+    other = seen({"registrations": [entry | differs], **rest, "age_s": 2.0})
+
+    assert (one == other) is same
