@@ -309,8 +309,21 @@ def _bare(state: LogicalUnitState) -> LogicalUnitState:
     return attrs.evolve(state, attentions=(), attention_epoch=0, overflowed=False)
 
 
+class Timed(Protocol):
+    """A command, as far as it matters when it was under way and whether it was answered."""
+
+    @property
+    def invoked(self) -> float: ...
+
+    @property
+    def ended(self) -> float: ...
+
+    @property
+    def acknowledged(self) -> bool: ...
+
+
 def acknowledged_share(
-    records: Iterable[Record], windows: Sequence[tuple[float, float]]
+    records: Iterable[Timed], windows: Sequence[tuple[float, float]]
 ) -> tuple[int, int]:
     """How many commands no window overlapped, and how many of these were acknowledged."""
     outside = [

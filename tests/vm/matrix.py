@@ -29,6 +29,7 @@ from tests.vm.history import History, acknowledged_share
 from tests.vm.lab import Lab
 from tests.vm.scene import Row, Scene
 from tests.vm.stamps import Outcome
+from tests.vm.writer import Served
 
 __all__ = ["Figures", "Match", "Row", "Scene", "match", "play_all", "write_json"]
 
@@ -50,6 +51,8 @@ class Figures:
         commands: Reservation commands in all.
         outside: Of these, outside of windows.
         acknowledged: Of these, acknowledged.
+        transfers: Reads and writes of the duelists outside of windows.
+        transferred: Of these, acknowledged.
         rounds: How often the disk was taken.
         writes: Acknowledged writes of the duelists.
         checked: Blocks of losers that were looked at after GOOD.
@@ -65,6 +68,8 @@ class Figures:
     commands: int = 0
     outside: int = 0
     acknowledged: int = 0
+    transfers: int = 0
+    transferred: int = 0
     rounds: int = 0
     writes: int = 0
     checked: int = 0
@@ -73,8 +78,12 @@ class Figures:
 
     @property
     def share(self) -> float:
-        """Of the commands outside of windows, how many were acknowledged."""
-        return self.acknowledged / self.outside if self.outside else 1.0
+        """Of the commands outside of windows, how many were acknowledged: the smaller of the
+        shares of reservation commands and of reads and writes.
+        """
+        commands = self.acknowledged / self.outside if self.outside else 1.0
+        transfers = self.transferred / self.transfers if self.transfers else 1.0
+        return min(commands, transfers)
 
 
 @define
@@ -146,6 +155,7 @@ class Match:
             if not record.acknowledged and acknowledged_share([record], windows)[0]:
                 taken = record.ended - record.invoked
                 scene.say(f"not acknowledged, {taken:.1f} s: {record.command}: {record.answer}")
+        transfers, transferred = acknowledged_share(self._served(scene.begun), windows)
         writes, rounds, checked = self._tally()
         return Figures(
             row=row.name,
@@ -156,12 +166,19 @@ class Match:
             commands=len(records),
             outside=outside,
             acknowledged=acknowledged,
+            transfers=transfers,
+            transferred=transferred,
             writes=writes - before[0],
             rounds=rounds - before[1],
             checked=checked - before[2],
             remarks=tuple(scene.remarks),
             revision=revision(),
         )
+
+    def _served(self, begun: float) -> list[Served]:
+        """The reads and writes of a row."""
+        writers = [one.writer for one in self.duel.duelists]
+        return [one for writer in writers for one in list(writer.served) if one.invoked >= begun]
 
     def _trails(self) -> list[list[dict[str, object]]]:
         """The audit trails of both logical units, each as another host tells it."""

@@ -32,9 +32,14 @@ def cell(row: dict[str, Any] | None) -> str:
         return _NOTHING
     if row["outcome"] != "held":
         return str(row["outcome"])
-    share = 100 * row["acknowledged"] / row["outside"] if row["outside"] else 100.0
+    shares = [
+        f"{100 * row[acknowledged] / row[asked]:.1f} %"
+        for acknowledged, asked in (("acknowledged", "outside"), ("transferred", "transfers"))
+        if row.get(asked)
+    ]
     stretch = f" × {row['slack']:.1f}" if row["slack"] > 1 else ""
-    return f"{row['recovery']:.0f} s of {row['bound']:.0f} s{stretch}, {share:.1f} %"
+    served = ", ".join(shares) or "100.0 %"
+    return f"{row['recovery']:.0f} s of {row['bound']:.0f} s{stretch}, {served}"
 
 
 def table(columns: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from flockpr.core.model import LogicalUnitState
+from flockpr.spc.codes import Status
 from tests.support.daemons import Sent, out, read
+from tests.support.iscsi_client import Reply
 from tests.support.linearizability import NotLinearizable
 from tests.support.scsi import PREEMPT, REGISTER_IGNORE, RESERVE, WERO, nexus
 from tests.vm.duel import Fenced
@@ -30,6 +32,7 @@ from tests.vm.stamps import (
     judge_sealed,
     stamps_in,
 )
+from tests.vm.writer import told_what_came_of_it
 
 A, B = nexus("a", 2), nexus("b", 1)
 
@@ -210,6 +213,25 @@ def test_share_counts_what_no_window_overlaps() -> None:
         for moment, status in ((0.0, 0), (2.0, 8), (4.0, 8), (6.0, 0))
     ]
     assert acknowledged_share(records, [(2.5, 3.5)]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "expected"),
+    [
+        (Status.GOOD, None, True),
+        (Status.RESERVATION_CONFLICT, None, True),
+        (Status.TASK_ABORTED, None, True),
+        (Status.CHECK_CONDITION, 6, True),
+        (Status.BUSY, None, False),
+        (Status.CHECK_CONDITION, 2, False),
+    ],
+)
+def test_read_or_write_is_served_where_the_client_knows_what_came_of_it(
+    status: Status, key: int | None, expected: bool
+) -> None:
+    """A conflict is an answer; that the disk is busy or not ready is none."""
+    sense = b"" if key is None else bytes([0x72, key, 0, 0, 0, 0, 0, 0])
+    assert told_what_came_of_it(Reply(status, sense)) is expected
 
 
 def test_disk_that_was_taken_before_the_bound_counted_was_taken_at_once() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-from attrs import define, field
+from attrs import define, field, frozen
 
+from flockpr.spc.codes import Status
 from tests.support import sbc_cdbs as sbc
 from tests.support.iscsi_client import Initiator, Reply
 from tests.vm.cell import DUEL, PATIENCE, Cell
@@ -31,6 +32,20 @@ class Read:
     good: bool
 
 
+@frozen
+class Served:
+    """One READ or WRITE, as `history.acknowledged_share` counts it.
+
+    Attributes:
+        acknowledged: The client knows what came of it: done, a conflict, a unit attention or
+            aborted; and not that the disk is busy, or nothing at all.
+    """
+
+    invoked: float
+    ended: float
+    acknowledged: bool
+
+
 @define(eq=False)
 class Writer(threading.Thread):
     """Writes and reads for one initiator through one host, until told to stop.
@@ -47,6 +62,7 @@ class Writer(threading.Thread):
     ledger: Ledger
     first: int
     reads: list[Read] = field(factory=list, init=False)
+    served: list[Served] = field(factory=list, init=False)
     failure: BaseException | None = field(default=None, init=False)
     _ending: threading.Event = field(factory=threading.Event, init=False)
     _may: threading.Event = field(factory=threading.Event, init=False)
@@ -101,16 +117,28 @@ class Writer(threading.Thread):
                 cdb = sbc.write(stamp.block * SECTORS, SECTORS)
                 tasks.append((stamp, session.submit(lun, cdb, block_of(stamp))))
             for stamp, task in tasks:
-                outcome = _outcome(session.wait(task))
-                self.ledger.end(stamp, outcome, time.monotonic())
+                reply = session.wait(task)
+                self.ledger.end(stamp, _outcome(reply), time.monotonic())
+                self._note(self.ledger.writes[stamp.number].issued, told_what_came_of_it(reply))
         finally:
             now = time.monotonic()
             for stamp in stamps:
                 if self.ledger.writes[stamp.number].outcome is Outcome.FLYING:
                     self.ledger.end(stamp, Outcome.UNKNOWN, now)
-        issued = time.monotonic()
-        reply = session.command(lun, sbc.read(self.first * SECTORS, 1), read=512)
-        self.reads.append(Read(issued, time.monotonic(), reply.good))
+                    self._note(self.ledger.writes[stamp.number].issued, told=False)
+        self._read(session, lun)
+
+    def _read(self, session: Initiator, lun: int) -> None:
+        issued, told = time.monotonic(), False
+        try:
+            reply = session.command(lun, sbc.read(self.first * SECTORS, 1), read=512)
+            told = told_what_came_of_it(reply)
+            self.reads.append(Read(issued, time.monotonic(), reply.good))
+        finally:
+            self._note(issued, told)
+
+    def _note(self, issued: float, told: bool) -> None:
+        self.served.append(Served(issued, time.monotonic(), told))
 
     def pause(self) -> None:
         """Return when nothing of it is under way."""
@@ -128,8 +156,18 @@ class Writer(threading.Thread):
         self._may.set()
 
 
+def _answer(reply: Reply) -> Answer:
+    return Answer(reply.status, reply.code or (0, 0, 0))
+
+
+def told_what_came_of_it(reply: Reply) -> bool:
+    """Whether a READ or WRITE was carried out, or refused or aborted for good."""
+    answer = _answer(reply)
+    return answer.decided or answer.attention or answer.status == Status.TASK_ABORTED
+
+
 def _outcome(reply: Reply) -> Outcome:
-    answer = Answer(reply.status, reply.code or (0, 0, 0))
+    answer = _answer(reply)
     if reply.good:
         return Outcome.GOOD
     if answer.decided or answer.attention or answer.refused:
