@@ -26,7 +26,7 @@ from flockpr.daemon.documents import (
     wrong_type,
 )
 from flockpr.daemon.schema import check_socket_path
-from flockpr.daemon.settings import ARRAYS, TABLES, Serve, ServedSocket, Settings, Socket
+from flockpr.daemon.settings import ARRAYS, FILE_LOCK, TABLES, Serve, ServedSocket, Settings, Socket
 from flockpr.daemon.target_settings import DEFAULT_PORTAL, Lun, Portal, Target
 from flockpr.errors import ConfigError
 
@@ -291,10 +291,19 @@ def _inherit(
             return forced[serve_key]
         return from_files.get(serve_key) if own is None else own
 
+    manager, lun = pick("manager", entry.manager) or FILE_LOCK, pick("lun", entry.lun)
+    if entry.manager not in (None, FILE_LOCK) and entry.lun is None and "lun" not in forced:
+        lun = None  # what [serve] says is for the sockets that are emulated
+    if lun is not None and manager != FILE_LOCK:
+        raise ConfigError(
+            f"{entry.path or entry.name or 'every socket'}: manager {manager!r} passes commands on"
+            f" to the device, and lun {lun!r} is emulated: only one of the two"
+        )
     return ServedSocket(
         path=entry.path or "",
         name=entry.name,
-        lun=pick("lun", entry.lun),
+        manager=manager,
+        lun=lun,
         initiator=pick("initiator", entry.initiator),
         unit_attentions=bool(pick("unit_attentions", entry.unit_attentions)),
         mode=pick("socket_mode", entry.mode),

@@ -8,12 +8,16 @@ serves a directory into which other users' daemons write 0600 documents has to r
 (CAP_DAC_OVERRIDE), and hands out the group and mode of a shared directory (CAP_CHOWN,
 CAP_FOWNER). Everything else goes, from the bounding set as well: emulated reservations never
 reach a device, so CAP_SYS_RAWIO, which the real helper keeps, is of no use here.
+
+A daemon that passes commands on to devices keeps what that takes, also as another user, and where
+it does nothing else it keeps nothing else: not the three, either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import grp
+import logging
 import os
 import pwd
 
@@ -21,10 +25,16 @@ import attrs
 
 from flockpr.errors import ConfigError, FlockprError
 
+_log = logging.getLogger("flockpr.daemon")
+
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETPCAP = 0, 1, 3, 8
 FILE_CAPABILITIES = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER
+CAP_SYS_RAWIO = 17
+RAW_IO = 1 << CAP_SYS_RAWIO
+"""What SG_IO asks for where a command is PERSISTENT RESERVE."""
 
-_PR_SET_DUMPABLE, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 23, 24, 38
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 4, 8
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _MAX_ID = 0xFFFFFFFE  # 2**32 - 1 means "leave it" to setresuid(2)
@@ -111,31 +121,54 @@ def _find_user(user: str | None) -> pwd.struct_passwd | None:
     raise ConfigError(f"no user is called {user!r}")
 
 
-def reduce_privileges(account: Account | None) -> None:
-    """Become `account` for good; or as root without one, keep the file capabilities only.
+def reduce_privileges(
+    account: Account | None, *, devices: int = 0, files: int = FILE_CAPABILITIES
+) -> None:
+    """Become `account` for good; or as root without one, keep some capabilities only.
 
     To be called while the process has one thread: capabilities are per thread.
+
+    Args:
+        account: Who to become.
+        devices: Capabilities that passing on takes, one bit each; kept by every account.
+        files: Those that root keeps beside them.
 
     Raises:
         PrivilegeError: Not allowed to, or the old privileges could be had back.
     """
     if account is None and os.geteuid() != 0:
+        _warn_of_missing(devices)
         return
     # Loaded while the interpreter's files can still be read: the service user may not be
     # allowed to where Python is installed.
     import ctypes  # noqa: F401
 
+    held = capabilities()
     if account is not None:
-        _become(account)
+        _become(account, keep=bool(held & devices))
     if account is None or (account.uid in (None, 0) and os.geteuid() == 0):
-        _keep_file_capabilities()
+        _keep(files | devices)
     else:
-        _prove_gone(account)
+        _prove_gone(account, held & devices)
+    _warn_of_missing(devices)
 
 
-def _become(account: Account) -> None:
+def _warn_of_missing(devices: int) -> None:
+    """A device refuses what it should be asked; the guests are told, and the operator here."""
+    if devices & ~capabilities():
+        _log.warning(
+            "capabilities %#x are missing, which passing commands on to devices takes: start it"
+            " as root",
+            devices & ~capabilities(),
+        )
+
+
+def _become(account: Account, *, keep: bool) -> None:
     """Supplementary groups, then group, then user: each step needs what the next gives away."""
     try:
+        if keep:
+            _drop_bounding_set(capabilities())
+            _prctl(_PR_SET_KEEPCAPS, 1)
         if os.geteuid() == 0:
             os.setgroups(account.groups)
         if account.gid is not None and {account.gid} != set(os.getresgid()):
@@ -152,37 +185,43 @@ def _become(account: Account) -> None:
         ) from error
 
 
-def _prove_gone(account: Account) -> None:
-    """Try to get the old privileges back, and fail if that works."""
+def _prove_gone(account: Account, kept: int) -> None:
+    """Keep those capabilities; try to get the old privileges back, and fail if that works."""
+    # Where the change of user left any others (securebits, ambient ones).
+    _set_capabilities(kept)
     if account.uid is not None:
         if set(os.getresuid()) != {account.uid}:
             raise PrivilegeError(f"still holds users {os.getresuid()} after becoming {account.uid}")
         with contextlib.suppress(PermissionError):
             os.setresuid(0, -1, -1)
             raise PrivilegeError(f"could become root again after becoming user {account.uid}")
-    _set_capabilities(0)  # where the change of user left any (securebits, ambient ones)
     if account.gid is not None and set(os.getresgid()) != {account.gid}:
         raise PrivilegeError(
             f"still holds groups {os.getresgid()} after becoming group {account.gid}"
         )
 
 
-def _keep_file_capabilities() -> None:
-    """Drop everything but the file capabilities, as far as this root has anything."""
+def _keep(wanted: int) -> None:
+    """Drop everything but these capabilities, as far as this root has anything."""
     permitted = capabilities()
     if permitted & 1 << CAP_SETPCAP:
-        capability = 0
-        while _prctl(_PR_CAPBSET_READ, capability) >= 0:
-            if _prctl(_PR_CAPBSET_DROP, capability) < 0:
-                raise PrivilegeError(f"cannot drop capability {capability} from the bounding set")
-            capability += 1
+        _drop_bounding_set(permitted)
         with contextlib.suppress(OSError):
             os.setgroups([])
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _set_capabilities(permitted & FILE_CAPABILITIES)
-    if capabilities() & ~FILE_CAPABILITIES:
+    _set_capabilities(permitted & wanted)
+    if capabilities() & ~wanted:
         raise PrivilegeError(f"still holds capabilities {capabilities():#x}")
+
+
+def _drop_bounding_set(permitted: int) -> None:
+    """Let no program that is started have anything; as far as it may be changed."""
+    capability = 0
+    while permitted & 1 << CAP_SETPCAP and _prctl(_PR_CAPBSET_READ, capability) >= 0:
+        if _prctl(_PR_CAPBSET_DROP, capability) < 0:
+            raise PrivilegeError(f"cannot drop capability {capability} from the bounding set")
+        capability += 1
 
 
 def capabilities() -> int:

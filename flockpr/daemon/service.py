@@ -14,17 +14,17 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from flockpr._version import __version__
 from flockpr.daemon.activation import Notifier
+from flockpr.daemon.managers import GRACE, manager_of
 from flockpr.daemon.qemu_options import announcement
 from flockpr.daemon.settings import Settings
 from flockpr.daemon.sockets import Door
 from flockpr.daemon.survey import start_survey
 from flockpr.filesystems import declare
-from flockpr.manager.file_lock import FileLockManager
 from flockpr.prhelper.connection import Limits
 from flockpr.prhelper.identity import Identifier, port_from, rules_from
 from flockpr.prhelper.server import HelperServer, affordable_connections
@@ -43,17 +43,18 @@ DESCRIPTORS = 1 << 20
 """As many open files as one daemon could ever use."""
 START_INTERVAL = 0.05
 """Seconds between two looks whether the target door is ready."""
-GRACE = 5.0
-"""Seconds that the door waits beyond the time in which the logical units answer."""
 
 
-def preload(*, with_target: bool = False) -> None:
+def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> None:
     """Load what is otherwise loaded on first use.
 
     A service user may not be allowed to where Python is installed. And portalocker's modules
     import each other: two threads that load them at the same time find half of one (seen).
     """
     import traceback  # noqa: F401
+
+    if "sgio" in managers:
+        import flockpr.manager.sgio
 
     import flockpr.store.rangelock
 
@@ -202,16 +203,7 @@ class Service:
 
     def _server(self, door: Door) -> HelperServer:
         served, settings = door.served, self._settings
-        manager = FileLockManager(
-            served.path or served.name or "passed",
-            units=self._units,
-            lun=served.lun,
-            wwids={name: lun.wwids for name, lun in settings.luns.items()},
-            door="helper",
-            report_attentions=served.unit_attentions,
-            long_parameter_length=False,
-            timeout=settings.serve.timeout,
-        )
+        manager = manager_of(served, settings, self._units)
         identifier = Identifier(
             explicit=None if served.initiator is None else port_from(served.initiator),
             rules=rules_from(settings.initiators),

@@ -26,6 +26,11 @@ from flockpr.daemon.schema import (
 from flockpr.daemon.target_settings import Lun, Portal, Target
 from flockpr.filesystems import Terms
 
+FILE_LOCK = "file-lock"
+MANAGERS = (FILE_LOCK, "sgio")
+"""Who answers the commands of a socket; the first from lock directories, the others from the
+device."""
+
 
 @attrs.frozen(kw_only=True)
 class Serve:
@@ -34,6 +39,7 @@ class Serve:
     Attributes:
         root: Directory of lock directories, one per logical unit.
         socket: Path of a Unix socket to serve.
+        manager: Who answers commands, one of `MANAGERS`.
         lun: Logical unit of every descriptor; otherwise found by the device's wwid.
         initiator: Initiator port of every connection; otherwise told apart by `[initiators]`
             and by the peer's process.
@@ -55,6 +61,7 @@ class Serve:
 
     root: str | None = key(str, check_absolute)
     socket: str | None = key(str, check_socket_path)
+    manager: str | None = key(str, check_one_of(*MANAGERS))
     lun: str | None = key(str, check_lun_name)
     initiator: str | None = key(str, check_initiator)
     unit_attentions: bool = key(bool, default=False)
@@ -80,6 +87,7 @@ class Socket:
     Attributes:
         path: Path of the Unix socket.
         name: FileDescriptorName= of the systemd socket unit that passes this socket.
+        manager: As in [serve], for this socket.
         lun: As in [serve], for this socket.
         initiator: As in [serve], for this socket.
         unit_attentions: As in [serve], for this socket.
@@ -90,6 +98,7 @@ class Socket:
 
     path: str | None = key(str, check_socket_path)
     name: str | None = key(str, check_filled)
+    manager: str | None = key(str, check_one_of(*MANAGERS))
     lun: str | None = key(str, check_lun_name)
     initiator: str | None = key(str, check_initiator)
     unit_attentions: bool | None = key(bool)
@@ -118,6 +127,7 @@ class ServedSocket:
     Attributes:
         path: Absolute path; "" for a socket that is only known by `name`.
         name: Name under which systemd passes it, if it does.
+        manager: Who answers its commands, one of `MANAGERS`.
         lun: Logical unit of every descriptor, or None: by the device.
         initiator: Initiator port of every connection, or None: by the peer.
         unit_attentions: Report pending unit attentions.
@@ -129,6 +139,7 @@ class ServedSocket:
 
     path: str
     name: str | None = None
+    manager: str = FILE_LOCK
     lun: str | None = None
     initiator: str | None = None
     unit_attentions: bool = False

@@ -12,8 +12,15 @@ from flockpr.manager.file_lock import FileLockManager
 
 Factory = Callable[..., PRManager]
 
+
+def _sgio(id: str, **options: float) -> PRManager:  # noqa: A002
+    from flockpr.manager.sgio import SgioManager  # loads ctypes, which most have no use for
+
+    return SgioManager(id, **options)
+
+
 _lock = threading.Lock()
-_kinds: dict[str, Factory] = {FileLockManager.kind: FileLockManager}
+_kinds: dict[str, Factory] = {FileLockManager.kind: FileLockManager, "sgio": _sgio}
 _managers: dict[str, PRManager] = {}
 
 

@@ -147,12 +147,28 @@ def test_each_key_of_serve_has_a_variable_that_is_heard(sources: Sources, variab
     """FLOCKPR_ and the key in capitals sets the key, converted to its type."""
     texts = {"timeout": "3", "drain": "4", "log_level": "error", "log_format": "json"}
     texts |= {"unit_attentions": "yes", "allow_unproven": "on", "metrics": "127.0.0.1:9751"}
-    texts |= {"socket_mode": "0660", "lun": "a", "initiator": "iqn.x:y"}
+    texts |= {"socket_mode": "0660", "lun": "a", "initiator": "iqn.x:y", "manager": "sgio"}
     key = ENVIRONMENT[variable]
     settings = sources.load(environ={variable: texts.get(key, "/some/path")})
     value = getattr(settings.serve, key)
     expected = {"timeout": 3.0, "drain": 4.0, "unit_attentions": True, "allow_unproven": True}
     assert value == expected.get(key, texts.get(key, "/some/path"))
+
+
+def test_socket_that_passes_on_has_no_emulated_unit(sources: Sources) -> None:
+    """Its own manager beats the `lun` of [serve], which is for others; both at once are wrong."""
+    sources.user.write_text(
+        '[serve]\nlun = "a"\n[[socket]]\npath = "/x"\n[[socket]]\npath = "/y"\nmanager = "sgio"\n'
+    )
+    assert [(entry.manager, entry.lun) for entry in sources.load().sockets] == [
+        ("file-lock", "a"),
+        ("sgio", None),
+    ]
+    for flags in ({"manager": "sgio", "lun": "b"}, {"manager": "sgio"}):
+        with pytest.raises(ConfigError, match=r"manager 'sgio' .* lun '.' is emulated"):
+            sources.load(flags)
+    with pytest.raises(ConfigError, match="must be one of file-lock, sgio"):
+        sources.load({"manager": "lio"})
 
 
 def test_empty_variable_counts_as_not_set(sources: Sources) -> None:
