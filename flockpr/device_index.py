@@ -13,10 +13,17 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 
-from flockpr.errors import Busy, LunNotFound, StoreError, StoreUnavailable
+from flockpr.errors import (
+    Busy,
+    Emulated,
+    LunNotFound,
+    StateUnreadable,
+    StoreError,
+    StoreUnavailable,
+)
 from flockpr.store import files
 from flockpr.store.identity import LunIdentity
-from flockpr.store.layout import LUN_NAME
+from flockpr.store.layout import LUN_NAME, NUMBERS
 from flockpr.store.listing import read_identity
 
 log = logging.getLogger(__name__)
@@ -50,6 +57,7 @@ class DeviceIndex:
         self._late: set[str] = set()
         self._complaints: dict[str, str] = {}
         self._doubles: set[tuple[str, str, str]] = set()
+        self._passed: set[str] = set()
 
     def find(self, wwids: Iterable[str]) -> str | None:
         """The LUN of the first identifier that is known; reads anew when the table is old.
@@ -69,6 +77,46 @@ class DeviceIndex:
             self._check_all_read()
             known = self._look_up_former(wanted)
         return known
+
+    def passes(self, name: str) -> bool:
+        """Whether a LUN that `find` has named is marked as passed through."""
+        return name in self._passed
+
+    def check_free(self, wwids: Iterable[str], *, named: bool = True) -> None:
+        """See that no LUN has one of these identifiers, after `find` has found none.
+
+        A disk that is emulated must not be passed through as well, so here it counts what is
+        not known: a LUN that cannot be read may be the one, and so may all that are on a share
+        that is not mounted.
+
+        Args:
+            wwids: The identifiers.
+            named: Somebody named this root, so that it is one.
+
+        Raises:
+            StoreError: It may be that one has.
+        """
+        wanted = {_claim(wwid) for wwid in wwids}
+        with self._lock:
+            doubles = sorted(double for double in self._doubles if double[0] in wanted)
+            unread = sorted(self._complaints.keys() - self._claims.keys())
+            known = bool(self._claims)
+        if doubles:
+            claim, first, second = doubles[0]
+            what = f"{claim} is claimed by two LUNs: {first}, {second}"
+            raise Emulated(what, self._root, "delete one of the two")
+        if unread:
+            raise StateUnreadable(
+                "lun.json cannot be read, so which disk it is is not known",
+                os.path.join(self._root, unread[0]),
+                "restore it from a backup, or run a newer flockpr",
+            )
+        if named and not known and not os.path.isdir(os.path.join(self._root, NUMBERS)):
+            raise StoreUnavailable(
+                "there was never a LUN in this root, so its share may not be mounted",
+                self._root,
+                "mount it; `flockpr lun create` makes a root known",
+            )
 
     def table(self) -> dict[str, str]:
         """By device identifier or image path, the name of the LUN; read anew.
@@ -172,9 +220,10 @@ class DeviceIndex:
 
     def _read(self, name: str) -> None:
         claims: frozenset[str] | None = None
-        complaint = ""
+        passed, complaint = False, ""
         try:
-            claims = claims_of(self._root, read_identity(self._root, name))
+            identity = read_identity(self._root, name)
+            passed, claims = identity.passed, claims_of(self._root, identity)
         except LunNotFound:
             pass  # a directory of something else, an image's folder say; or gone
         except StoreError as error:
@@ -184,6 +233,8 @@ class DeviceIndex:
         with self._lock:
             self._readers.discard(name)
             self._note(name, claims, complaint)
+            if claims is not None:
+                (self._passed.add if passed else self._passed.discard)(name)
             if name in self._late:
                 self._late.discard(name)
                 log.info("%s: lun.json can be read again", name)

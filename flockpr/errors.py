@@ -10,6 +10,8 @@ means misuse, configuration, input/output, or state that must not be guessed at:
     ├── ProtocolViolation        a helper client broke the stream; close the connection
     └── StoreError               the lock directory; carries the path and a remedy
         ├── LunNotFound          no such logical unit in this root
+        ├── PassedThrough        marked as a disk that keeps its reservations itself
+        ├── Emulated             a device that is a logical unit, or may be, was to be passed on to
         ├── LunExists            the name is taken
         ├── StateUnreadable      unreadable, foreign, truncated, newer: fail closed
         │   └── NewerFormat      written by a newer flockpr
@@ -75,6 +77,14 @@ class StoreError(FlockprError):
 
 class LunNotFound(StoreError):
     """No such logical unit in this root."""
+
+
+class PassedThrough(StoreError):
+    """Marked as a disk that keeps its reservations itself: nothing of it is emulated."""
+
+
+class Emulated(StoreError):
+    """A device is a logical unit, or may be one, so commands are not passed on to it."""
 
 
 class LunExists(StoreError):

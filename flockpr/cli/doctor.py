@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
+    from flockpr.cli.doctor_devices import find_passed
     from flockpr.cli.doctor_findings import examine
     from flockpr.cli.status_documents import names_of
     from flockpr.unit_view import UnitView
@@ -71,7 +72,7 @@ def _explain(args: argparse.Namespace) -> int:
             with UnitView.of(os.path.join(root, name)) as unit:
                 status = unit.status().to_json()
                 refusals = list(unit.refusals())
-                findings = examine(status, refusals, args.nexus)
+                findings = [*examine(status, refusals, args.nexus), *find_passed(root, name)]
             documents.append({"name": name, "findings": findings, "error": None})
         except StoreError as error:
             code = report("doctor", error)

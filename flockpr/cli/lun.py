@@ -61,6 +61,12 @@ def add(verbs: Verbs) -> None:
         help="what keeps its transactions: files in a directory, or a database, on a file system "
         "of this host only (default: lockdir)",
     )
+    create.add_argument(
+        "--passed",
+        action="store_true",
+        help="mark the disk with these identifiers as one that keeps its reservations itself: it "
+        "is emulated on no host",
+    )
     add_json(create)
     _finish(create, _create)
 
@@ -155,6 +161,7 @@ def _create(args: argparse.Namespace) -> int:
         serial=args.serial,
         target_ports=args.target_port,
         store=args.store,
+        passed=args.passed,
     )
     if missing:
         # Under a mount point that is not mounted it would be on this host alone.
@@ -188,7 +195,7 @@ def _list(args: argparse.Namespace) -> int:
     viewer = Viewer(args, root)
     documents: list[dict[str, object]] = []
     rows: list[tuple[str, ...]] = []
-    for listing in list_luns(root):
+    for listing in list_luns(root, passed=True):
         identity = listing.identity
         if identity is None:
             # One damaged directory must not hide the others.

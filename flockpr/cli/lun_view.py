@@ -73,6 +73,7 @@ class Viewer:
             "created": identity.created,
             "store": store_of(os.path.join(self._root, identity.name)),
             "store_format": identity.format,
+            "passed": identity.passed,
         }
 
     def _size(self, identity: LunIdentity) -> int | None:
@@ -117,7 +118,10 @@ def lines(root: str, document: Mapping[str, Any], keys: Sequence[str] = ()) -> l
         "incarnation": document["incarnation"],
         "store": document["store"],
         "format": str(document["store_format"]),
+        "passed": "on to the device, on every host" if document["passed"] else "",
     }
+    if not document["passed"]:
+        del rows["passed"]
     if document["image"] is None:
         rows = {key: value for key, value in rows.items() if key not in ("iqn", "size")}
     shown = [key for key in rows if not keys or key in keys]

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 # so that a flag, a variable and a line of a file are refused in the same words.
 _OPTIONS = (
     ("socket", "PATH", "serve this Unix socket"),
-    ("manager", "KIND", "who answers: file-lock (lock directories) or sgio (the device itself)"),
+    (
+        "manager",
+        "KIND",
+        "who answers: file-lock (lock directories), sgio (the device itself), or auto",
+    ),
     ("lun", "NAME", "every descriptor is this logical unit (default: by the device's wwid)"),
     ("initiator", "NAME", "every connection is this initiator port (default: told by its process)"),
     ("host", "NAME", "this host, in identities and in the log (default: the kernel's name)"),

@@ -26,7 +26,17 @@ from flockpr.daemon.documents import (
     wrong_type,
 )
 from flockpr.daemon.schema import check_socket_path
-from flockpr.daemon.settings import ARRAYS, FILE_LOCK, TABLES, Serve, ServedSocket, Settings, Socket
+from flockpr.daemon.settings import (
+    ARRAYS,
+    AUTO,
+    FILE_LOCK,
+    PASSING,
+    TABLES,
+    Serve,
+    ServedSocket,
+    Settings,
+    Socket,
+)
 from flockpr.daemon.target_settings import DEFAULT_PORTAL, Lun, Portal, Target
 from flockpr.errors import ConfigError
 
@@ -63,6 +73,7 @@ def load_settings(
     system_file: str = SYSTEM_FILE,
     user_file: bool = True,
     uid: int | None = None,
+    manager: str = FILE_LOCK,
 ) -> Settings:
     """Read every source and merge them.
 
@@ -79,6 +90,7 @@ def load_settings(
         system_file: The weakest file; may be absent.
         user_file: Whether the user's own file counts.
         uid: Whose defaults to use; the effective user's by default.
+        manager: Who answers where nobody says so.
 
     Returns:
         The settings; the root may not exist and no socket has been touched.
@@ -106,7 +118,7 @@ def load_settings(
             read.append(path)
             _merge(merged, check_document(document, path))
     forced = _from_environment(environ) | _from_flags(given)
-    from_files = dict(merged.get("serve", {}))
+    from_files = {"manager": manager, **merged.get("serve", {})}
     _merge(merged, {"serve": forced})
     if target is not None:
         _merge(merged, _from_target_flags(target))
@@ -142,7 +154,7 @@ def known_keys() -> list[str]:
     for table, schema in TABLES.items():
         prefix = {"lun": "lun.NAME"}.get(table, f"{table}[]" if table in ARRAYS else table)
         names += [f"{prefix}.{field.name}" for field in attrs.fields(schema)]
-    return [*names, "initiators.NAME"]
+    return [*names, "initiators.NAME", "devices.NAME"]
 
 
 # The environment and the command line.
@@ -243,32 +255,52 @@ def _settle(
     uid: int,
 ) -> Settings:
     serve = Serve(**merged.get("serve", {}))
+    rooted = serve.root is not None
     tables = [Socket(**entry) for entry in merged.get("socket", [])]
     if "socket" in forced:
         path = forced["socket"]
         tables = [entry for entry in tables if entry.path == path] or [Socket(path=path)]
     elif serve.socket and serve.socket not in [entry.path for entry in tables]:
         tables.append(Socket(path=serve.socket))
-    sockets = [_inherit(entry, from_files, forced) for entry in tables]
+    sockets = [_inherit(entry, from_files, forced, rooted=rooted) for entry in tables]
     if not sockets:
         path = default_socket(environ, uid)
         run_check(check_socket_path, path, "the default socket", "give another with --socket")
-        sockets = [attrs.evolve(_inherit(Socket(path=path), from_files, forced), is_default=True)]
+        sockets = [
+            attrs.evolve(
+                _inherit(Socket(path=path), from_files, forced, rooted=rooted), is_default=True
+            )
+        ]
     target = Target(**merged.get("target", {})) if _has_target(merged) else None
     return Settings(
         root=serve.root or default_root(environ, uid),
         root_is_default=serve.root is None,
         sockets=tuple(sockets),
-        unnamed_socket=_inherit(Socket(), from_files, forced),
+        unnamed_socket=_inherit(Socket(), from_files, forced, rooted=rooted),
         sockets_from_flag="socket" in forced,
         serve=serve,
         luns={name: Lun(**entry) for name, entry in merged.get("lun", {}).items()},
         initiators=merged.get("initiators", {}),
+        devices=_devices(merged),
         target=target,
         portals=_portals(merged) if _has_target(merged) else (),
         fencing=merged.get("fencing") or ("none" if target is None else target.fencing),
         files=files,
     )
+
+
+def _devices(merged: Mapping[str, Any]) -> Mapping[str, str]:
+    """Table [devices]; none of them is a logical unit's by [lun.NAME]."""
+    devices: Mapping[str, str] = merged.get("devices", {})
+    passed = {name.lower(): name for name in devices}
+    for lun, entry in merged.get("lun", {}).items():
+        for wwid in entry.get("wwids") or ():
+            if wwid.lower() in passed:
+                raise ConfigError(
+                    f"devices.{passed[wwid.lower()]}: is the logical unit {lun} by lun.{lun}.wwids:"
+                    " a disk is emulated or passed on, and never both"
+                )
+    return devices
 
 
 def _has_target(merged: Mapping[str, Any]) -> bool:
@@ -282,7 +314,7 @@ def _portals(merged: Mapping[str, Any]) -> tuple[Portal, ...]:
 
 
 def _inherit(
-    entry: Socket, from_files: Mapping[str, Any], forced: Mapping[str, Any]
+    entry: Socket, from_files: Mapping[str, Any], forced: Mapping[str, Any], *, rooted: bool
 ) -> ServedSocket:
     """Fill in what a socket leaves open: its own table, then [serve]; flags beat both."""
 
@@ -292,13 +324,17 @@ def _inherit(
         return from_files.get(serve_key) if own is None else own
 
     manager, lun = pick("manager", entry.manager) or FILE_LOCK, pick("lun", entry.lun)
-    if entry.manager not in (None, FILE_LOCK) and entry.lun is None and "lun" not in forced:
+    if entry.manager in PASSING and entry.lun is None and "lun" not in forced:
         lun = None  # what [serve] says is for the sockets that are emulated
-    if lun is not None and manager != FILE_LOCK:
+    if lun is not None and manager in PASSING:
         raise ConfigError(
             f"{entry.path or entry.name or 'every socket'}: manager {manager!r} passes commands on"
             f" to the device, and lun {lun!r} is emulated: only one of the two"
         )
+    if lun is not None or (manager == AUTO and not rooted):
+        # Every descriptor is that logical unit. And with a root that nobody named it is not known
+        # which disks other hosts emulate, so none is passed on.
+        manager = FILE_LOCK
     return ServedSocket(
         path=entry.path or "",
         name=entry.name,

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from flockpr.daemon.schema import check_lun_name, type_names
-from flockpr.daemon.settings import ARRAYS, TABLES
+from flockpr.daemon.schema import check_lun_name, check_one_of, type_names
+from flockpr.daemon.settings import ARRAYS, PASSING, TABLES
 from flockpr.daemon.target_settings import Lun
 from flockpr.errors import ConfigError
 
@@ -48,8 +48,10 @@ def check_document(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     for table, content in document.items():
         if table == "initiators":
             checked[table] = _check_initiators(_table(content, source, table), source)
+        elif table == "devices":
+            checked[table] = _check_devices(_table(content, source, table), source)
         elif table not in TABLES:
-            raise unknown(source, table, "table", [*TABLES, "initiators"])
+            raise unknown(source, table, "table", [*TABLES, "initiators", "devices"])
         elif table in ARRAYS:
             checked[table] = _check_array(table, content, source)
         elif table == "lun":
@@ -102,6 +104,18 @@ def _check_initiators(content: Mapping[str, Any], source: str) -> dict[str, str]
         run_check(lambda given: rules_from({name: given}), value, source, where)  # noqa: B023
         checked[name] = value
     return checked
+
+
+def _check_devices(content: Mapping[str, Any], source: str) -> dict[str, str]:
+    from flockpr.store.identity import check_wwid
+
+    for name, value in content.items():
+        where = f"devices.{name}"
+        if not isinstance(value, str):
+            raise wrong_type(source, where, str, value)
+        run_check(check_wwid, name, source, where)
+        run_check(check_one_of(*PASSING), value, source, where)
+    return dict(content)
 
 
 def _check_table(

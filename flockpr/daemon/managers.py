@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from flockpr.daemon.privileges import FILE_CAPABILITIES, RAW_IO
-from flockpr.daemon.settings import FILE_LOCK, ServedSocket, Settings
+from flockpr.daemon.settings import AUTO, FILE_LOCK, PASSING, ServedSocket, Settings
 from flockpr.daemon.sockets import Door
-from flockpr.manager.attendance import UnitsLike
 from flockpr.manager.base import PRManager
 from flockpr.manager.file_lock import FileLockManager
+from flockpr.manager.passing import PassingManager
+from flockpr.manager.routing import AutoManager, Claims, RootUnits
 
 GRACE = 5.0
 """Seconds that the door waits beyond the time in which the logical units answer."""
@@ -33,26 +34,40 @@ class Needed:
 def needed_for(doors: Sequence[Door], *, with_target: bool) -> Needed:
     """The capabilities that these doors take."""
     kinds = {door.served.manager for door in doors}
+    emulates = with_target or not kinds or kinds & {AUTO, FILE_LOCK}
     return Needed(
         devices=RAW_IO if kinds - {FILE_LOCK} else 0,
-        files=FILE_CAPABILITIES if FILE_LOCK in kinds or with_target or not kinds else 0,
+        files=FILE_CAPABILITIES if emulates else 0,
     )
 
 
-def manager_of(served: ServedSocket, settings: Settings, units: UnitsLike) -> PRManager:
+def manager_of(served: ServedSocket, settings: Settings, units: RootUnits) -> PRManager:
     """The manager of a socket."""
     name = served.path or served.name or "passed"
-    if served.manager != FILE_LOCK:
-        from flockpr.manager.sgio import SgioManager
+    timeout = settings.serve.timeout
+    wwids = {name: lun.wwids for name, lun in settings.luns.items()}
+    if served.manager in PASSING:
+        claims = Claims(units, wwids, named=not settings.root_is_default)
+        return _passing(served.manager, name, timeout, claims.check)
+    options: Mapping[str, object] = {
+        "lun": served.lun,
+        "wwids": wwids,
+        "door": "helper",
+        "report_attentions": served.unit_attentions,
+        "long_parameter_length": False,
+        "timeout": timeout,
+    }
+    if served.manager == AUTO:
+        passing = {kind: _passing(kind, name, timeout, None) for kind in PASSING}
+        chosen = settings.devices
+        return AutoManager(name, units=units, passing=passing, chosen=chosen, **options)
+    return FileLockManager(name, units=units, **options)  # type: ignore[arg-type]
 
-        return SgioManager(name, timeout=settings.serve.timeout + GRACE)
-    return FileLockManager(
-        name,
-        units=units,
-        lun=served.lun,
-        wwids={name: lun.wwids for name, lun in settings.luns.items()},
-        door="helper",
-        report_attentions=served.unit_attentions,
-        long_parameter_length=False,
-        timeout=settings.serve.timeout,
-    )
+
+def _passing(
+    kind: str, name: str, timeout: float, check: Callable[[int], None] | None
+) -> PassingManager:
+    from flockpr.manager.sgio import SgioManager
+
+    assert kind == SgioManager.kind
+    return SgioManager(name, timeout=timeout + GRACE, check=check)

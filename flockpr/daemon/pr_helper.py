@@ -29,9 +29,9 @@ _LONG = [
 
 _HELP = f"""\
 Usage: {PROGRAM} [OPTION]...
-Answers QEMU's pr-manager-helper from flockpr's lock directories; takes the options of
-qemu-pr-helper. Everything else is configured in /etc/flockpr.toml, or in the file that the
-environment variable FLOCKPR_CONFIG names.
+Answers QEMU's pr-manager-helper from flockpr's lock directories, or hands commands on to disks
+that are no logical unit of them; takes the options of qemu-pr-helper. Everything else is
+configured in /etc/flockpr.toml, or in the file that the environment variable FLOCKPR_CONFIG names.
 
   -k, --socket=PATH    listen on this Unix socket
                        (default {DEFAULT_SOCKET})
@@ -50,7 +50,7 @@ environment variable FLOCKPR_CONFIG names.
 # Parsers look for qemu-pr-helper and a number on the first line.
 _VERSION = f"""\
 qemu-pr-helper {__version__} (flockpr)
-Emulated SCSI-3 persistent reservations: recorded in lock directories, enforced by nobody.
+SCSI-3 persistent reservations: where they are emulated, recorded and enforced by nobody.
 """
 
 
@@ -167,6 +167,7 @@ def _serve(options: Options) -> int:
     from flockpr.daemon.activation import announced
     from flockpr.daemon.config import load_settings
     from flockpr.daemon.main import Style, leave, run
+    from flockpr.daemon.settings import AUTO
 
     flags: dict[str, object] = {"user": options.user, "group": options.group}
     # Without -k the real default counts, whatever FLOCKPR_SOCKET and the file say about the
@@ -175,7 +176,7 @@ def _serve(options: Options) -> int:
         flags["socket"] = options.socket or DEFAULT_SOCKET
     if options.verbosity:
         flags["log_level"] = "debug" if options.verbosity > 0 else "error"
-    settings = load_settings(flags, user_file=False)
+    settings = load_settings(flags, user_file=False, manager=AUTO)
     pidfile = options.pidfile or (DEFAULT_PIDFILE if options.daemon else None)
     # A pidfile of [serve] is that of `flockpr serve`; there may be one of us for each guest.
     serve = attrs.evolve(settings.serve, pidfile=pidfile)

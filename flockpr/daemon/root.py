@@ -7,11 +7,13 @@ import os
 import threading
 
 from flockpr.daemon.settings import Settings
-from flockpr.errors import ConfigError, FlockprError, Unproven
+from flockpr.device_index import claims_of
+from flockpr.errors import ConfigError, FlockprError, StoreError, Unproven
 from flockpr.filesystems import Gated
 from flockpr.filesystems.rules import Answer
 from flockpr.filesystems.terms import ALLOW, refusal
 from flockpr.probe import kept  # now: the user that is served as may not read it later
+from flockpr.store.listing import list_luns
 
 _log = logging.getLogger("flockpr.daemon")
 
@@ -45,6 +47,7 @@ def check_root(settings: Settings, patience: float = PATIENCE, *, gated: bool = 
             _look(settings.root, make=settings.root_is_default)
             _judge(settings, gated=gated)
             _ask_probes(settings, gated=gated)
+            _check_devices(settings)
         except FlockprError as error:
             outcome.append(error)
 
@@ -103,6 +106,30 @@ def _ask_probes(settings: Settings, *, gated: bool) -> None:
             "mend it and run `flockpr probe` there again; `flockpr probe DIR --forget` removes "
             f"what it found ({found.path})",
         )
+
+
+def _check_devices(settings: Settings) -> None:
+    """Refuse to pass on what a logical unit of the root says is emulated.
+
+    Each command is checked as well: a logical unit can be created later.
+    """
+    if not settings.devices:
+        return
+    passed = {name.lower(): name for name in settings.devices}
+    try:
+        emulated = [listing.identity for listing in list_luns(settings.root)]
+    except StoreError as error:
+        _log.warning("%s; it is not known whether a device of [devices] is emulated", error)
+        return
+    for identity in emulated:
+        both = passed.keys() & claims_of(settings.root, identity) if identity is not None else ()
+        if identity is not None and both:
+            raise ConfigError(
+                f"devices.{passed[min(both)]}: is the logical unit {identity.name} of"
+                f" {settings.root}, which is emulated",
+                "a disk is emulated or passed on, and never both: take the line away, or delete"
+                " the logical unit on a host where no guest has the disk",
+            )
 
 
 def _look(root: str, *, make: bool) -> None:

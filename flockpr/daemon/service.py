@@ -21,7 +21,7 @@ from flockpr._version import __version__
 from flockpr.daemon.activation import Notifier
 from flockpr.daemon.managers import GRACE, manager_of
 from flockpr.daemon.qemu_options import announcement
-from flockpr.daemon.settings import Settings
+from flockpr.daemon.settings import FILE_LOCK, Settings
 from flockpr.daemon.sockets import Door
 from flockpr.daemon.survey import start_survey
 from flockpr.filesystems import declare
@@ -53,7 +53,7 @@ def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> Non
     """
     import traceback  # noqa: F401
 
-    if "sgio" in managers:
+    if set(managers) - {FILE_LOCK}:
         import flockpr.manager.sgio
 
     import flockpr.store.rangelock

@@ -26,10 +26,12 @@ from flockpr.daemon.schema import (
 from flockpr.daemon.target_settings import Lun, Portal, Target
 from flockpr.filesystems import Terms
 
-FILE_LOCK = "file-lock"
-MANAGERS = (FILE_LOCK, "sgio")
-"""Who answers the commands of a socket; the first from lock directories, the others from the
-device."""
+FILE_LOCK, AUTO = "file-lock", "auto"
+PASSING = ("sgio",)
+"""Managers that pass commands on to the device."""
+MANAGERS = (AUTO, FILE_LOCK, *PASSING)
+"""Who answers the commands of a socket: from lock directories, from the device, or whichever of the
+two a disk is for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -114,7 +116,8 @@ TABLES: Mapping[str, type] = {
     "portal": Portal,
     "lun": Lun,
 }
-"""The tables with fixed keys; [initiators] beside them maps free names to initiator names."""
+"""The tables with fixed keys; beside them, [initiators] maps free names to initiator names, and
+[devices] identifiers to managers."""
 
 ARRAYS = frozenset({"socket", "portal"})
 """Tables that are written [[name]], any number of times."""
@@ -162,6 +165,7 @@ class Settings:
         serve: The merged table [serve].
         luns: The tables [lun.NAME].
         initiators: Table [initiators]: what a connection is told by, to the initiator port.
+        devices: Table [devices]: identifier of a device to the manager that passes on to it.
         target: Table [target]; None when there is no target door.
         portals: Where the target door listens; with `target`, at least one.
         fencing: As in [target], or as the command line says of a daemon without a target door.
@@ -176,6 +180,7 @@ class Settings:
     serve: Serve = attrs.field(factory=Serve)
     luns: Mapping[str, Lun] = attrs.field(factory=dict)
     initiators: Mapping[str, str] = attrs.field(factory=dict)
+    devices: Mapping[str, str] = attrs.field(factory=dict)
     target: Target | None = None
     portals: tuple[Portal, ...] = ()
     fencing: str = "none"

@@ -8,8 +8,10 @@ from flockpr.core.model import Nexus
 from flockpr.core.outcome import Reply
 from flockpr.errors import (
     Busy,
+    Emulated,
     LunNotFound,
     OutcomeUnknown,
+    PassedThrough,
     StoreError,
     StoreUnavailable,
 )
@@ -54,7 +56,7 @@ def failure(error: StoreError) -> Result:
             return Result(Status.BUSY)
         case OutcomeUnknown():
             return Result.check(senses.OUTCOME_UNKNOWN)
-        case LunNotFound():
+        case LunNotFound() | PassedThrough() | Emulated():
             return Result.check(senses.LUN_NOT_SUPPORTED)
         case StoreUnavailable(for_a_person=True):
             return Result.check(senses.NOT_READY_INTERVENTION)

@@ -99,7 +99,10 @@ class FileLockManager(PRManager):
         self.quick: QuickUnits | None = None
         if not report_attentions and isinstance(units, QuickUnits):
             self.quick = units
-        self._seat = None if port is None else Seat(self, port)
+        self._seat = None if port is None else self._seat_for(port, {})
+
+    def _seat_for(self, port: InitiatorPort, shares: Mapping[Hashable, int]) -> Seat:
+        return Seat(self, port, shares=shares)
 
     def _open(self, root: str | None, timeout: float) -> UnitsLike:
         if root is None:
@@ -121,7 +124,7 @@ class FileLockManager(PRManager):
     @contextlib.contextmanager
     def acting_for(self, port: InitiatorPort) -> Iterator[PRManager]:
         """Return a manager that acts for that port and attends for it while entered."""
-        seat = Seat(self, port, shares={port: PORT_LOOKUPS, object(): CONNECTION_LOOKUPS})
+        seat = self._seat_for(port, {port: PORT_LOOKUPS, object(): CONNECTION_LOOKUPS})
         try:
             yield seat
         finally:
@@ -263,9 +266,11 @@ class Seat(PRManager):
     def _find_and_submit(
         self, future: Future[Result], own: int, cdb: bytes, data_out: bytes
     ) -> None:
+        passed: Future[Result] | None = None
         try:
             try:
                 lun = self._find(own)
+                passed = self._passed_on(own, lun, cdb, data_out)
             finally:
                 # Before the answer: the next command may come at once. And after closing,
                 # which can hang as well.
@@ -283,7 +288,10 @@ class Seat(PRManager):
             elif future.set_running_or_notify_cancel():
                 future.set_exception(error)
         else:
-            if lun is None:
+            if passed is not None:
+                if future.set_running_or_notify_cancel():
+                    passed.add_done_callback(lambda of: _copy(of, future))
+            elif lun is None:
                 _complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
             elif future.set_running_or_notify_cancel():
                 self._submit(lun, cdb, data_out).add_done_callback(lambda of: _copy(of, future))
@@ -316,9 +324,26 @@ class Seat(PRManager):
             raise StoreUnavailable(f"the root cannot be listed: {error.strerror}") from error
         if lun is None and candidates != self._unmatched:
             self._unmatched = candidates
-            known = ", ".join(candidates) or "it has no identity that other hosts share"
-            _log.warning("no logical unit for a %s descriptor: %s", device.kind, known)
+            self._tell_unmatched(device)
         return lun
+
+    def _tell_unmatched(self, device: Device) -> None:
+        known = ", ".join(device.candidates) or "it has no identity that other hosts share"
+        _log.warning("no logical unit for a %s descriptor: %s", device.kind, known)
+
+    def _passed_on(
+        self, descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
+    ) -> Future[Result] | None:
+        """Hand a command to somebody else, who knows the device; None: nobody does.
+
+        Args:
+            descriptor: The device.
+            lun: The logical unit that it was found to be.
+            cdb: The command.
+            data_out: Its parameter list.
+        """
+        del descriptor, lun, cdb, data_out
+        return None
 
     def _submit(self, lun: str, cdb: bytes, data_out: bytes) -> Future[Result]:
         """Hand a command to a logical unit; from now on it cannot be cancelled."""

@@ -13,11 +13,12 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import ClassVar
 
-from flockpr.logical_unit import Result
+from flockpr.errors import StoreError
+from flockpr.logical_unit import Result, failure
 from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
 from flockpr.manager.device import EXHAUSTED, writable
 from flockpr.manager.lookups import Lookups
@@ -48,13 +49,22 @@ class PassingManager(PRManager):
     Args:
         id: Of the manager.
         timeout: Seconds after which `run` does not wait any longer.
+        check: Sees that the device of a descriptor is emulated by nobody; raises `StoreError` if
+            it may be. May hang.
     """
 
     kind: ClassVar[str] = ""
 
-    def __init__(self, id: str, *, timeout: float = 15.0) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        *,
+        timeout: float = 15.0,
+        check: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__(id)
         self.timeout = timeout
+        self.check = check
         self.commands = Lookups()
         self._seat = Seat(self, {})
 
@@ -163,7 +173,12 @@ class Seat(PRManager):
             _log.warning("%s: too many commands wait for it; one more is BUSY", self._where)
             return BUSY
         try:
+            if self._manager.check is not None:
+                self._manager.check(own)
             return self._manager.perform(own, cdb, data_out)
+        except StoreError as error:
+            _log.error("%s: not passed on: %s", self._where, error)
+            return failure(error)
         finally:
             self._manager.commands.end(bounds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from flockpr.errors import ConfigError, UnknownManager
 from flockpr.manager.base import PRManager
@@ -13,7 +14,7 @@ from flockpr.manager.file_lock import FileLockManager
 Factory = Callable[..., PRManager]
 
 
-def _sgio(id: str, **options: float) -> PRManager:  # noqa: A002
+def _sgio(id: str, **options: Any) -> PRManager:  # noqa: A002
     from flockpr.manager.sgio import SgioManager  # loads ctypes, which most have no use for
 
     return SgioManager(id, **options)

@@ -11,13 +11,22 @@ from typing import Any
 
 import attrs
 
-from flockpr.errors import ConfigError, LunNotFound, NewerFormat, StateUnreadable
+from flockpr.errors import (
+    ConfigError,
+    LunNotFound,
+    NewerFormat,
+    PassedThrough,
+    StateUnreadable,
+)
 from flockpr.store import files
 from flockpr.store.layout import FORMAT, IDENTITY, LUN_NAME
 from flockpr.store.strict import Malformed, Reader, loads
 from flockpr.store.syscalls import Syscalls
 
 MAX_IDENTITY = 64 << 10
+PASSED_FORMAT = 2
+"""Of the `lun.json` of a disk that is passed through: who knows nothing of the mark must not
+take the disk for one that is emulated, and refuses a newer format."""
 MAX_LABEL = 255
 HELPER_PORT = 1
 """Relative target port identifier of the helper door, on every host."""
@@ -48,6 +57,7 @@ class LunIdentity:
         target_ports: Relative target port identifiers; 1 is the helper door.
         created: UTC, ISO 8601.
         format: Of the document.
+        passed: Commands go to the device on every host; nothing is emulated.
     """
 
     name: str
@@ -60,10 +70,13 @@ class LunIdentity:
     image: str | None = None
     target_ports: tuple[int, ...] = (HELPER_PORT,)
     format: int = FORMAT
+    passed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The object of `lun.json`."""
         result = attrs.asdict(self)
+        if not self.passed:
+            del result["passed"]
         result["wwids"] = list(self.wwids)
         result["target_ports"] = list(self.target_ports)
         return {"format": result.pop("format"), **result}
@@ -169,10 +182,19 @@ def check_identity(identity: LunIdentity) -> LunIdentity:
     return identity
 
 
-def read_identity(syscalls: Syscalls, lun_fd: int, path: str) -> LunIdentity:
+def read_identity(
+    syscalls: Syscalls, lun_fd: int, path: str, *, passed: bool = False
+) -> LunIdentity:
     """The identity in an open lock directory.
 
+    Args:
+        syscalls: Where the calls go.
+        lun_fd: The lock directory.
+        path: Its path, for messages and for the name that it has to have.
+        passed: Whether one that is passed through will do: only for who emulates nothing.
+
     Raises:
+        PassedThrough: It is one, and that will not do.
         LunNotFound: There is no `lun.json`: not a lock directory.
         StateUnreadable: It cannot be read as ours.
         StoreUnavailable: Input or output failed.
@@ -195,6 +217,13 @@ def read_identity(syscalls: Syscalls, lun_fd: int, path: str) -> LunIdentity:
         if identity.name != os.path.basename(os.path.abspath(path)):
             # Served under two names, one disk would have two sets of reservations.
             raise Malformed(f"belongs to the LUN {identity.name}: this is a copy, or was renamed")
+        if identity.passed and not passed:
+            raise PassedThrough(
+                "is passed through to its device on every host, and not emulated",
+                path,
+                "serve it with manager = auto or sgio; or delete it with `flockpr lun delete` "
+                "once no guest has the disk, and create it anew",
+            )
         return identity
     except _Newer as error:
         raise NewerFormat(str(error), where, "run a newer flockpr on this host") from None
@@ -209,8 +238,8 @@ class _Newer(Malformed):
 def _decode(data: bytes) -> LunIdentity:
     reader = Reader(loads(data), "lun")
     number = reader.integer("format", 1, 1 << 31)
-    if number > FORMAT:
-        raise _Newer(f"format {number} is newer than format {FORMAT}, which this reads")
+    if number > PASSED_FORMAT:
+        raise _Newer(f"format {number} is newer than format {PASSED_FORMAT}, which this reads")
     identity = LunIdentity(
         format=number,
         name=check_lun_name(reader.string("name")),
@@ -222,8 +251,13 @@ def _decode(data: bytes) -> LunIdentity:
         wwids=tuple(check_wwid(item) for item in reader.strings("wwids", 256)),
         image=_image(reader.optional_string("image")),
         target_ports=_ports(reader.items("target_ports", 256)),
+        passed=number == PASSED_FORMAT and reader.boolean("passed"),
     )
     reader.done()
+    if identity.passed != (number == PASSED_FORMAT):
+        raise Malformed(f"format {number} is for LUNs that are passed through, and this is none")
+    if identity.passed and (identity.image is not None or not identity.wwids):
+        raise Malformed("a LUN that is passed through has no image, and identifiers of its device")
     return identity
 
 

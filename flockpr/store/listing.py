@@ -25,8 +25,15 @@ class LunListing:
     error: StoreError | None = None
 
 
-def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing]:
+def list_luns(
+    root: str, *, syscalls: Syscalls | None = None, passed: bool = False
+) -> list[LunListing]:
     """All LUNs of a root by name, unreadable ones too.
+
+    Args:
+        root: The root.
+        syscalls: Where the calls go.
+        passed: Those as well that are passed through.
 
     Raises:
         StoreError: The root itself cannot be read.
@@ -36,7 +43,12 @@ def list_luns(root: str, *, syscalls: Syscalls | None = None) -> list[LunListing
     try:
         names = sorted(name for name in sys_.listdir(root_fd) if LUN_NAME.fullmatch(name))
         listings = (_listing(sys_, root_fd, root, name) for name in names)
-        return [listing for listing in listings if listing is not None]
+        return [
+            listing
+            for listing in listings
+            if listing is not None
+            and (passed or listing.identity is None or not listing.identity.passed)
+        ]
     except OSError as error:
         raise files.unavailable(error, "cannot be listed", root) from error
     finally:
@@ -60,7 +72,7 @@ def _listing(sys_: Syscalls, root_fd: int, root: str, name: str) -> LunListing |
 
 
 def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> LunIdentity:
-    """The identity of one LUN.
+    """The identity of one LUN, also of one that is passed through.
 
     Raises:
         LunNotFound: There is none of that name.
@@ -78,7 +90,7 @@ def read_identity(root: str, name: str, *, syscalls: Syscalls | None = None) -> 
     except OSError as error:
         raise files.unavailable(error, "cannot be opened", path) from error
     try:
-        return _read_identity(sys_, fd, path)
+        return _read_identity(sys_, fd, path, passed=True)
     finally:
         files.close_quietly(sys_, fd)
 

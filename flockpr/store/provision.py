@@ -25,6 +25,7 @@ from flockpr.store.document import Document
 from flockpr.store.encoding import encode
 from flockpr.store.identity import (
     HELPER_PORT,
+    PASSED_FORMAT,
     TARGET_PORT,
     LunIdentity,
     check_identity,
@@ -40,6 +41,7 @@ from flockpr.store.layout import (
     AUDIT,
     COMMITS,
     DATABASE,
+    FORMAT,
     IDENTITY,
     JOURNAL,
     LOCKS,
@@ -69,6 +71,7 @@ def create_lun(
     fill: Callable[[int], None] | None = None,
     target_ports: Sequence[int] = (),
     store: str = LOCKDIR,
+    passed: bool = False,
     syscalls: Syscalls | None = None,
 ) -> LunIdentity:
     """Create a logical unit, with `size` its image as well; the root too, if only it is missing.
@@ -91,6 +94,7 @@ def create_lun(
             with an image, that of the first portal.
         store: What keeps its transactions: "lockdir", files in a directory, or "sqlite", a
             database, on a file system of one host.
+        passed: Mark it as a disk whose commands go to the device on every host.
         syscalls: Where the calls go.
 
     Raises:
@@ -102,6 +106,8 @@ def create_lun(
     check_lun_name(name)
     if store not in STORES:
         raise ConfigError(f"{store!r} is no store: {' or '.join(STORES)}")
+    if passed and store != LOCKDIR:
+        raise ConfigError("a LUN that is passed through has no transactions to keep: no store")
     gid = _group(group)
     wanted = None if size is None else _wanted(name, image, size, fill)
     if image is not None:
@@ -118,6 +124,8 @@ def create_lun(
         wwids=tuple(check_wwid(wwid) for wwid in wwids),
         image=image,
         target_ports=_ports(target_ports, with_image=image is not None),
+        passed=passed,
+        format=PASSED_FORMAT if passed else FORMAT,
     )
     check_identity(identity)
     root_fd = _open_or_make(sys_, root, gid)
@@ -260,7 +268,7 @@ def _check_claims(
     sys_: Syscalls, root_fd: int, root: str, identity: LunIdentity
 ) -> list[LunIdentity]:
     """The LUNs that are there, none of which has the device or the image."""
-    found = [listing.identity for listing in list_luns(root, syscalls=sys_)]
+    found = [listing.identity for listing in list_luns(root, syscalls=sys_, passed=True)]
     others = [other for other in found if other is not None]
     claims.check_claims(sys_, root_fd, root, identity, others)
     return others

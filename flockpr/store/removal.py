@@ -13,7 +13,7 @@ import logging
 import os
 
 from flockpr.core.model import LogicalUnitState
-from flockpr.errors import LunNotFound, StateLost, StoreError
+from flockpr.errors import LunNotFound, PassedThrough, StateLost, StoreError
 from flockpr.store import files
 from flockpr.store.identity import LunIdentity
 from flockpr.store.identity import read_identity as read_open_identity
@@ -45,7 +45,7 @@ def delete_lun(
     sys_ = syscalls or Syscalls()
     identity = read_identity(root, name, syscalls=sys_)
     # Deleted by a transaction before, and not removed: go on.
-    with contextlib.suppress(LunNotFound):
+    with contextlib.suppress(LunNotFound, PassedThrough):
         _commit_deletion(os.path.join(root, name), identity, sys_, force=force)
     root_fd = open_root(sys_, root)
     try:
@@ -144,7 +144,7 @@ def _may_go(sys_: Syscalls, root_fd: int, name: str) -> bool:
     lun, _, incarnation = name.removeprefix(DELETED_PREFIX).rpartition("-")
     fd = files.open_directory(sys_, name, dir_fd=root_fd)
     try:
-        return read_open_identity(sys_, fd, lun).incarnation == incarnation
+        return read_open_identity(sys_, fd, lun, passed=True).incarnation == incarnation
     except LunNotFound:
         return True  # lun.json is gone already
     finally:

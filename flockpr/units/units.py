@@ -105,6 +105,10 @@ class Units:
             return None
         return worker.read_at_once(nexus, cdb, report_attentions=report_attentions)
 
+    def passes(self, lun: str) -> bool:
+        """Whether a LUN that `find_by_wwid` has named is marked as passed through to its device."""
+        return self._index.passes(lun)
+
     def looks_hang(self) -> None:
         """A call of `read_at_once` hangs: the file system of this root waits for something, and
         would hang the caller with each of the other LUNs as well. For a while, and longer each
@@ -163,6 +167,18 @@ class Units:
             StoreError: The root cannot be read in time, or a LUN that may be the one.
         """
         return self._index.find(wwids)
+
+    def check_free(self, wwids: Iterable[str], *, named: bool = True) -> None:
+        """See that no LUN has one of these identifiers, after `find_by_wwid` has found none.
+
+        Args:
+            wwids: The identifiers.
+            named: Somebody named this root, so that it is one.
+
+        Raises:
+            StoreError: It may be that one has.
+        """
+        self._index.check_free(wwids, named=named)
 
     def close(self, timeout: float = 5.0) -> bool:
         """Finish what is queued and close all LUNs; answer what does not finish in time.

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from flockpr import LogicalUnit, OutAction, ReservationType, create_lun
-from flockpr.cli import main
+from flockpr.cli import doctor_devices, main
+from flockpr.logical_unit import Result
+from flockpr.manager.device import Device
+from flockpr.manager.sgio import SgioManager
+from flockpr.spc.codes import Status
 from tests.support.luns import (
     ALICE,
     ALICE_KEY,
@@ -188,3 +192,40 @@ def test_doctor_mistake_is_refused(words: list[str], told: str, root: str, capsy
     contested_lun(root)
     assert main(["doctor", *words, "--root", root]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_doctor_finds_a_disk_that_is_passed_through_as_well(
+    root: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the keys that the disk itself has; a disk of another name, or without keys, is none."""
+    wwid = "naa.6001405aaaaaaaaaaaaaaaaaaaaaaaaa"
+    create_lun(root, "disk", wwids=[wwid])
+    keys = [2]
+
+    def perform(self: SgioManager, fd: int, cdb: bytes, data_out: bytes) -> Result:
+        assert cdb[:2] == b"\x5e\x00"
+        data = (1).to_bytes(4) + (8 * keys[0]).to_bytes(4) + bytes(8 * keys[0])
+        return Result(Status.GOOD, data_in=data)
+
+    monkeypatch.setattr(SgioManager, "perform", perform)
+    monkeypatch.setattr(doctor_devices, "_disks", lambda devices: ["/dev/null", "/dev/absent"])
+    named = [wwid.upper()]
+    monkeypatch.setattr(
+        doctor_devices, "identify_device", lambda descriptor: Device("block", tuple(named))
+    )
+    (found,) = [one for one in findings(capsys, root) if one["kind"] == "passed"]
+    assert found["text"].startswith("/dev/null is this logical unit, which is emulated, and has 2")
+    keys[0] = 0
+    assert not [one for one in findings(capsys, root) if one["kind"] == "passed"]
+    keys[0], named[0] = 1, "naa.6001405bbbbbbbbbbbbbbbbbbbbbbbbb"
+    assert not [one for one in findings(capsys, root) if one["kind"] == "passed"]
+
+
+def test_unit_that_is_marked_is_not_examined(root: str, capsys: Capture) -> None:
+    """Nothing of it is emulated; named, it is an error that says so."""
+    create_lun(root, "disk", wwids=["naa.6c"], passed=True)
+    assert main(["doctor", "--root", root]) == 0
+    assert main(["doctor", "disk", "--root", root]) == 1
+    assert "is passed through to its device on every host" in capsys.readouterr().err
+    assert main(["lun", "show", "disk", "--root", root]) == 0
+    assert "on to the device, on every host" in capsys.readouterr().out

@@ -167,8 +167,35 @@ def test_socket_that_passes_on_has_no_emulated_unit(sources: Sources) -> None:
     for flags in ({"manager": "sgio", "lun": "b"}, {"manager": "sgio"}):
         with pytest.raises(ConfigError, match=r"manager 'sgio' .* lun '.' is emulated"):
             sources.load(flags)
-    with pytest.raises(ConfigError, match="must be one of file-lock, sgio"):
+    with pytest.raises(ConfigError, match="must be one of auto, file-lock, sgio"):
         sources.load({"manager": "lio"})
+
+
+def test_choice_between_managers_needs_a_root_that_somebody_named(sources: Sources) -> None:
+    """With another one it is not known which disks others emulate; and with `lun`, all are."""
+    assert [entry.manager for entry in sources.load(manager="auto").sockets] == ["file-lock"]
+    rooted = sources.load({"root": "/r"}, manager="auto")
+    assert [entry.manager for entry in rooted.sockets] == ["auto"]
+    assert rooted.unnamed_socket.manager == "auto"
+    assert sources.load({"root": "/r"}).sockets[0].manager == "file-lock"
+    assert (
+        sources.load({"root": "/r", "lun": "a"}, manager="auto").sockets[0].manager == "file-lock"
+    )
+    sources.user.write_text('[serve]\nmanager = "file-lock"\n')
+    assert sources.load({"root": "/r"}, manager="auto").sockets[0].manager == "file-lock"
+
+
+def test_device_that_is_a_logical_unit_cannot_be_passed_on(sources: Sources) -> None:
+    """Of this host's own [lun.NAME]; those of the root are looked at when it starts."""
+    sources.user.write_text('[devices]\n"naa.6AB" = "sgio"\n')
+    assert sources.load().devices == {"naa.6AB": "sgio"}
+    sources.system.write_text('[lun.disk]\nwwids = ["NAA.6ab"]\n')
+    with pytest.raises(ConfigError, match=r"devices\.naa\.6AB: is the logical unit disk"):
+        sources.load()
+    for text in ('naa = "file-lock"', '"a b" = "sgio"', "naa = 1"):
+        sources.user.write_text(f"[devices]\n{text}\n")
+        with pytest.raises(ConfigError, match=r"devices\."):
+            sources.load()
 
 
 def test_empty_variable_counts_as_not_set(sources: Sources) -> None:

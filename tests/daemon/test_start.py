@@ -19,7 +19,8 @@ from flockpr.daemon.root import check_root
 from flockpr.daemon.settings import ServedSocket, Settings
 from flockpr.daemon.sockets import close_doors, open_doors
 from flockpr.errors import ConfigError
-from tests.support.daemon_process import accepts, short_directory
+from flockpr.store.provision import create_lun
+from tests.support.daemon_process import PATIENCE, accepts, short_directory
 from tests.support.peers import find
 
 
@@ -153,3 +154,15 @@ def greet_once(listening: object) -> None:
             client.sendall(bytes(4))
             client.recv(4)
             client.recv(1)
+
+
+def test_device_that_is_emulated_is_not_to_be_passed_on(tmp_path: pathlib.Path) -> None:
+    """A configuration that says so does not start; a mark in the root says the opposite."""
+    create_lun(str(tmp_path), "disk", wwids=["naa.6AA"])
+    create_lun(str(tmp_path), "real", wwids=["naa.6bb"], passed=True)
+    settings = Settings(root=str(tmp_path), devices={"NAA.6bb": "sgio", "naa.6cc": "sgio"})
+    check_root(settings, patience=PATIENCE)
+    settings = attrs.evolve(settings, devices={"NAA.6aa": "sgio"})
+    with pytest.raises(ConfigError, match=r"devices\.NAA\.6aa: is the logical unit disk") as caught:
+        check_root(settings, patience=PATIENCE)
+    assert "never both" in caught.value.remedy

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from flockpr import create_lun
 from flockpr.prhelper.client import HelperClient, HelperReply
 from tests.support.daemon_process import PATIENCE, SERVE, environment, short_directory, start
 from tests.support.peers import require
@@ -112,7 +113,7 @@ def helpers(library: pathlib.Path) -> Iterator[tuple[Helper, Helper]]:
     """The real one, and ours."""
     with short_directory() as folder:
         sockets = folder / "real", folder / "ours"
-        os.mkdir(folder / "root")
+        create_lun(str(folder / "root"), "another")  # else its share may not be mounted
         real = [require("qemu-pr-helper")["qemu-pr-helper"], "-k", str(sockets[0])]
         ours = [*SERVE, "--manager", "sgio", "--root", str(folder / "root")]
         ours += ["--socket", str(sockets[1])]

@@ -12,9 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flockpr.errors import ConfigError, LunNotFound, NewerFormat, StateUnreadable
+from flockpr.errors import (
+    ConfigError,
+    LunNotFound,
+    NewerFormat,
+    PassedThrough,
+    StateUnreadable,
+)
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store import identity as identities
+from flockpr.store import layout
 from flockpr.store.identity import (
     LunIdentity,
     check_image,
@@ -42,6 +49,9 @@ GOOD = LunIdentity(
     image="images/disk.raw",
     target_ports=(1, 7),
 )
+
+
+PASSED = attrs.evolve(GOOD, format=2, image=None, passed=True)
 
 
 def read(directory: Path, data: bytes) -> LunIdentity:
@@ -99,7 +109,9 @@ WRONG: dict[str, list[Any]] = {
 
 def test_table_of_wrong_values_has_every_member() -> None:
     """A member that `lun.json` gains needs a line above."""
-    assert set(WRONG) == set(GOOD.to_json()) == {field.name for field in attrs.fields(LunIdentity)}
+    members = {field.name for field in attrs.fields(LunIdentity)}
+    assert set(WRONG) == set(GOOD.to_json()) == members - {"passed"}
+    assert set(PASSED.to_json()) == members
 
 
 @pytest.mark.parametrize("member", WRONG)
@@ -126,7 +138,44 @@ def test_identity_with_an_unknown_member_is_refused(tmp_path: Path) -> None:
 def test_identity_of_a_newer_format_says_so(tmp_path: Path) -> None:
     """Whatever else it holds."""
     with pytest.raises(NewerFormat, match="run a newer flockpr"):
-        read(tmp_path, b'{"format": 2, "what": "ever"}')
+        read(tmp_path, b'{"format": 3, "what": "ever"}')
+
+
+def test_mark_of_a_disk_that_is_passed_through_is_read_back(tmp_path: Path) -> None:
+    """Only by who says that it emulates nothing; all others get an error that says what to do."""
+    data = encode_identity(PASSED)
+    with pytest.raises(PassedThrough, match="not emulated"):
+        read(tmp_path, data)
+    fd = os.open(tmp_path / "disk", os.O_RDONLY)
+    try:
+        assert read_identity(Syscalls(), fd, str(tmp_path / "disk"), passed=True) == PASSED
+    finally:
+        os.close(fd)
+
+
+def test_versions_without_the_mark_refuse_it_as_newer() -> None:
+    """They know format 1 only, and must not emulate the disk."""
+    assert PASSED.to_json()["format"] > layout.FORMAT
+    assert "passed" not in GOOD.to_json()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"passed": False},
+        {"passed": None},
+        {"format": 1},
+        {"image": "images/disk.raw"},
+        {"wwids": []},
+    ],
+)
+def test_mark_that_is_not_exactly_so_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Half a mark is neither."""
+    with pytest.raises(StateUnreadable):
+        read(tmp_path, json.dumps({**PASSED.to_json(), **changes}).encode())
+    without = {name: value for name, value in PASSED.to_json().items() if name != "passed"}
+    with pytest.raises(StateUnreadable):
+        read(tmp_path, json.dumps(without).encode())
 
 
 def test_identity_that_is_cut_short_anywhere_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def looks(path: int = 0) -> Iterator[Sent]:
     """All that can be read, whole and cut."""
     for action in range(4):
         yield read(path, action)
-    for action, length in ((0, 8), (0, 9), (1, 16), (1, 0), (2, 7), (3, 24), (0x1F, 24)):
+    for action, length in ((0, 8), (0, 9), (1, 16), (1, 0), (2, 8), (3, 24), (0x1F, 24)):
         yield read(path, action, length)
 
 

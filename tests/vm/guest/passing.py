@@ -15,9 +15,11 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from lio_disk import Disk, until
 
+from flockpr import create_lun
 from flockpr.prhelper.client import HelperClient
 from tests.support.pr_sequences import random_walk, scripted
 
+# A root without any logical unit could be a share that is not mounted: nothing would be passed on.
 COMMANDS = {
     "real": ["qemu-pr-helper", "-k", "/run/real.sock"],
     "ours": [
@@ -44,9 +46,12 @@ def through(name, sequence):
     until(lambda: os.path.exists(f"/run/{name}.sock"), "the helper")
     descriptors = [os.open(path, os.O_RDWR) for path in disk.paths]
     answers = []
-    with HelperClient(f"/run/{name}.sock") as client:
+    with HelperClient(f"/run/{name}.sock", timeout=40) as client:
         for sent in sequence:
-            reply = client.execute(descriptors[sent.path], sent.cdb, sent.data_out)
+            try:
+                reply = client.execute(descriptors[sent.path], sent.cdb, sent.data_out)
+            except OSError as error:
+                raise SystemExit(f"{name}: {error}: command {len(answers)}, {sent}") from None
             answers.append((reply.status, reply.sense.hex(), reply.data_in.hex()))
         held = held_by(process)
         disk_gone = after_the_end(client, disk, descriptors)
@@ -68,7 +73,7 @@ def after_the_end(client, disk, descriptors):
 def main():
     """Both helpers, one after the other."""
     seed, count = map(int, sys.argv[1:])
-    os.makedirs("/run/root", exist_ok=True)
+    create_lun("/run/root", "another")
     sequence = [*scripted(), *random_walk(seed, count)]
     print(json.dumps({name: through(name, sequence) for name in COMMANDS}))
 
