@@ -124,11 +124,12 @@ def run(settings: Settings, style: Style) -> int:
             pidfile.write()
         # Now, because the socket listens, and because the interpreter's own files need not be
         # readable for the user that we are about to become.
-        from flockpr.daemon.managers import needed_for
+        from flockpr.daemon.managers import kinds_of, needed_for
         from flockpr.daemon.service import Service, preload
 
-        preload(with_target=with_target, managers={door.served.manager for door in doors})
-        needed = needed_for(doors, with_target=with_target)
+        kinds = kinds_of(doors, settings)
+        preload(with_target=with_target, managers=kinds)
+        needed = needed_for(kinds, with_target=with_target)
         reduce_privileges(account, devices=needed.devices, files=needed.files)
         if account is not None:
             check_root(settings, gated=with_target)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import attrs
 
-from flockpr.daemon.privileges import FILE_CAPABILITIES, RAW_IO
+from flockpr.daemon.privileges import ADMINISTRATION, FILE_CAPABILITIES, RAW_IO
 from flockpr.daemon.settings import AUTO, FILE_LOCK, PASSING, ServedSocket, Settings
 from flockpr.daemon.sockets import Door
 from flockpr.manager.base import PRManager
@@ -14,6 +14,8 @@ from flockpr.manager.file_lock import FileLockManager
 from flockpr.manager.passing import PassingManager
 from flockpr.manager.routing import AutoManager, Claims, RootUnits
 
+_NATURAL = "sgio"
+"""Who passes on to a disk of which nothing is said."""
 GRACE = 5.0
 """Seconds that the door waits beyond the time in which the logical units answer."""
 
@@ -31,12 +33,26 @@ class Needed:
     files: int
 
 
-def needed_for(doors: Sequence[Door], *, with_target: bool) -> Needed:
-    """The capabilities that these doors take."""
+_DEVICES = {"sgio": RAW_IO, "ioc-pr": ADMINISTRATION}
+"""What each manager that passes on takes."""
+
+
+def kinds_of(doors: Sequence[Door], settings: Settings) -> set[str]:
+    """The managers that these doors have use for; with one that chooses, those it may choose."""
     kinds = {door.served.manager for door in doors}
-    emulates = with_target or not kinds or kinds & {AUTO, FILE_LOCK}
+    if AUTO in kinds:
+        kinds |= {_NATURAL, *settings.devices.values()}
+    return kinds
+
+
+def needed_for(kinds: Collection[str], *, with_target: bool) -> Needed:
+    """The capabilities that managers of these kinds take."""
+    held = 0
+    for kind in kinds:
+        held |= _DEVICES.get(kind, 0)
+    emulates = with_target or not kinds or {AUTO, FILE_LOCK} & set(kinds)
     return Needed(
-        devices=RAW_IO if kinds - {FILE_LOCK} else 0,
+        devices=held,
         files=FILE_CAPABILITIES if emulates else 0,
     )
 
@@ -58,8 +74,9 @@ def manager_of(served: ServedSocket, settings: Settings, units: RootUnits) -> PR
         "timeout": timeout,
     }
     if served.manager == AUTO:
-        passing = {kind: _passing(kind, name, timeout, None) for kind in PASSING}
         chosen = settings.devices
+        used = {_NATURAL, *chosen.values()}
+        passing = {kind: _passing(kind, name, timeout, None) for kind in used}
         return AutoManager(name, units=units, passing=passing, chosen=chosen, **options)
     return FileLockManager(name, units=units, **options)  # type: ignore[arg-type]
 
@@ -67,7 +84,8 @@ def manager_of(served: ServedSocket, settings: Settings, units: RootUnits) -> PR
 def _passing(
     kind: str, name: str, timeout: float, check: Callable[[int], None] | None
 ) -> PassingManager:
+    from flockpr.manager.ioc_pr import IocPrManager
     from flockpr.manager.sgio import SgioManager
 
-    assert kind == SgioManager.kind
-    return SgioManager(name, timeout=timeout + GRACE, check=check)
+    made = {manager.kind: manager for manager in (SgioManager, IocPrManager)}
+    return made[kind](name, timeout=timeout + GRACE, check=check)

@@ -54,6 +54,7 @@ def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> Non
     import traceback  # noqa: F401
 
     if set(managers) - {FILE_LOCK}:
+        import flockpr.manager.ioc_pr
         import flockpr.manager.sgio
 
     import flockpr.store.rangelock

@@ -20,8 +20,18 @@ def _sgio(id: str, **options: Any) -> PRManager:  # noqa: A002
     return SgioManager(id, **options)
 
 
+def _ioc_pr(id: str, **options: Any) -> PRManager:  # noqa: A002
+    from flockpr.manager.ioc_pr import IocPrManager
+
+    return IocPrManager(id, **options)
+
+
 _lock = threading.Lock()
-_kinds: dict[str, Factory] = {FileLockManager.kind: FileLockManager, "sgio": _sgio}
+_kinds: dict[str, Factory] = {
+    FileLockManager.kind: FileLockManager,
+    "sgio": _sgio,
+    "ioc-pr": _ioc_pr,
+}
 _managers: dict[str, PRManager] = {}
 
 

@@ -20,7 +20,7 @@ from tests.vm.share import TREE_MODULES, tree_arguments
 
 MODULES = (
     *("virtio_pci", "virtio_console", *TREE_MODULES, "sd_mod", "sg"),
-    *("target_core_mod", "target_core_file", "tcm_loop"),
+    *("target_core_mod", "target_core_file", "tcm_loop", "dm_mod"),
 )
 _WANTED = ("/kernel/drivers/target/", "/kernel/drivers/nvme/", "/kernel/drivers/md/")
 
