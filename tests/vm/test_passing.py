@@ -8,9 +8,11 @@ By hand, some minutes::
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.differential import Recorded, differences
 from tests.support.peers import require
 from tests.support.pr_sequences import random_walk, scripted
 from tests.vm.lio import machine, python
@@ -27,6 +29,11 @@ def test_helpers_answer_alike_over_the_same_device(short_path: Path) -> None:
         found = python(host, "passing.py", SEED, COUNT)
     sent = [*scripted(), *random_walk(SEED, COUNT)]
     real, ours = found["real"], found["ours"]
+    answers = [(status, *map(bytes.fromhex, more)) for status, *more in real["answers"]]
+    pairs = zip(sent, answers, strict=True)
+    told, counts = differences([Recorded.of(command, *answer) for command, answer in pairs])
+    assert not [one for one in told if not one.row]
+    assert counts["compared"] > counts["skipped"]
     assert len(real["answers"]) == len(ours["answers"]) == len(sent)
     for command, one, other in zip(sent, real["answers"], ours["answers"], strict=True):
         assert one == other, command
@@ -36,3 +43,66 @@ def test_helpers_answer_alike_over_the_same_device(short_path: Path) -> None:
     for name, held in ours["held"].items():
         assert held & ~real["held"][name] == 0, name
     assert (real["code"], ours["code"]) == (0, 0)
+
+
+def step(found: list[list[Any]], name: str) -> list[Any]:
+    """The rest of the step of that name."""
+    (rest,) = [rest for what, *rest in found if what == name]
+    return rest
+
+
+def keys(data: str) -> list[int]:
+    """Of READ KEYS."""
+    return [int(data[place : place + 16], 16) for place in range(16, len(data), 16)]
+
+
+def reserved(data: str) -> tuple[int, int] | None:
+    """Key and type of READ RESERVATION."""
+    return (int(data[16:32], 16), int(data[42:44], 16)) if len(data) > 16 else None
+
+
+def test_daemon_chooses_by_the_disk(short_path: Path) -> None:
+    """Emulated, passed on, by the kernel's calls for a disk and a map; and what doctor finds."""
+    require("qemu-system-x86_64", "dmsetup")
+    with machine(short_path) as host:
+        found = python(host, "devices.py")
+    chosen = found["chosen"]
+    assert step(chosen, "emulated: register")[0] == 0
+    status, _, data, (itself, _) = step(chosen, "emulated: read")
+    assert (status, keys(data), keys(itself)) == (0, [0xA1], [])
+    status, _, data, (itself, held) = step(chosen, "passed: read")
+    assert (status, keys(data), keys(itself)) == (0, [0xA1], [0xA1])
+    assert reserved(held) == (0xA1, 5)
+    assert step(chosen, "emulated: passed on")[:2] == [2, "052500"]
+    assert keys(step(chosen, "passed: passed on")[2]) == [0xA1]
+
+    expected = {
+        "register": (0, "", [0xA1], None),
+        "register the other": (0, "", [0xA1, 0xB2], None),
+        "reserve": (0, "", [0xA1, 0xB2], (0xA1, 5)),
+        "reserve by the other": (0x18, "", [0xA1, 0xB2], (0xA1, 5)),
+        "release": (0, "", [0xA1, 0xB2], None),
+        "reserve again": (0, "", [0xA1, 0xB2], (0, 8)),
+        "release again": (0, "", [0xA1, 0xB2], None),
+        "reserve for one": (0, "", [0xA1, 0xB2], (0xA1, 1)),
+        "preempt": (0, "", [0xB2], (0xB2, 3)),
+        "register anew": (0, "", [0xB2, 0xC3], (0xB2, 3)),
+        "unregister": (0, "", [0xB2], (0xB2, 3)),
+        "clear": (0, "", [], None),
+        "read keys": (2, "052400", [], None),
+        "full status": (2, "052400", [], None),
+        "move": (2, "052400", [], None),
+    }
+    for name, answer in expected.items():
+        status, sense, _, (listed, held) = step(found["called"], name)
+        assert (status, sense, sorted(keys(listed)), reserved(held)) == answer, name
+    assert step(found["called"], "capabilities")[:3] == [0, "", "00080181ea010000"]
+    mapped = [(what, status, keys(listed)) for what, status, _, _, (listed, _) in found["mapped"]]
+    assert mapped == [("register", 0, [0xA1]), ("reserve", 0, [0xA1]), ("clear", 0, [])]
+
+    (unit,) = found["doctor"]["luns"]
+    assert [one for one in unit["findings"] if one["kind"] == "passed"]
+    # Emulates, passes on by SG_IO and by the kernel's calls.
+    held = 0b1011 | 1 << 17 | 1 << 21
+    assert found["held"] == {"CapEff": held, "CapPrm": held, "CapBnd": 0}
+    assert found["code"] == 0
