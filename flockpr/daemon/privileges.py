@@ -140,7 +140,7 @@ def reduce_privileges(
         PrivilegeError: Not allowed to, or the old privileges could be had back.
     """
     if account is None and os.geteuid() != 0:
-        _warn_of_missing(devices)
+        _tell_missing(devices, files)
         return
     # Loaded while the interpreter's files can still be read: the service user may not be
     # allowed to where Python is installed.
@@ -153,15 +153,18 @@ def reduce_privileges(
         _keep(files | devices)
     else:
         _prove_gone(account, held & devices)
-    _warn_of_missing(devices)
+    _tell_missing(devices, files)
 
 
-def _warn_of_missing(devices: int) -> None:
-    """A device refuses what it should be asked; the guests are told, and the operator here."""
-    if devices & ~capabilities():
-        _log.warning(
-            "capabilities %#x are missing, which passing commands on to devices takes: start it"
-            " as root",
+def _tell_missing(devices: int, files: int) -> None:
+    """Devices will refuse what they are asked. Who has only emulated disks does not mind, so it
+    is a warning only where nothing is emulated.
+    """
+    if devices and devices & ~capabilities():
+        _log.log(
+            logging.INFO if files else logging.WARNING,
+            "capabilities %#x are missing, which passing commands on to devices takes (start it as"
+            " root; with systemd, see CapabilityBoundingSet=)",
             devices & ~capabilities(),
         )
 

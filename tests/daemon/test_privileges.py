@@ -157,3 +157,49 @@ def test_process_without_privileges_and_account_is_left_alone() -> None:
         print(before == (os.getresuid(), os.getresgid(), os.getgroups()))
     """)
     assert output == "True\n"
+
+
+@as_root
+def test_what_passing_on_takes_is_kept_by_another_user_too() -> None:
+    """And nothing else; it cannot be had back or handed to a program."""
+    output = tried("""
+        import subprocess
+        reduce_privileges(Account(12345, 12346, ()), devices=RAW_IO)
+        print(os.getresuid(), hex(capabilities()))
+        print(subprocess.run(["grep", "CapPrm", "/proc/self/status"], capture_output=True).stdout)
+        try:
+            os.setuid(0)
+            print("back")
+        except PermissionError:
+            pass
+    """)
+    assert output.splitlines()[0] == "(12345, 12345, 12345) 0x20000"
+    assert "CapPrm:\\t0000000000000000" in output
+    assert "back" not in output
+
+
+@as_root
+def test_root_that_only_passes_on_keeps_nothing_for_files() -> None:
+    """As the real helper."""
+    assert (
+        tried("""
+        reduce_privileges(None, devices=RAW_IO, files=0)
+        print(hex(capabilities()))
+    """)
+        == "0x20000\n"
+    )
+
+
+@as_root
+def test_missing_capability_is_told() -> None:
+    """Where nothing is emulated as a warning."""
+    output = tried("""
+        import logging
+        logging.basicConfig(level=logging.INFO, stream=__import__("sys").stdout)
+        os.setresuid(12345, 12345, 12345)
+        reduce_privileges(None, devices=RAW_IO, files=0)
+        reduce_privileges(None, devices=RAW_IO)
+        reduce_privileges(None)
+    """)
+    assert [line[:4] for line in output.splitlines()] == ["WARN", "INFO"]
+    assert "0x20000 are missing" in output
