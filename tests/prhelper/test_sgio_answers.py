@@ -13,13 +13,22 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
 
 from flockpr import create_lun
+from flockpr.errors import ProtocolViolation
 from flockpr.prhelper.client import HelperClient, HelperReply
-from tests.support.daemon_process import PATIENCE, SERVE, environment, short_directory, start
+from tests.support.daemon_process import (
+    PATIENCE,
+    SERVE,
+    environment,
+    eventually,
+    short_directory,
+    start,
+)
 from tests.support.peers import require
 
 pytestmark = pytest.mark.peer("qemu-pr-helper", "cc")
@@ -226,6 +235,47 @@ def test_what_is_no_device_is_not_asked(
         os.close(file)
     assert (reply.status, reply.sense_code) == (2, IO_ERROR)
     assert len(ours.asked()) == asked
+
+
+def test_device_that_hangs_delays_nobody(library: pathlib.Path) -> None:
+    """Not another guest, not another disk of the same one; the guest itself is told after a while,
+    and the daemon ends when it is asked to.
+    """
+    with short_directory() as folder:
+        create_lun(str(folder / "root"), "another")
+        answer = folder / "answer"
+        answer.write_text(Said().line())
+        hang = folder / "answer.hang"
+        hang.touch()
+        command = [*SERVE, "--manager", "sgio", "--root", str(folder / "root"), "--timeout", "0.1"]
+        command += ["--socket", str(folder / "s"), "--drain", "0"]
+        environ = environment(LD_PRELOAD=str(library), FLOCKPR_SG_ANSWER=str(answer))
+        with start(command, folder / "log", environ=environ) as daemon:
+            daemon.ready(folder / "s")
+            with (
+                HelperClient(str(folder / "s"), timeout=PATIENCE) as guest,
+                HelperClient(str(folder / "s"), timeout=PATIENCE) as other,
+                open("/dev/null", "r+b") as hung,
+                open("/dev/zero", "r+b") as well,
+                ThreadPoolExecutor(1) as pool,
+            ):
+                for _ in range(8):  # where answers need no waiting, in the thread of all
+                    assert other.execute(well.fileno(), IN).status == 0
+                late = pool.submit(guest.execute, hung.fileno(), OUT, LIST)
+                assert other.execute(well.fileno(), OUT, LIST).status == 0
+                reply = late.result(PATIENCE)
+                assert (reply.status, reply.sense_code) == (2, (0x0B, 0x08, 0x01))
+                assert guest.execute(well.fileno(), IN).status == 0
+                assert guest.execute(hung.fileno(), IN).status == 8
+                hang.unlink()
+                eventually(lambda: guest.execute(hung.fileno(), IN).status == 0, "the answer")
+                hang.touch()
+                late = pool.submit(guest.execute, hung.fileno(), OUT, LIST)
+                assert daemon.end() == 0
+                # Its connection broke, or on a busy machine it was told in time.
+                assert isinstance(
+                    late.exception(PATIENCE), (OSError, ProtocolViolation, type(None))
+                )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")

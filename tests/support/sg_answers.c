@@ -2,7 +2,8 @@
  *
  * Preloaded into the real helper or into ours: the file that FLOCKPR_SG_ANSWER names holds
  *     ERRNO HOST DRIVER STATUS RESIDUAL SENSE_LENGTH
- * and is read for each command. What was asked is appended to the file of that name with ".asked":
+ * and is read for each command. While there is a file of that name with ".hang", commands for
+ * /dev/null are not answered. What was asked is appended to the file of that name with ".asked":
  *     ID DIRECTION CDB_LENGTH SENSE_ROOM SEGMENTS LENGTH TIMEOUT FLAGS CDB DATA_OUT
  *
  *     cc -shared -fPIC -o sg_answers.so sg_answers.c
@@ -15,6 +16,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static void wait_while_hung(int descriptor, const char *path)
+{
+    char hang[4096];
+    struct stat found;
+
+    snprintf(hang, sizeof hang, "%s.hang", path);
+    if (fstat(descriptor, &found) || found.st_rdev != makedev(1, 3))
+        return;
+    while (!access(hang, F_OK))
+        usleep(10000);
+}
 
 static void note(FILE *file, const unsigned char *bytes, unsigned length)
 {
@@ -72,7 +88,9 @@ int ioctl(int descriptor, unsigned long request, ...)
     va_end(list);
     if (!real)
         real = dlsym(RTLD_NEXT, "ioctl");
-    if (request == SG_IO && path)
+    if (request == SG_IO && path) {
+        wait_while_hung(descriptor, path);
         return answer(path, argument);
+    }
     return real(descriptor, request, argument);
 }
