@@ -7,13 +7,11 @@ import os
 import threading
 
 from flockpr.daemon.settings import Settings
-from flockpr.device_index import claims_of
 from flockpr.errors import ConfigError, FlockprError, StoreError, Unproven
 from flockpr.filesystems import Gated
 from flockpr.filesystems.rules import Answer
 from flockpr.filesystems.terms import ALLOW, refusal
 from flockpr.probe import kept  # now: the user that is served as may not read it later
-from flockpr.store.listing import list_luns
 
 _log = logging.getLogger("flockpr.daemon")
 
@@ -115,6 +113,10 @@ def _check_devices(settings: Settings) -> None:
     """
     if not settings.devices:
         return
+    # Only now: the socket must listen soon. And `preload` has it for another user.
+    from flockpr.device_index import claims_of
+    from flockpr.store.listing import list_luns
+
     passed = {name.lower(): name for name in settings.devices}
     try:
         emulated = [listing.identity for listing in list_luns(settings.root)]

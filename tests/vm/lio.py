@@ -19,7 +19,7 @@ from tests.vm.machine import Machine
 from tests.vm.share import TREE_MODULES, tree_arguments
 
 MODULES = (
-    *("virtio_pci", "virtio_console", *TREE_MODULES, "sd_mod", "sg"),
+    *("virtio_pci", "virtio_console", "virtio_net", *TREE_MODULES, "sd_mod", "sg"),
     *("target_core_mod", "target_core_file", "tcm_loop", "dm_mod"),
 )
 _WANTED = ("/kernel/drivers/target/", "/kernel/drivers/nvme/", "/kernel/drivers/md/")

@@ -7,6 +7,7 @@ By hand, some minutes::
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ import pytest
 from tests.support.differential import Recorded, differences
 from tests.support.peers import require
 from tests.support.pr_sequences import random_walk, scripted
+from tests.vm import tunnel
+from tests.vm.guests import boot_guests
+from tests.vm.initramfs import GUEST_FILES
 from tests.vm.lio import machine, python
+from tests.vm.machine import Machine
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(3600)]
 
@@ -106,3 +111,56 @@ def test_daemon_chooses_by_the_disk(short_path: Path) -> None:
     held = 0b1011 | 1 << 17 | 1 << 21
     assert found["held"] == {"CapEff": held, "CapPrm": held, "CapBnd": 0}
     assert found["code"] == 0
+
+
+STORY = (
+    "--in -k",
+    "--out --register --param-sark=a1",
+    "--in -k",
+    "--out --reserve --param-rk=a1 --prout-type=5",
+    "--in -r",
+    "--in -c",
+    "--in -s",
+    "--out --reserve --param-rk=bad --prout-type=5",
+    "--out --register-ignore --param-sark=b2",
+    "--out --preempt --param-rk=b2 --param-sark=b2 --prout-type=3",
+    "--in -r",
+    "--out --release --param-rk=b2 --prout-type=1",
+    "--out --clear --param-rk=b2",
+    "--in -k",
+)
+"""Options of sg_persist in the guest."""
+
+
+def told(host: Machine, folder: Path, name: str, port: int) -> list[tuple[int, str]]:
+    """What sg_persist says in a guest whose commands go through a helper to the disk."""
+    program = GUEST_FILES / "serve_disk.py"
+    repository = Path(__file__).parents[2]
+    inside = f"PYTHONPATH={repository} {sys.executable} {program} {name} {tunnel.BRIDGE_PORT}"
+    serving = host.start(inside)
+    host.check("for i in $(seq 600); do test -e /run/serving && exit; sleep 0.2; done; exit 1")
+    way = tunnel.Tunnel(folder / f"{name}.sock", port)
+    place = folder / name
+    place.mkdir()
+    try:
+        with boot_guests(place, {"guest": way.path}) as (guest,):
+            found = [guest.start(options).wait() for options in STORY]
+            assert guest.helper_connected()
+    finally:
+        way.close()
+        host.check("touch /run/stop")
+    assert serving.wait().status == 0
+    return [(one.status, one.output) for one in found]
+
+
+def test_guest_sees_no_difference(short_path: Path) -> None:
+    """sg_persist in a guest of an unmodified QEMU says the same, through either helper."""
+    require("qemu-system-x86_64", "qemu-pr-helper", "sg_persist", "cc")
+    port = tunnel.free_port()
+    with machine(short_path, arguments=tunnel.arguments(port)) as host:
+        host.check("ip link set lo up; ip link set eth0 up")
+        host.check(f"ip addr add {tunnel.BRIDGE_ADDRESS}/24 dev eth0")
+        real, ours = (told(host, short_path, name, port) for name in ("real", "ours"))
+    assert real == ours
+    assert [status for status, _ in real].count(0) > 10
+    assert 24 in [status for status, _ in real]
