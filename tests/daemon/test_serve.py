@@ -403,8 +403,8 @@ WATCHED = """
 
     real, before = main.reduce_privileges, set()
 
-    def reduce(account):
-        real(account)
+    def reduce(account, **kept):
+        real(account, **kept)
         before.update(sys.modules)
 
     def leave(code):
