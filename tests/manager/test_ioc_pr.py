@@ -1,5 +1,5 @@
 """The kernel's own calls for reservations, against a kernel of our own: what its structures are,
-and what is made of its answers. A real one is asked in tests/vm/test_passing.py.
+and what is made of its answers.
 """
 
 from __future__ import annotations

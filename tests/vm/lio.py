@@ -19,14 +19,14 @@ from tests.vm.machine import Machine
 from tests.vm.share import TREE_MODULES, tree_arguments
 
 MODULES = (
-    *("virtio_pci", "virtio_console", "virtio_net", *TREE_MODULES, "sd_mod", "sg"),
-    *("target_core_mod", "target_core_file", "tcm_loop", "dm_mod"),
+    *("virtio_pci", "virtio_console", *TREE_MODULES, "sd_mod", "sg"),
+    *("target_core_mod", "target_core_file", "tcm_loop"),
 )
-_WANTED = ("/kernel/drivers/target/", "/kernel/drivers/nvme/", "/kernel/drivers/md/")
+_WANTED = "/kernel/drivers/target/"
 
 
 def kernel_with_targets() -> Kernel:
-    """The rig's kernel, and of its package the modules of targets, NVMe and device mapper."""
+    """The rig's kernel, and of its package the modules of its targets."""
     chosen = kernel()
 
     def build(draft: Path) -> None:
@@ -37,14 +37,10 @@ def kernel_with_targets() -> Kernel:
         ):
             for member in archive:
                 content = archive.extractfile(member)
-                if (
-                    content is not None
-                    and member.name.endswith(".ko")
-                    and any(part in member.name for part in _WANTED)
-                ):
+                if content is not None and member.name.endswith(".ko") and _WANTED in member.name:
                     (draft / "modules" / Path(member.name).name).write_bytes(content.read())
 
-    return evolve(chosen, modules=_once(f"targets-{chosen.release}", build) / "modules")
+    return evolve(chosen, modules=_once(f"lio-{chosen.release}", build) / "modules")
 
 
 @contextmanager
