@@ -177,11 +177,13 @@ def _create(args: argparse.Namespace) -> int:
 def _show_new(args: argparse.Namespace, root: str, identity: LunIdentity, done: str) -> None:
     viewer = Viewer(args, root)
     document = viewer.document(identity)
-    promise = promise_document(viewer.terms, root, identity.image)
+    # Nothing is promised of a disk that keeps its reservations itself.
+    passed = identity.passed
+    promise = None if passed else promise_document(viewer.terms, root, identity.image)
     if args.json:
         emit_json({"root": root, "lun": document, "promise": promise})
     else:
-        shown = ("naa", "serial", "lun", "size", "image", "iqn")
+        shown = ("naa", "serial", "lun", "size", "image", "iqn", "passed")
         emit([f"{done} {identity.name} in {printable(root)}", *lines(root, document, shown)])
         if promise is not None:
             emit(promise_lines(promise, image=identity.image is not None))

@@ -96,7 +96,7 @@ def row(document: Mapping[str, Any]) -> tuple[str, ...]:
         str(document["name"]),
         str(document["naa"]),
         "" if size is None else size_text(size),
-        str(document["image"] or ""),
+        str(document["image"] or ("passed on" if document["passed"] else "")),
     )
 
 
@@ -118,10 +118,9 @@ def lines(root: str, document: Mapping[str, Any], keys: Sequence[str] = ()) -> l
         "incarnation": document["incarnation"],
         "store": document["store"],
         "format": str(document["store_format"]),
-        "passed": "on to the device, on every host" if document["passed"] else "",
     }
-    if not document["passed"]:
-        del rows["passed"]
+    if document["passed"]:
+        rows["passed"] = "on to the device, on every host"
     if document["image"] is None:
         rows = {key: value for key, value in rows.items() if key not in ("iqn", "size")}
     shown = [key for key in rows if not keys or key in keys]

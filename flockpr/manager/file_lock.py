@@ -266,11 +266,11 @@ class Seat(PRManager):
     def _find_and_submit(
         self, future: Future[Result], own: int, cdb: bytes, data_out: bytes
     ) -> None:
-        passed: Future[Result] | None = None
+        handed = False
         try:
             try:
                 lun = self._find(own)
-                passed = self._passed_on(own, lun, cdb, data_out)
+                handed = self._hand_over(future, own, lun, cdb, data_out)
             finally:
                 # Before the answer: the next command may come at once. And after closing,
                 # which can hang as well.
@@ -285,16 +285,16 @@ class Seat(PRManager):
             if _exhausted(error):
                 _log.error("a descriptor cannot be looked at: %s", error)
                 _complete(future, BUSY)
-            elif future.set_running_or_notify_cancel():
+            elif not handed and future.set_running_or_notify_cancel():
                 future.set_exception(error)
         else:
-            if passed is not None:
-                if future.set_running_or_notify_cancel():
-                    passed.add_done_callback(lambda of: _copy(of, future))
-            elif lun is None:
+            if handed:
+                return
+            if lun is None:
                 _complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
             elif future.set_running_or_notify_cancel():
-                self._submit(lun, cdb, data_out).add_done_callback(lambda of: _copy(of, future))
+                submitted = self._submit(lun, cdb, data_out)
+                submitted.add_done_callback(lambda of: copy_result(of, future))
 
     def _find(self, descriptor: int) -> str | None:
         begun = time.monotonic()
@@ -331,19 +331,23 @@ class Seat(PRManager):
         known = ", ".join(device.candidates) or "it has no identity that other hosts share"
         _log.warning("no logical unit for a %s descriptor: %s", device.kind, known)
 
-    def _passed_on(
-        self, descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
-    ) -> Future[Result] | None:
-        """Hand a command to somebody else, who knows the device; None: nobody does.
+    def _hand_over(
+        self, future: Future[Result], descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
+    ) -> bool:
+        """Have somebody else answer a command, who knows the device.
 
         Args:
-            descriptor: The device.
+            future: Is answered, if it was not cancelled: then nobody else has the command.
+            descriptor: The device; is closed afterwards.
             lun: The logical unit that it was found to be.
             cdb: The command.
             data_out: Its parameter list.
+
+        Returns:
+            Whether somebody does.
         """
-        del descriptor, lun, cdb, data_out
-        return None
+        del future, descriptor, lun, cdb, data_out
+        return False
 
     def _submit(self, lun: str, cdb: bytes, data_out: bytes) -> Future[Result]:
         """Hand a command to a logical unit; from now on it cannot be cancelled."""
@@ -371,7 +375,7 @@ class Seat(PRManager):
                 inner.set_exception(error)
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()
-        inner.add_done_callback(lambda done: _copy(done, future))
+        inner.add_done_callback(lambda done: copy_result(done, future))
         return future
 
     def _attend(self, lun: str) -> None:
@@ -412,7 +416,8 @@ def _complete(future: Future[Result], result: Result) -> None:
         future.set_result(result)
 
 
-def _copy(done: Future[Result], future: Future[Result]) -> None:
+def copy_result(done: Future[Result], future: Future[Result]) -> None:
+    """Answer `future`, which runs, as `done` was."""
     if done.cancelled():
         future.set_result(BUSY)
         return

@@ -124,7 +124,7 @@ def _of_status(status: int) -> Result:
         return Result(Status.GOOD)
     if status == Status.RESERVATION_CONFLICT or status & _NVME_STATUS == _NVME_CONFLICT:
         return Result(Status.RESERVATION_CONFLICT)
-    if status & ~0xFFFF:
+    if status >> 16 & 0xFF:  # of the adapter; before Linux 5.14 the driver's are in the bits above
         return Result.check(_NO_PATH)
     return Result.check(_IO_ERROR)
 

@@ -21,7 +21,7 @@ from flockpr.logical_unit import Result
 from flockpr.manager.attendance import UnitsLike
 from flockpr.manager.base import PRManager
 from flockpr.manager.device import Device, identify_device
-from flockpr.manager.file_lock import FileLockManager, Seat
+from flockpr.manager.file_lock import FileLockManager, Seat, copy_result
 from flockpr.manager.passing import PassingManager, name_of
 from flockpr.spc.transport_id import InitiatorPort
 
@@ -137,13 +137,13 @@ class AutoSeat(Seat):
         self.passing: Mapping[str, PRManager] = manager.passing
         self._told: str | None = None
 
-    def _passed_on(
-        self, descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
-    ) -> Future[Result] | None:
-        """See `Seat._passed_on`."""
+    def _hand_over(
+        self, future: Future[Result], descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
+    ) -> bool:
+        """See `Seat._hand_over`."""
         units = self._auto.root_units
         if lun is not None and not units.passes(lun):
-            return None
+            return False
         candidates = self._auto.identify(descriptor).candidates
         if lun is None:
             if not candidates:
@@ -152,15 +152,20 @@ class AutoSeat(Seat):
         found = os.fstat(descriptor)
         kind, name = self._kind(found, candidates), name_of(found)
         manager = self.passing.get(kind)
+        what = "no logical unit" if lun is None else f"marked as passed through by {lun}"
         self._tell(
-            f"{name}: no logical unit, and {kind}: refused"
+            f"{name}: {what}, and {kind}: refused"
             if manager is None
-            else f"{name}: no logical unit, so passed on by {kind}"
+            else f"{name}: {what}, so passed on by {kind}"
         )
         if manager is None:
-            return None
+            return False
         self._where = name
-        return manager.execute(descriptor, cdb, data_out)
+        # Not before: who cancels it says that nothing was done.
+        if future.set_running_or_notify_cancel():
+            passed = _begun(manager, descriptor, cdb, data_out)
+            passed.add_done_callback(lambda of: copy_result(of, future))
+        return True
 
     def _kind(self, found: os.stat_result, candidates: Iterable[str]) -> str:
         chosen = self._auto.chosen
@@ -173,7 +178,17 @@ class AutoSeat(Seat):
             _log.warning("%s", text)
 
     def _tell_unmatched(self, device: Device) -> None:
-        """What becomes of it is told by `_passed_on`."""
+        """What becomes of it is told by `_hand_over`."""
+
+
+def _begun(manager: PRManager, descriptor: int, cdb: bytes, data_out: bytes) -> Future[Result]:
+    """The command, with its failure to begin as its end."""
+    try:
+        return manager.execute(descriptor, cdb, data_out)
+    except BaseException as error:  # noqa: BLE001, raised again by whoever waits
+        failed: Future[Result] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def kind_of(found: os.stat_result, sysfs: str = "/sys") -> str:

@@ -61,6 +61,26 @@ def test_lun_create_json_is_the_identity(root: str, capsys: Capture) -> None:
     assert document["lun"]["naa"] == read_identity(root, "disk").naa
 
 
+def test_lun_create_passed_marks_a_disk_and_promises_nothing(root: str, capsys: Capture) -> None:
+    """A device's own reservations are its own; a database would have nothing to keep."""
+    argv = ["lun", "create", "san", "--passed", "--wwid", "naa.6001"]
+
+    assert main([*argv, "--store", "sqlite"]) == 2
+    assert "no transactions to keep" in capsys.readouterr().err
+    assert main(["lun", "create", "san", "--passed"]) == 2  # of which disk?
+    assert main(argv) == 0
+    created = capsys.readouterr().out
+    assert "passed:       on to the device, on every host\n" in created
+    assert "promise" not in created
+    assert main(["lun", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("  passed on")
+    assert main(["lun", "show", "san"]) == 0
+    assert "passed:       on to the device" in capsys.readouterr().out
+    assert main(["status", "san"]) != 0
+    assert "remedy: serve it with manager = auto or sgio" in capsys.readouterr().err
+    assert main(["lun", "delete", "san"]) == 0
+
+
 def test_lun_create_taken_name_fails_with_remedy(root: str, capsys: Capture) -> None:
     """Nothing is overwritten."""
     assert main(["lun", "create", "disk"]) == 0

@@ -213,6 +213,7 @@ def test_capabilities_are_told_of_a_device_that_has_the_calls(
         (0x4083, 0x18),
         (OSError(errno.EBADE, ""), 0x18),
         (0x02, IO_ERROR),
+        (0x08000002, IO_ERROR),
         (0x4001, IO_ERROR),
         (0x10000, NO_PATH),
         (0xE0000, NO_PATH),

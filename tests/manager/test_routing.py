@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import threading
 from collections.abc import Iterator, Mapping
 
 import attrs
@@ -13,14 +14,14 @@ import pytest
 from flockpr.errors import Emulated, StateUnreadable, StoreUnavailable
 from flockpr.logical_unit import Result
 from flockpr.manager.base import PRManager
-from flockpr.manager.device import Device
+from flockpr.manager.device import Device as Identified
 from flockpr.manager.passing import PassingManager
 from flockpr.manager.routing import AutoManager, Claims, kind_of
 from flockpr.spc.codes import Status
 from flockpr.store.listing import read_identity
 from flockpr.store.provision import create_lun
 from flockpr.units import Units
-from tests.support.helper import DEADLINE, PORT, sense_code
+from tests.support.helper import DEADLINE, PORT, eventually, sense_code
 from tests.support.scsi import REGISTER, basic_list, in_cdb, out_cdb
 
 WWID, OTHER = "naa.6001405aaaaaaaaaaaaaaaaaaaaaaaaa", "naa.6001405bbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -53,9 +54,9 @@ class Host:
     units: Units
     names: tuple[str, ...] = (WWID,)
 
-    def identify(self, descriptor: int) -> Device:
+    def identify(self, descriptor: int) -> Identified:
         """The disk."""
-        return Device("block", self.names)
+        return Identified("block", self.names)
 
     def auto(self, chosen: Mapping[str, str] | None = None) -> AutoManager:
         """A manager that chooses."""
@@ -229,6 +230,40 @@ def test_what_is_no_disk_is_refused_with_the_reason(
             assert sense_code(run(guest).sense) == NOT_SUPPORTED
     assert caplog.text.count("null: no logical unit, and no SCSI device: refused") == 1
     assert kind_of(os.stat(tmp_path)) == "no device"
+
+
+def test_command_that_was_given_up_is_not_passed_on(host: Host) -> None:
+    """Whoever gave it up was told that nothing is done: BUSY."""
+    looked_at, go_on = threading.Event(), threading.Event()
+    asked: list[bytes] = []
+
+    class Device(Passed):
+        """Remembers what it is asked."""
+
+        def perform(self, fd: int, cdb: bytes, data_out: bytes) -> Result:
+            """The device has it."""
+            asked.append(cdb)
+            return PASSED
+
+    device = Device("device")
+    manager = host.auto({WWID: "sgio"})
+    identify = manager.identify
+
+    def slow(descriptor: int) -> Identified:
+        looked_at.set()
+        assert go_on.wait(DEADLINE)
+        return identify(descriptor)
+
+    manager.identify, manager.passing = slow, {"sgio": device}
+    with seat(manager) as guest, open("/dev/null", "r+b", buffering=0) as file:
+        given_up = guest.execute(file.fileno(), *WRITE)
+        assert looked_at.wait(DEADLINE)
+        assert given_up.cancel()
+        go_on.set()
+        eventually(lambda: manager.lookups.begin({"all": 1}), "the end of the look-up")
+        manager.lookups.end({"all": 1})
+        assert run(guest) == PASSED
+    assert asked == [WRITE[0]]
 
 
 def test_read_only_descriptor_is_refused_before_anything_is_looked_at(host: Host) -> None:

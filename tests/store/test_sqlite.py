@@ -107,6 +107,13 @@ def test_store_that_there_is_not_is_refused(tmp_path: Path) -> None:
     assert tree(str(tmp_path)) == {}
 
 
+def test_disk_that_is_passed_through_has_no_database(tmp_path: Path) -> None:
+    """It has no transactions that one could keep."""
+    with pytest.raises(ConfigError, match="no transactions to keep"):
+        create_lun(str(tmp_path), "disk", wwids=["naa.6001"], passed=True, store=SQLITE)
+    assert tree(str(tmp_path)) == {}
+
+
 # --------------------------------------------------------------------------- what is not ours
 
 
