@@ -58,6 +58,8 @@ _REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
     # For errors that bring no remedy of their own. ConfigError has none here: a name that is
     # wrong and a configuration that is wrong have no remedy in common.
     (errors.LunNotFound, "`flockpr lun list` shows the names in this root"),
+    (errors.PassedThrough, "its reservations are the device's; ask that (`sg_persist --in`)"),
+    (errors.Emulated, "serve it with manager = auto or file-lock"),
     (errors.LunExists, "choose another name, or delete that logical unit first"),
     (errors.StateUnreadable, "nothing was changed; look at the file before anything else"),
     (errors.StateLost, "nothing was changed; find out who put older files in this directory"),

@@ -48,6 +48,8 @@ def test_exit_codes_page_has_every_code_in_the_same_words() -> None:
         (errors.StoreError("x"), ExitCode.FAILED),
         (errors.StoreUnavailable("x"), ExitCode.FAILED),
         (errors.LunExists("x"), ExitCode.FAILED),
+        (errors.PassedThrough("x"), ExitCode.FAILED),
+        (errors.Emulated("x"), ExitCode.FAILED),
         (errors.LunNotFound("x"), ExitCode.NO_SUCH_LUN),
         (errors.StateUnreadable("x"), ExitCode.STATE_UNREADABLE),
         (errors.NewerFormat("x"), ExitCode.STATE_UNREADABLE),
