@@ -62,6 +62,7 @@ def _explain(args: argparse.Namespace) -> int:
     from flockpr.cli.doctor_devices import find_passed
     from flockpr.cli.doctor_findings import examine
     from flockpr.cli.status_documents import names_of
+    from flockpr.store.kinds import SQLITE, store_of
     from flockpr.unit_view import UnitView
 
     root = find_root(args)
@@ -73,6 +74,10 @@ def _explain(args: argparse.Namespace) -> int:
                 status = unit.status().to_json()
                 refusals = list(unit.refusals())
                 findings = [*examine(status, refusals, args.nexus), *find_passed(root, name)]
+                if store_of(os.path.join(root, name)) == SQLITE:
+                    from flockpr.cli.doctor_database import find_damage
+
+                    findings += find_damage(root, name)
             documents.append({"name": name, "findings": findings, "error": None})
         except StoreError as error:
             code = report("doctor", error)

@@ -14,6 +14,7 @@ from flockpr.cli.common import (
     emit_json,
     error_document,
     find_root,
+    may_be_configured,
     note,
     report,
 )
@@ -21,7 +22,7 @@ from flockpr.cli.exit_codes import ExitCode
 from flockpr.cli.lun_view import HEADINGS, Viewer, lines, row
 from flockpr.cli.promise_view import declare_configured, promise_document, promise_lines
 from flockpr.cli.text import printable, table
-from flockpr.errors import StoreError
+from flockpr.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from flockpr.cli.common import Verbs
@@ -57,9 +58,8 @@ def add(verbs: Verbs) -> None:
     create.add_argument(
         "--store",
         choices=("lockdir", "sqlite"),
-        default="lockdir",
         help="what keeps its transactions: files in a directory, or a database, on a file system "
-        "of this host only (default: lockdir)",
+        "of this host only (default: `store` of the configuration, else lockdir)",
     )
     create.add_argument(
         "--passed",
@@ -160,7 +160,7 @@ def _create(args: argparse.Namespace) -> int:
         wwids=tuple(args.wwid),
         serial=args.serial,
         target_ports=args.target_port,
-        store=args.store,
+        store=_store(args),
         passed=args.passed,
     )
     if missing:
@@ -172,6 +172,25 @@ def _create(args: argparse.Namespace) -> int:
         )
     _show_new(args, root, identity, "created")
     return ExitCode.GOOD
+
+
+def _store(args: argparse.Namespace) -> str:
+    """What keeps the transactions of a new logical unit: the option, then the configuration."""
+    from flockpr.store.kinds import LOCKDIR
+
+    if args.store is not None:
+        return str(args.store)
+    named = os.environ.get("FLOCKPR_STORE") or may_be_configured(args.config)
+    if args.passed or not named:
+        return LOCKDIR
+    from flockpr.daemon.config import load_settings
+
+    try:
+        return load_settings({"config": args.config}).serve.store or LOCKDIR
+    except ConfigError as error:
+        # Whoever said where the root is can do without the file.
+        note("lun create", error, "its transactions are in a lock directory")
+        return LOCKDIR
 
 
 def _show_new(args: argparse.Namespace, root: str, identity: LunIdentity, done: str) -> None:

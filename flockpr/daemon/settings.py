@@ -32,6 +32,8 @@ PASSING = ("sgio", "ioc-pr")
 MANAGERS = (AUTO, FILE_LOCK, *PASSING)
 """Who answers the commands of a socket: from lock directories, from the device, or whichever of the
 two a disk is for."""
+STORES = ("lockdir", "sqlite")
+"""As in `flockpr.store.kinds`, which is not loaded before the socket listens."""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +43,8 @@ class Serve:
     Attributes:
         root: Directory of lock directories, one per logical unit.
         socket: Path of a Unix socket to serve.
+        store: What keeps the transactions of a logical unit that is made, one of `STORES`; what
+            there is keeps what it has.
         manager: Who answers commands, one of `MANAGERS`.
         lun: Logical unit of every descriptor; otherwise found by the device's wwid.
         initiator: Initiator port of every connection; otherwise told apart by `[initiators]`
@@ -63,6 +67,7 @@ class Serve:
 
     root: str | None = key(str, check_absolute)
     socket: str | None = key(str, check_socket_path)
+    store: str | None = key(str, check_one_of(*STORES))
     manager: str | None = key(str, check_one_of(*MANAGERS))
     lun: str | None = key(str, check_lun_name)
     initiator: str | None = key(str, check_initiator)

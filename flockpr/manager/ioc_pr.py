@@ -31,6 +31,9 @@ _KEYS = struct.Struct(">QQ")
 _CAPABILITIES = bytes((0, 8, 0x01, 0x81, 0xEA, 0x01, 0, 0))
 """PTPL_C and PTPL_A, because the kernel registers to last; all six types; nothing else."""
 _UNKNOWN = frozenset((errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP))
+_SCSI_CONFLICTS = frozenset((0x18, 0x118, 0x110018))
+"""RESERVATION CONFLICT: since Linux 6.3; with what 6.1 was seen to add in the byte above it; and
+with the adapter's status that kernels before that add (DID_NEXUS_FAILURE)."""
 _NVME_CONFLICT, _NVME_STATUS = 0x83, 0x7FF
 _IO_ERROR = Sense(senses.ABORTED_COMMAND, 0x00, 0x06)
 _NO_PATH = Sense(senses.ABORTED_COMMAND, 0x08, 0x00)
@@ -122,7 +125,7 @@ def _of_status(status: int) -> Result:
     """What the driver says: a status of SCSI or NVMe, or one of the kernel's for paths."""
     if status == 0:
         return Result(Status.GOOD)
-    if status == Status.RESERVATION_CONFLICT or status & _NVME_STATUS == _NVME_CONFLICT:
+    if status in _SCSI_CONFLICTS or status & _NVME_STATUS == _NVME_CONFLICT:
         return Result(Status.RESERVATION_CONFLICT)
     if status >> 16 & 0xFF:  # of the adapter; before Linux 5.14 the driver's are in the bits above
         return Result.check(_NO_PATH)

@@ -53,6 +53,13 @@ def _stated_directory(config: pytest.Config) -> str:
         return ""
 
 
+def _stated_store(request: pytest.FixtureRequest) -> str:
+    try:
+        return str(request.getfixturevalue("flockpr_store"))
+    except pytest.FixtureLookupError:  # the same
+        return "lockdir"
+
+
 @pytest.fixture
 def flockpr_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     """Time that only the test moves; leases, ages and waits go by it."""
@@ -61,6 +68,14 @@ def flockpr_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     clock = VirtualClock()
     clock.install(monkeypatch)
     return clock
+
+
+@pytest.fixture
+def flockpr_store() -> str:
+    """What keeps the transactions of `flockpr_lun`: "lockdir" or, in a test or module that
+    overrides this fixture, "sqlite".
+    """
+    return "lockdir"
 
 
 @pytest.fixture
@@ -73,7 +88,7 @@ def flockpr_lun(request: pytest.FixtureRequest) -> Iterator[Lun]:
     names = request.fixturenames
     clock = request.getfixturevalue("flockpr_clock") if "flockpr_clock" in names else None
     size = IMAGE_SIZE if "flockpr_target" in names else None
-    lun = Lun.create(directory, "disk", size=size, clock=clock)
+    lun = Lun.create(directory, "disk", size=size, clock=clock, store=_stated_store(request))
     request.node.stash.setdefault(_LUNS, []).append(lun)
     try:
         yield lun

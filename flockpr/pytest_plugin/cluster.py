@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import overload
 
+from flockpr.errors import ConfigError
 from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.pytest_plugin.faults import (
     Fault,
@@ -18,6 +19,7 @@ from flockpr.pytest_plugin.faults import (
 from flockpr.pytest_plugin.lun import Lun
 from flockpr.pytest_plugin.nexus import Answer, Nexus
 from flockpr.pytest_plugin.timeline import DOOR
+from flockpr.store.kinds import LOCKDIR
 from flockpr.store.lockdir import LockDirectory
 
 LEASE = 90.0
@@ -186,9 +188,17 @@ class Cluster(Sequence[Node]):
     Args:
         lun: It.
         count: How many.
+
+    Raises:
+        ConfigError: It has a database, which hosts cannot share.
     """
 
     def __init__(self, lun: Lun, count: int) -> None:
+        if lun.store != LOCKDIR:
+            raise ConfigError(
+                f"{lun.name}: a database is for one host, and a cluster has several",
+                "leave flockpr_store as it is",
+            )
         self.lun = lun
         self._nodes = [Node(lun, f"node{number}") for number in range(1, count + 1)]
         if lun.clock is not None:

@@ -13,6 +13,7 @@ from flockpr.pytest_plugin.clock import VirtualClock
 from flockpr.pytest_plugin.nexus import Answer, Nexus, full_name
 from flockpr.pytest_plugin.timeline import DOOR, Timeline, short
 from flockpr.store.identity import HELPER_PORT, TARGET_PORT, LunIdentity
+from flockpr.store.kinds import LOCKDIR, store_of
 from flockpr.store.provision import create_lun
 from flockpr.unit_status import UnitStatus
 
@@ -44,7 +45,13 @@ class Lun:
 
     @classmethod
     def create(
-        cls, root: str, name: str, *, size: int | None = None, clock: VirtualClock | None = None
+        cls,
+        root: str,
+        name: str,
+        *,
+        size: int | None = None,
+        clock: VirtualClock | None = None,
+        store: str = LOCKDIR,
     ) -> Lun:
         """Make a logical unit.
 
@@ -53,8 +60,14 @@ class Lun:
             name: Of it.
             size: Bytes of its image; None: it has none.
             clock: Virtual time.
+            store: What keeps its transactions: "lockdir" or "sqlite".
         """
-        return cls(root, create_lun(root, name, size=size), clock)
+        return cls(root, create_lun(root, name, size=size, store=store), clock)
+
+    @property
+    def store(self) -> str:
+        """What keeps its transactions: "lockdir" or "sqlite"."""
+        return store_of(self.path)
 
     @property
     def path(self) -> str:

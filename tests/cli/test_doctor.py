@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import sqlite3
 from typing import Any
 
 import pytest
 
 from flockpr import LogicalUnit, OutAction, ReservationType, create_lun
 from flockpr.cli import doctor_devices, main
+from flockpr.cli.doctor_database import find_damage
 from flockpr.logical_unit import Result
 from flockpr.manager.device import Device
 from flockpr.manager.sgio import SgioManager
 from flockpr.spc.codes import Status
+from tests.support.helper import DEADLINE
 from tests.support.luns import (
     ALICE,
     ALICE_KEY,
@@ -229,3 +233,36 @@ def test_unit_that_is_marked_is_not_examined(root: str, capsys: Capture) -> None
     assert "is passed through to its device on every host" in capsys.readouterr().err
     assert main(["lun", "show", "disk", "--root", root]) == 0
     assert "on to the device, on every host" in capsys.readouterr().out
+
+
+def test_doctor_finds_a_trail_that_is_damaged(root: str, capsys: Capture) -> None:
+    """In a table that nobody reads to answer a command; while it is whole nothing is said."""
+    contested_lun(root, store="sqlite")
+    file = pathlib.Path(root, "disk", "commits.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("INSERT INTO audit VALUES (1, 1, zeroblob(20000))")
+        connection.commit()
+        page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name='audit'")
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        start = (page.fetchone()[0] - 1) * size
+    assert not [one for one in findings(capsys, root) if one["kind"] == "database"]
+    data = bytearray(file.read_bytes())
+    assert data[start] == 13  # a leaf of a table
+    data[start + 8 : start + 10] = b"\xff\xff"  # where its first row is
+    file.write_bytes(data)
+    (found,) = [one for one in findings(capsys, root) if one["kind"] == "database"]
+    assert found["text"].startswith("Its database is damaged where commands do not look: ")
+    assert found["remedy"] == "restore it from a backup"
+
+
+def test_doctor_keeps_nobody_waiting_for_a_large_database(root: str) -> None:
+    """It says so instead."""
+    contested_lun(root, store="sqlite")
+    with contextlib.closing(sqlite3.connect(f"{root}/disk/commits.sqlite")) as connection:
+        connection.executemany(
+            "INSERT INTO audit VALUES (?, 1, zeroblob(100))", [(n,) for n in range(9, 9999)]
+        )
+        connection.commit()
+    (found,) = find_damage(root, "disk", patience=0)
+    assert "too large to be checked" in found["text"]
+    assert not list(find_damage(root, "disk", patience=DEADLINE))

@@ -10,8 +10,10 @@ import pytest
 
 from flockpr import LogicalUnit, OutAction, Status, list_luns, read_identity
 from flockpr.cli import main
+from flockpr.daemon import settings
 from flockpr.errors import Busy
 from flockpr.store import provision
+from flockpr.store.kinds import LOCKDIR, SQLITE, STORES, store_of
 from tests.support.luns import ALICE, ALICE_KEY, broken_lun, contested_lun, out, spc2_lun
 
 Capture = pytest.CaptureFixture[str]
@@ -122,6 +124,31 @@ def test_lun_root_comes_from_the_configuration(
     assert main(["lun", "create", "disk", "--config", str(config)]) == 0
 
     assert [listing.name for listing in list_luns(f"{tmp_path}/configured")] == ["disk"]
+
+
+def test_lun_create_makes_the_store_that_is_configured(
+    root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: Capture
+) -> None:
+    """An option beats it; a disk that is passed through has none; a broken file is told."""
+    config = tmp_path / "flockpr.toml"
+    config.write_text('[serve]\nstore = "sqlite"\n')
+    create = ["lun", "create", "--config", str(config)]
+
+    assert main([*create, "one"]) == 0
+    assert main([*create, "two", "--store", "lockdir"]) == 0
+    assert main([*create, "san", "--passed", "--wwid", "naa.6001"]) == 0
+    monkeypatch.setenv("FLOCKPR_STORE", "sqlite")
+    assert main(["lun", "create", "three"]) == 0
+    monkeypatch.delenv("FLOCKPR_STORE")
+    capsys.readouterr()
+    config.write_text("[serve\n")
+    assert main([*create, "four"]) == 0
+
+    assert "not valid TOML" in capsys.readouterr().err
+    names = ("one", "two", "san", "three", "four")
+    found = [store_of(os.path.join(root, name)) for name in names]
+    assert found == [SQLITE, LOCKDIR, LOCKDIR, SQLITE, LOCKDIR]
+    assert settings.STORES == STORES
 
 
 def test_lun_list_shows_all_and_reports_the_broken_one(root: str, capsys: Capture) -> None:

@@ -209,6 +209,8 @@ def test_capabilities_are_told_of_a_device_that_has_the_calls(
     ("answer", "expected"),
     [
         (0x18, 0x18),
+        (0x118, 0x18),
+        (0x110018, 0x18),
         (0x83, 0x18),
         (0x4083, 0x18),
         (OSError(errno.EBADE, ""), 0x18),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from flockpr.errors import ConfigError
 from flockpr.pytest_plugin import (
     flockpr_clock,
     flockpr_cluster,
@@ -249,3 +250,22 @@ def test_lun_is_cheaper_than_a_mock_would_be_worth() -> None:
     finally:
         subprocess.run(["rm", "-rf", directory], check=True, timeout=PATIENCE)
     assert min(spent) < 0.05
+
+
+@pytest.mark.parametrize("flockpr_store", ["lockdir", "sqlite"])
+def test_store_of_the_unit_can_be_chosen(
+    flockpr_store: str, flockpr_lun: Lun, flockpr_nexus: MakeNexus, flockpr_cluster: MakeCluster
+) -> None:
+    """By the fixture; a database is for one host, so it has no cluster."""
+    one, two = flockpr_nexus("node1"), flockpr_nexus("node2")
+    one.register(0xA1).ok()
+    one.reserve(0xA1).ok()
+    two.write().conflicts()
+    flockpr_lun.assert_held_by(one)
+    assert flockpr_lun.store == flockpr_store
+    if flockpr_store == "lockdir":
+        assert len(flockpr_cluster(2)) == 2
+    else:
+        with pytest.raises(ConfigError, match="disk: a database is for one host"):
+            flockpr_cluster(2)
+    assert "GOOD" in flockpr_lun.timeline()

@@ -106,8 +106,9 @@ def scripted() -> list[Sent]:
 def random_walk(seed: int, count: int) -> list[Sent]:
     """Commands that mostly make sense, and are followed by a look at what they have come to.
 
-    PREEMPT AND ABORT that finds somebody is not among them: with two ports of tcm_loop it was
-    seen to hang Linux 6.1 itself.
+    PREEMPT AND ABORT that finds somebody is not among them: with tcm_loop of Linux 6.1 it waits
+    for itself for ever (core_tmr_lun_reset flushes the work item that it is called from), also
+    when sg_persist sends it to the disk and there is no helper at all.
     """
     source = random.Random(seed)
     found: list[Sent] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +21,14 @@ from tests.vm.machine import Machine
 from tests.vm.share import TREE_MODULES, tree_arguments
 
 MODULES = (
-    *("virtio_pci", "virtio_console", *TREE_MODULES, "sd_mod", "sg"),
-    *("target_core_mod", "target_core_file", "tcm_loop"),
+    *("virtio_pci", "virtio_console", "virtio_net", *TREE_MODULES, "sd_mod", "sg"),
+    *("target_core_mod", "target_core_file", "tcm_loop", "dm_mod"),
 )
-_WANTED = "/kernel/drivers/target/"
+_WANTED = re.compile(r"/kernel/drivers/(dax|md|scsi/device_handler|target)/")
 
 
 def kernel_with_targets() -> Kernel:
-    """The rig's kernel, and of its package the modules of its targets."""
+    """The rig's kernel, and of its package the modules of targets and of the device mapper."""
     chosen = kernel()
 
     def build(draft: Path) -> None:
@@ -37,10 +39,13 @@ def kernel_with_targets() -> Kernel:
         ):
             for member in archive:
                 content = archive.extractfile(member)
-                if content is not None and member.name.endswith(".ko") and _WANTED in member.name:
-                    (draft / "modules" / Path(member.name).name).write_bytes(content.read())
+                name = Path(member.name)
+                if content is not None and name.suffix == ".ko" and _WANTED.search(member.name):
+                    (draft / "modules" / name.name).write_bytes(content.read())
 
-    return evolve(chosen, modules=_once(f"lio-{chosen.release}", build) / "modules")
+    layout = zlib.crc32(_WANTED.pattern.encode())
+    folder = _once(f"lio-{chosen.release}.{layout:08x}", build)
+    return evolve(chosen, modules=folder / "modules")
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def machine(
         yield host
 
 
-def python(host: Machine, program: str, *arguments: object, seconds: float = 900) -> Any:
+def python(host: Machine, program: str, *arguments: object, seconds: float = 3000) -> Any:
     """What a program of ``guest/`` prints last, as JSON."""
     words = " ".join(str(argument) for argument in arguments)
     repository = Path(__file__).parents[2]

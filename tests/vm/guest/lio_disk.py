@@ -19,7 +19,7 @@ def put(path, text):
         file.write(text)
 
 
-def until(look, what, seconds=120):
+def until(look, what, seconds=600):
     """Wait for something; what it is."""
     end = time.monotonic() + seconds
     while not (found := look()):

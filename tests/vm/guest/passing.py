@@ -3,7 +3,8 @@
 Usage: passing.py SEED COUNT
 
 Prints a JSON object: by helper, `answers`, for each command its status, sense data and data, in
-hexadecimal; `held`, its capabilities; `devices`, the paths; and what sg_persist says on the way.
+hexadecimal; `held`, what /proc says of the privileges of its threads; `gone`, what is answered when
+the disk is taken away; `code`, how it ended; `as_nobody`, what one that becomes another user has.
 """
 
 import json
@@ -29,13 +30,43 @@ COMMANDS = {
 }
 
 
+AS_NOBODY = {
+    "real": ["-u", "nobody", "-g", "nogroup"],
+    "ours": ["--user", "nobody", "--group", "nogroup"],
+}
+
+
 def held_by(process):
-    """Its capabilities."""
-    with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
-        lines = dict(line.split(":", 1) for line in file)
-    return {
-        name: int(lines[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")
-    }
+    """Its users and groups, and its capabilities, of each thread."""
+    found = []
+    for thread in os.listdir(f"/proc/{process.pid}/task"):
+        try:
+            with open(f"/proc/{process.pid}/task/{thread}/status", encoding="ascii") as file:
+                lines = dict(line.split(":", 1) for line in file)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+        ids = {name: sorted({*map(int, lines[name].split())}) for name in ("Uid", "Gid", "Groups")}
+        names = ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")
+        found.append({**ids, **{name: int(lines[name], 16) for name in names}})
+    return found
+
+
+def as_nobody(name):
+    """What a helper that was told to become another user has then, and that a disk answers it."""
+    disk, socket = Disk(), f"/run/{name}-nobody.sock"
+    command = [*COMMANDS[name][:-1], socket, *AS_NOBODY[name]]
+    with open(f"/run/{name}.log", "ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    until(lambda: os.path.exists(socket), "the helper")
+    descriptor = os.open(disk.paths[0], os.O_RDWR)
+    with HelperClient(socket, timeout=600) as client:
+        reply = client.execute(descriptor, bytes((0x5E, 0, 0, 0, 0, 0, 0, 0, 24, 0)))
+        held = held_by(process)
+    os.close(descriptor)
+    process.terminate()
+    process.wait()
+    disk.remove()
+    return {"held": held, "answer": (reply.status, reply.sense.hex(), reply.data_in.hex())}
 
 
 def through(name, sequence):
@@ -46,7 +77,7 @@ def through(name, sequence):
     until(lambda: os.path.exists(f"/run/{name}.sock"), "the helper")
     descriptors = [os.open(path, os.O_RDWR) for path in disk.paths]
     answers = []
-    with HelperClient(f"/run/{name}.sock", timeout=40) as client:
+    with HelperClient(f"/run/{name}.sock", timeout=600) as client:
         for sent in sequence:
             try:
                 reply = client.execute(descriptors[sent.path], sent.cdb, sent.data_out)
@@ -73,9 +104,12 @@ def after_the_end(client, disk, descriptors):
 def main():
     """Both helpers, one after the other."""
     seed, count = map(int, sys.argv[1:])
-    create_lun("/run/root", "another")
+    create_lun("/run/root", "another", group="nogroup")
     sequence = [*scripted(), *random_walk(seed, count)]
-    print(json.dumps({name: through(name, sequence) for name in COMMANDS}))
+    found = {name: through(name, sequence) for name in COMMANDS}
+    for name, rest in found.items():
+        rest["as_nobody"] = as_nobody(name)
+    print(json.dumps(found))
 
 
 main()
