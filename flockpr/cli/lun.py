@@ -180,13 +180,12 @@ def _store(args: argparse.Namespace) -> str:
 
     if args.store is not None:
         return str(args.store)
-    named = os.environ.get("FLOCKPR_STORE") or may_be_configured(args.config)
-    if args.passed or not named:
+    if args.passed or not may_be_configured(args.config):
         return LOCKDIR
     from flockpr.daemon.config import load_settings
 
     try:
-        return load_settings({"config": args.config}).serve.store or LOCKDIR
+        return load_settings({"config": args.config}).create.store or LOCKDIR
     except ConfigError as error:
         # Whoever said where the root is can do without the file.
         note("lun create", error, "its transactions are in a lock directory")

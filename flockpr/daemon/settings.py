@@ -43,8 +43,6 @@ class Serve:
     Attributes:
         root: Directory of lock directories, one per logical unit.
         socket: Path of a Unix socket to serve.
-        store: What keeps the transactions of a logical unit that is made, one of `STORES`; what
-            there is keeps what it has.
         manager: Who answers commands, one of `MANAGERS`.
         lun: Logical unit of every descriptor; otherwise found by the device's wwid.
         initiator: Initiator port of every connection; otherwise told apart by `[initiators]`
@@ -67,7 +65,6 @@ class Serve:
 
     root: str | None = key(str, check_absolute)
     socket: str | None = key(str, check_socket_path)
-    store: str | None = key(str, check_one_of(*STORES))
     manager: str | None = key(str, check_one_of(*MANAGERS))
     lun: str | None = key(str, check_lun_name)
     initiator: str | None = key(str, check_initiator)
@@ -114,12 +111,24 @@ class Socket:
     group: str | None = key(str, check_filled)
 
 
+@attrs.frozen(kw_only=True)
+class Create:
+    """The table [create]: logical units that are made.
+
+    Attributes:
+        store: What keeps the transactions, one of `STORES`; what there is keeps what it has.
+    """
+
+    store: str | None = key(str, check_one_of(*STORES))
+
+
 TABLES: Mapping[str, type] = {
     "serve": Serve,
     "socket": Socket,
     "target": Target,
     "portal": Portal,
     "lun": Lun,
+    "create": Create,
 }
 """The tables with fixed keys; beside them, [initiators] maps free names to initiator names, and
 [devices] identifiers to managers."""
@@ -168,6 +177,7 @@ class Settings:
         unnamed_socket: What a passed socket without a table of its own gets; no path.
         sockets_from_flag: The socket was named on the command line or in the environment.
         serve: The merged table [serve].
+        create: Table [create].
         luns: The tables [lun.NAME].
         initiators: Table [initiators]: what a connection is told by, to the initiator port.
         devices: Table [devices]: identifier of a device to the manager that passes on to it.
@@ -183,6 +193,7 @@ class Settings:
     unnamed_socket: ServedSocket = attrs.field(factory=lambda: ServedSocket(path=""))
     sockets_from_flag: bool = False
     serve: Serve = attrs.field(factory=Serve)
+    create: Create = attrs.field(factory=Create)
     luns: Mapping[str, Lun] = attrs.field(factory=dict)
     initiators: Mapping[str, str] = attrs.field(factory=dict)
     devices: Mapping[str, str] = attrs.field(factory=dict)

@@ -127,27 +127,25 @@ def test_lun_root_comes_from_the_configuration(
 
 
 def test_lun_create_makes_the_store_that_is_configured(
-    root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: Capture
+    root: str, tmp_path: pathlib.Path, capsys: Capture
 ) -> None:
     """An option beats it; a disk that is passed through has none; a broken file is told."""
     config = tmp_path / "flockpr.toml"
-    config.write_text('[serve]\nstore = "sqlite"\n')
+    config.write_text('[create]\nstore = "sqlite"\n')
     create = ["lun", "create", "--config", str(config)]
 
     assert main([*create, "one"]) == 0
     assert main([*create, "two", "--store", "lockdir"]) == 0
     assert main([*create, "san", "--passed", "--wwid", "naa.6001"]) == 0
-    monkeypatch.setenv("FLOCKPR_STORE", "sqlite")
     assert main(["lun", "create", "three"]) == 0
-    monkeypatch.delenv("FLOCKPR_STORE")
     capsys.readouterr()
-    config.write_text("[serve\n")
+    config.write_text("[create\n")
     assert main([*create, "four"]) == 0
 
     assert "not valid TOML" in capsys.readouterr().err
     names = ("one", "two", "san", "three", "four")
     found = [store_of(os.path.join(root, name)) for name in names]
-    assert found == [SQLITE, LOCKDIR, LOCKDIR, SQLITE, LOCKDIR]
+    assert found == [SQLITE, LOCKDIR, LOCKDIR, LOCKDIR, LOCKDIR]
     assert settings.STORES == STORES
 
 

@@ -14,7 +14,7 @@ from flockpr.cli import build_parser
 from flockpr.daemon.chap_file import read_secrets
 from flockpr.daemon.config import ENVIRONMENT, default_root, default_socket, load_settings
 from flockpr.daemon.pr_helper import main
-from flockpr.daemon.settings import TABLES, Serve, Socket
+from flockpr.daemon.settings import TABLES, Create, Serve, Socket
 from flockpr.daemon.target_settings import Lun, Portal, Target
 from flockpr.prhelper.identity import CRITERIA
 from tests.support.docs import ROOT, read, rows, section
@@ -35,6 +35,7 @@ def keys_of(schema: type) -> list[str]:
         ("## [[socket]]", Socket),
         ("## [lun.NAME]", Lun),
         ("## [[portal]]", Portal),
+        ("## [create]", Create),
     ],
 )
 def test_page_lists_every_key_of_a_table_and_no_other(heading: str, schema: type) -> None:
