@@ -1,4 +1,4 @@
-"""One iSCSI connection, which is one session: the thread that reads from it."""
+"""One iSCSI connection, which is one session: what becomes of what it sends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import logging
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +18,7 @@ from flockpr.iscsi.housekeeper import Timer
 from flockpr.iscsi.login import Admission, LoginStatus
 from flockpr.iscsi.management import Management
 from flockpr.iscsi.pdu import AsyncEvent, LogoutResponse
+from flockpr.iscsi.reading import Reading
 from flockpr.iscsi.session import Phase, TargetConnection
 from flockpr.iscsi.sessions import Request, Session
 from flockpr.iscsi.settings import Address
@@ -72,14 +72,14 @@ class Connection:
         self._name = f"connection {number} from {address}"
         self._number = number
         self._ended = ended
-        self._thread: threading.Thread | None = None
-        self._over = threading.Event()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._execution = Execution(
-            door, self._carry_out, start=self.start, readable=lambda: bool(self._poll.poll(0))
+            door,
+            self._carry_out,
+            start=self._take_over,
+            readable=lambda: bool(self._poll.poll(0)),
         )
-        self._inline = self._execution.inline
         protocol = TargetConnection(door.protocol, allocate=self._execution.allocate)
         self._wire = Wire(
             sock,
@@ -90,15 +90,23 @@ class Connection:
         )
         self._wire.output.who = self._name
         self._execution.attach_wire(self._wire)
+        self._reading = Reading(
+            sock,
+            self._wire,
+            self._execution.inline,
+            desk=door.desk,
+            housekeeper=door.housekeeper,
+            most=door.limits.output,
+            number=number,
+            carry_out=self._carry_out,
+            over=self._end,
+        )
         self._management = Management(door, self._wire, self._execution, number)
         self._session: Session | None = None
         self._initiator = ""
         self._target = ""
         self._cid = 0
-        self._heard = time.monotonic()
-        self._pinged = False
         self._timer: Timer | None = None
-        self._stopping = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Command: self._execution.arrived,
             events.DataComplete: self._execution.data_complete,
@@ -113,86 +121,30 @@ class Connection:
             events.Violation: self._violation,
         }
 
-    # ------------------------------------------------------------------ the thread that reads
+    # ------------------------------------------------------------------ what has happened
 
     def start(self) -> None:
-        """Start a thread that serves the connection until it ends; or that goes on with that.
+        """Start a thread that serves the connection until it ends, or sits down at the desk.
 
         Raises:
             RuntimeError: The system has none.
         """
-        thread = threading.Thread(target=self._serve, name=f"iscsi-{self._number}", daemon=True)
-        before, self._thread = self._thread, thread
-        try:
-            thread.start()
-        except RuntimeError:
-            self._thread = before
-            raise
+        self._timer = self._door.housekeeper.later(self._door.limits.login, self._login_late)
+        self._reading.start()
+
+    def _take_over(self) -> None:
+        """Start a thread that reads, while the one that does executes a command."""
+        self._reading.take_over()
 
     def join(self, timeout: float) -> bool:
         """Wait for its end, in seconds; whether that came in time."""
-        end = time.monotonic() + timeout
-        if not self._over.wait(max(0.0, timeout)):
-            return False
-        thread = self._thread  # who read last, and is about to end
-        if thread is not None:
-            thread.join(max(0.0, end - time.monotonic()))
-        return thread is None or not thread.is_alive()
-
-    def _serve(self) -> None:
-        """Serve it until it ends, or until another thread does; raises nothing."""
-        inline = self._inline
-        inline.begin()
-        try:
-            if self._timer is None:
-                login = self._door.limits.login
-                self._timer = self._door.housekeeper.later(login, self._login_late)
-            self._read_all()
-        except Exception:
-            log.exception("%s: closed after an unexpected error", self._name)
-            if not inline.reading:
-                self._wire.abandon()
-        if inline.reading:
-            self._end()
-            self._ended(self)
-            self._over.set()
-
-    def _read_all(self) -> None:
-        wire, sock = self._wire, self._socket
-        protocol, output = wire.protocol, wire.output
-        inline = self._inline
-        most = self._door.limits.output
-        while inline.reading and not (protocol.closing or output.broken):
-            with wire.lock:
-                buffers = protocol.get_buffers()
-            try:
-                count = sock.recvmsg_into(buffers)[0]
-            except OSError as error:
-                log.debug("%s: %s", self._name, error)
-                return
-            # A socket that was shut down still has what came before.
-            if not count or self._stopping or output.broken:
-                return
-            self._heard = time.monotonic()
-            self._pinged = False
-            self._carry_out(wire.do(protocol.received, count))
-            inline.work()
-            if output.pending > most:
-                self._wait_for_room(most)
+        return self._reading.join(timeout)
 
     def _carry_out(self, found: Iterable[events.Event]) -> None:
         for event in found:
             if self._wire.output.broken:
                 return  # dropped meanwhile: see `Wire.do`
             self._handlers[type(event)](event)
-
-    def _wait_for_room(self, most: int) -> None:
-        """The client takes nothing: read nothing either. The tick ends it in time."""
-        output = self._wire.output
-        with self._wire.changed:
-            self._wire.changed.wait_for(
-                lambda: output.pending <= most or output.broken or self._stopping
-            )
 
     # ------------------------------------------------------------------ login and logout
 
@@ -231,6 +183,7 @@ class Connection:
                 self._refuse(found, event.identification.target_name)
                 return
             self._session = self._management.session = found
+            self._reading.owner = self._initiator
             self._execution.begin(found)
             tsih = found.tsih
         self._carry_out(self._wire.do(self._wire.protocol.establish, tsih))
@@ -297,11 +250,12 @@ class Connection:
     def _tick(self) -> None:
         """Look whether the client still lives; called by the housekeeper."""
         limits = self._door.limits
-        silence = time.monotonic() - self._heard
+        reading = self._reading
+        silence = time.monotonic() - reading.heard
         if silence < limits.keepalive:
             self._arm(limits.keepalive - silence)
-        elif not self._pinged:
-            self._pinged = True
+        elif not reading.pinged:
+            reading.pinged = True
             self._wire.say(self._wire.protocol.nop_in)
             self._arm(limits.keepalive_answer)
         elif silence < limits.keepalive + limits.keepalive_answer:
@@ -341,12 +295,13 @@ class Connection:
 
     def discard(self) -> None:
         """Close a connection that was never served."""
+        self._door.housekeeper.cancel(self._timer)
         self._wire.close()
         self._socket.close()
 
     def end_input(self) -> None:
         """Let the connection end when it has answered what came so far; never blocks."""
-        self._stopping = True
+        self._reading.stopping = True
         self._announce_end(AsyncEvent.DROP_CONNECTION)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
@@ -360,12 +315,12 @@ class Connection:
     def _end(self) -> None:
         """The thread that reads is about to end: nothing may be left of the connection."""
         try:
-            self._inline.close()
-            if self._stopping:
+            self._execution.inline.close()
+            if self._reading.stopping:
                 self._drain()
             if self._session is not None:
                 self._door.registry.end(self._session)
-            if self._stopping or self._wire.protocol.closing:
+            if self._reading.stopping or self._wire.protocol.closing:
                 self._last_words()
         except Exception:
             log.exception("%s: internal error", self._name)
@@ -375,6 +330,7 @@ class Connection:
             self._execution.close()
             self._door.housekeeper.forget(self._socket.fileno())
             self._socket.close()
+            self._ended(self)
 
     def _drain(self) -> None:
         """The server stops: answer what is complete. `abandon` ends the patience."""

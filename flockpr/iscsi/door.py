@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from flockpr.block.quiet import QuietLog
+from flockpr.desk import Desk
 from flockpr.iscsi.backlog import Backlog
 from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.memory import Memory
+from flockpr.iscsi.reading import Reading
 from flockpr.iscsi.relief import Relief
 from flockpr.iscsi.session import ProtocolConfig
 from flockpr.iscsi.sessions import SessionRegistry
@@ -32,6 +34,7 @@ class Door:
         registry: Who is logged in.
         housekeeper: For what is due later.
         relief: For threads that read and are kept from it.
+        desk: One thread that reads from those that need none of their own.
         limits: Bounds of what peers may cost.
         memory: For Data-Out.
         backlog: What clients have not taken.
@@ -46,6 +49,7 @@ class Door:
     registry: SessionRegistry
     housekeeper: Housekeeper
     relief: Relief
+    desk: Desk[Reading]
     limits: Limits
     memory: Memory
     backlog: Backlog

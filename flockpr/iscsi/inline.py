@@ -27,6 +27,9 @@ BYTES_TOGETHER: Final = 128 << 10
 """Data-In from which on answers are sent without waiting for others."""
 
 _NOBODY: Final = 0
+_SOMEBODY: Final = -1
+"""A thread that has been started and does not read yet."""
+_NO_THREAD: Final = (_NOBODY, _SOMEBODY)
 
 
 class Inline:
@@ -59,6 +62,7 @@ class Inline:
         self._readable = readable
         self._lock = threading.Lock()
         self._thread = _NOBODY
+        self._all = True
         self._number = 0
         self._task: CommandTask | None = None
         self._ready: deque[CommandTask] = deque()
@@ -68,9 +72,34 @@ class Inline:
     # ------------------------------------------------------------------ the thread that reads
 
     def begin(self) -> None:
-        """The calling thread reads from now on."""
+        """The calling thread reads from now on, and executes."""
         with self._lock:
             self._thread = threading.get_ident()
+            self._all = True
+
+    def resume(self, *, glances_only: bool = False) -> bool:
+        """The calling thread reads from now on, unless somebody does.
+
+        Args:
+            glances_only: Others wait for this thread, so it does not execute what may wait for
+                a disk.
+        """
+        with self._lock:
+            if self._thread != _NOBODY:
+                return False
+            self._thread = threading.get_ident()
+            self._all = not glances_only
+            return True
+
+    def pause(self) -> bool:
+        """Nobody reads from now on, until somebody is to; False if the calling thread has not
+        been the one that reads any more.
+        """
+        with self._lock:
+            if self._thread != threading.get_ident():
+                return False
+            self._thread = _NOBODY
+            return True
 
     @property
     def reading(self) -> bool:
@@ -82,7 +111,7 @@ class Inline:
         does.
         """
         if (
-            not (task.transfer.quick or task.transfer.glance)
+            not (task.transfer.glance or (task.transfer.quick and self._all))
             or self._thread != threading.get_ident()
             or not task.channel.lun.tasks.pace.quick()
         ):
@@ -180,13 +209,13 @@ class Inline:
         """See `relief.Reader`: nothing of the others may wait for the command that takes long."""
         with self._lock:
             task = self._task
-            if self._number != number or task is None or self._thread == _NOBODY:
+            if self._number != number or task is None or self._thread in _NO_THREAD:
                 return
             try:
                 self._start()  # it waits in `begin`
             except RuntimeError:
                 return
-            self._thread = _NOBODY
+            self._thread = _SOMEBODY
             self._task = None
             task.channel.lun.tasks.pace.stuck(task)
             waiting = list(self._ready)

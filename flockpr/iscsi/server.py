@@ -3,8 +3,8 @@
 ::
 
     portal (a thread that accepts)
-      connection (a thread that reads)  -- sans-I/O protocol -->  task set of a LUN
-                                                                   its threads: Disk.execute
+      connection (a thread that reads, or the desk of those that only reserve)
+        -- sans-I/O protocol -->  task set of a LUN, its threads: Disk.execute
       output, sent by whoever has it; what a client does not take: the housekeeper
 """
 
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from flockpr.block import Disk, Pool
+from flockpr.desk import Desk
 from flockpr.errors import ConfigError
 from flockpr.filesystems import Gated, Guard, Promise, Terms
 from flockpr.filesystems.guard import Snapshot, snapshot
@@ -30,6 +31,7 @@ from flockpr.iscsi.housekeeper import Housekeeper
 from flockpr.iscsi.inventory import DOOR, Inventory, Watch
 from flockpr.iscsi.memory import Memory
 from flockpr.iscsi.portals import PortalListener, affordable_connections, bound_to
+from flockpr.iscsi.reading import Reading
 from flockpr.iscsi.relief import Relief
 from flockpr.iscsi.session import ProtocolConfig
 from flockpr.iscsi.sessions import SessionRegistry
@@ -114,11 +116,13 @@ class TargetServer:
         self._registry = SessionRegistry(self._targets, self._limits)
         self._housekeeper = Housekeeper()
         self._pool = Pool(self._limits.data_in)
+        self._desk = Desk(serve=Reading.keep, alone=Reading.alone, ended=Reading.alone)
         self._door = Door(
             targets=self._targets,
             registry=self._registry,
             housekeeper=self._housekeeper,
             relief=Relief(self._housekeeper),
+            desk=self._desk,
             limits=self._limits,
             memory=Memory(self._limits.data_out_all, self._limits.data_out, self._housekeeper.soon),
             backlog=Backlog(self._limits.output_all, lambda: self._pool.crowded),
@@ -364,6 +368,7 @@ class TargetServer:
             connection.join(end - time.monotonic())
         if late:
             log.warning("%d connections had commands in execution after %g s", len(late), timeout)
+        self._desk.stop()
         closed = self._close_disks(deadline)
         self._in_time = self._in_time and closed and not late
         return self._in_time

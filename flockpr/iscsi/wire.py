@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from flockpr.iscsi import events
 from flockpr.iscsi.backlog import Backlog
@@ -57,8 +57,8 @@ class Wire:
         self.closed = False
 
     def do(
-        self, call: Callable[..., Iterable[events.Event]], *arguments: object
-    ) -> Iterable[events.Event]:
+        self, call: Callable[..., Sequence[events.Event]], *arguments: object
+    ) -> Sequence[events.Event]:
         """Call the protocol and send what it has to say; what is to be done now.
 
         That is nothing when the connection is broken: what a client sent before it was dropped

@@ -12,10 +12,10 @@ from concurrent.futures import Future
 
 import attrs
 
+from flockpr.desk import Desk, Turn
 from flockpr.errors import ProtocolViolation
 from flockpr.logical_unit import Result
 from flockpr.manager import PRManager
-from flockpr.prhelper.desk import Desk, Turn
 from flockpr.prhelper.guest import Guest
 from flockpr.prhelper.harmless import Files, Places
 from flockpr.prhelper.identity import Identifier

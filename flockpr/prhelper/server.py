@@ -17,10 +17,10 @@ import socket
 import threading
 import time
 
+from flockpr.desk import Desk
 from flockpr.manager import PRManager
 from flockpr.prhelper.aside import Aside
 from flockpr.prhelper.connection import Connection, Limits
-from flockpr.prhelper.desk import Desk
 from flockpr.prhelper.harmless import Places
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.listener import Listener
@@ -66,7 +66,7 @@ class HelperServer:
         self._aside = Aside()
         self._places = Places(self._aside.put)
         self._desk: Desk[Connection] = Desk(
-            serve=self._serve, alone=self._serve_alone, aside=self._aside.put, ended=self._end
+            serve=self._serve, alone=self._serve_alone, ended=self._end_aside
         )
         self._accepted = 0
         self._said = 0.0
@@ -210,11 +210,15 @@ class HelperServer:
             self._thread_for(connection)
         except RuntimeError:
             self._complain("no thread for a client; it was turned away")
-            self._aside.put(lambda: self._end(connection))
+            self._end_aside(connection)
 
     def _thread_for(self, connection: Connection) -> None:
         name = f"helper-{connection.number}"
         threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True).start()
+
+    def _end_aside(self, connection: Connection) -> None:
+        """To close it may hang."""
+        self._aside.put(lambda: self._end(connection))
 
     def _end(self, connection: Connection) -> None:
         try:

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from flockpr import desk as module
 from flockpr.logical_unit import Result
-from flockpr.prhelper import desk as module
 from flockpr.prhelper.connection import Limits
 from flockpr.spc.codes import Status
 from flockpr.store.provision import create_lun

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from flockpr import desk as module
+from flockpr.desk import Desk, Turn
 from flockpr.logical_unit import Result
-from flockpr.prhelper import desk as module
 from flockpr.prhelper.aside import Aside
 from flockpr.prhelper.connection import Limits
-from flockpr.prhelper.desk import Desk, Turn
 from flockpr.spc.codes import Status
 from tests.support.desks import READ_KEYS, REGISTER_IGNORE, Gate, Readers, at, sit, sitting
 from tests.support.helper import DEADLINE, PORT, RawClient, Served, count_open, eventually, serving
@@ -303,9 +303,7 @@ def test_connection_that_has_a_thread_does_not_get_a_second_one() -> None:
     """It was given one while its turn went on, and the guard came too late."""
     served: list[Sitting] = []
     with contextlib.closing(Sitting()) as one:
-        desk: Desk[Sitting] = Desk(
-            serve=served.append, alone=served.append, aside=lambda _: None, ended=served.append
-        )
+        desk: Desk[Sitting] = Desk(serve=served.append, alone=served.append, ended=served.append)
         assert desk.take(one)
         first = desk._thread
         assert first is not None
@@ -419,9 +417,7 @@ def test_desk_waits_awake_for_quick_clients_only_and_not_for_long(
     """Never while a command is carried out, and one that sends nothing costs one such wait."""
     polls = Polls(slept)
     monkeypatch.setattr(module, "time", polls)
-    desk: Desk[Sitting] = Desk(
-        serve=lambda _: None, alone=lambda _: None, aside=lambda _: None, ended=lambda _: None
-    )
+    desk: Desk[Sitting] = Desk(serve=lambda _: None, alone=lambda _: None, ended=lambda _: None)
     real = desk._poll
     monkeypatch.setattr(desk, "_poll", polls)
     try:

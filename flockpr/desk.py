@@ -1,10 +1,10 @@
-"""One thread for all connections whose commands are answered without waiting.
+"""One thread for all connections of a door whose commands are answered without waiting.
 
 Most commands read what is known, and cost a handful of system calls. With a thread for each
 connection every one of these calls passes the interpreter's lock around; with one thread for
 all of them nothing is passed. So a connection that is in step, and whose client is known, sits
 down here. What needs time is not done here: a command that has to be carried out is handed to
-the units, whose thread sends the reply; a client's files are closed by spare threads; whatever
+the threads of its LUN, which send the reply; a client's files are closed by spare threads; whatever
 else is out of the ordinary gets the connection a thread of its own.
 
 What is left are calls that do not wait: on sockets, and looks at names on a file system of this
@@ -29,7 +29,7 @@ from typing import Generic, Protocol, TypeVar
 
 from flockpr.units.respite import Respite
 
-_log = logging.getLogger("flockpr.prhelper.desk")
+_log = logging.getLogger("flockpr.desk")
 
 PATIENCE = 0.1
 """Seconds that one command may take before the others get another thread."""
@@ -65,6 +65,8 @@ class Turn(enum.Enum):
     """It needs a thread of its own."""
     END = enum.auto()
     """It is over."""
+    GONE = enum.auto()
+    """It hung, and has got a thread meanwhile: leave it alone."""
 
 
 class Sitter(Protocol):
@@ -115,12 +117,10 @@ class Desk(Generic[_Sitter]):
     Args:
         serve: Serves a connection in the caller's thread from now on.
         alone: Likewise in another thread; returns at once.
-        aside: Has something done in another thread that may hang; returns at once.
-        ended: A connection is over; may hang.
+        ended: A connection is over; returns at once.
 
     Attributes:
         alone: As given.
-        aside: As given.
     """
 
     def __init__(
@@ -128,17 +128,14 @@ class Desk(Generic[_Sitter]):
         *,
         serve: Callable[[_Sitter], None],
         alone: Callable[[_Sitter], None],
-        aside: Callable[[Callable[[], None]], None],
         ended: Callable[[_Sitter], None],
     ) -> None:
         self._serve = serve
         self.alone = alone
-        self.aside = aside
         self._ended = ended
         self._lock = threading.Lock()
         self._poll = select.epoll()
-        self._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll.register(self._end, select.EPOLLIN)
+        self._end: int | None = None
         self._sitting: dict[int, _Sitter] = {}
         self._thread: threading.Thread | None = None
         self._guard: threading.Thread | None = None
@@ -193,7 +190,8 @@ class Desk(Generic[_Sitter]):
             if self._stopping:
                 return
             self._stopping = True
-        os.eventfd_write(self._end, 1)
+        if self._end is not None:
+            os.eventfd_write(self._end, 1)
         self._wake.set()
         if self._guard is not None:
             self._guard.join()
@@ -202,7 +200,8 @@ class Desk(Generic[_Sitter]):
             if self._thread.is_alive():
                 return  # it hangs, and may come back to these
         self._poll.close()
-        os.close(self._end)
+        if self._end is not None:
+            os.close(self._end)
 
     # ------------------------------------------------------------------ the thread
 
@@ -212,10 +211,13 @@ class Desk(Generic[_Sitter]):
             return True
         guard = threading.Thread(target=self._watch, name="desk-guard", daemon=True)
         try:
+            if self._end is None:
+                self._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                self._poll.register(self._end, select.EPOLLIN)
             if self._thread is None:
                 self._begin()
             guard.start()
-        except RuntimeError:
+        except (RuntimeError, OSError):
             return False
         self._guard = guard
         return True
@@ -255,7 +257,7 @@ class Desk(Generic[_Sitter]):
                     return self._outlived(sitter, turn) if keeps else None
                 if turn is Turn.ANSWERED:
                     answered = True
-                elif turn is not Turn.STAY:
+                elif turn is not Turn.STAY and turn is not Turn.GONE:
                     self._after(sitter, turn)
         return None
 
@@ -287,9 +289,11 @@ class Desk(Generic[_Sitter]):
         if turn is Turn.LEAVE:
             self.alone(sitter)
         else:
-            self.aside(lambda: self._ended(sitter))
+            self._ended(sitter)
 
     def _outlived(self, sitter: _Sitter, turn: Turn) -> None:
+        if turn is Turn.GONE:
+            return
         if turn is Turn.END:
             self._ended(sitter)
         else:
