@@ -165,6 +165,8 @@ class Desk(Generic[_Sitter]):
         with self._lock:
             if not self.welcomes(sitter.owner) or not self._staffed():
                 return False
+            if sitter in self._lead.busy:
+                return False  # it hangs here still, and is about to be let go
             self._sitting[sitter.fileno()] = sitter
             try:
                 self._poll.register(sitter.fileno(), select.EPOLLIN)
@@ -196,7 +198,7 @@ class Desk(Generic[_Sitter]):
         if self._guard is not None:
             self._guard.join()
         if self._thread is not None:
-            self._thread.join(LOOK)
+            self._thread.join(SURELY)
             if self._thread.is_alive():
                 return  # it hangs, and may come back to these
         self._poll.close()

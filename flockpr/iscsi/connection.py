@@ -99,6 +99,7 @@ class Connection:
             most=door.limits.output,
             number=number,
             carry_out=self._carry_out,
+            hangs=door.looks_hang,
             over=self._end,
         )
         self._management = Management(door, self._wire, self._execution, number)

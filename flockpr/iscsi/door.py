@@ -35,6 +35,7 @@ class Door:
         housekeeper: For what is due later.
         relief: For threads that read and are kept from it.
         desk: One thread that reads from those that need none of their own.
+        looks_hang: To be told when a look at the reservations of a LUN has hung.
         limits: Bounds of what peers may cost.
         memory: For Data-Out.
         backlog: What clients have not taken.
@@ -50,6 +51,7 @@ class Door:
     housekeeper: Housekeeper
     relief: Relief
     desk: Desk[Reading]
+    looks_hang: Callable[[], None]
     limits: Limits
     memory: Memory
     backlog: Backlog

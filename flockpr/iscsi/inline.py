@@ -62,7 +62,7 @@ class Inline:
         self._readable = readable
         self._lock = threading.Lock()
         self._thread = _NOBODY
-        self._all = True
+        self._medium = self._glances = True
         self._number = 0
         self._task: CommandTask | None = None
         self._ready: deque[CommandTask] = deque()
@@ -75,20 +75,20 @@ class Inline:
         """The calling thread reads from now on, and executes."""
         with self._lock:
             self._thread = threading.get_ident()
-            self._all = True
+            self._medium = self._glances = True
 
-    def resume(self, *, glances_only: bool = False) -> bool:
+    def resume(self, *, medium: bool = True, glances: bool = True) -> bool:
         """The calling thread reads from now on, unless somebody does.
 
         Args:
-            glances_only: Others wait for this thread, so it does not execute what may wait for
-                a disk.
+            medium: It may wait for a disk: it executes reads and writes.
+            glances: It answers what can be answered by a glance.
         """
         with self._lock:
             if self._thread != _NOBODY:
                 return False
             self._thread = threading.get_ident()
-            self._all = not glances_only
+            self._medium, self._glances = medium, glances
             return True
 
     def pause(self) -> bool:
@@ -111,7 +111,7 @@ class Inline:
         does.
         """
         if (
-            not (task.transfer.glance or (task.transfer.quick and self._all))
+            not (self._glances if task.transfer.glance else task.transfer.quick and self._medium)
             or self._thread != threading.get_ident()
             or not task.channel.lun.tasks.pace.quick()
         ):
@@ -119,9 +119,14 @@ class Inline:
         self._ready.append(task)
         return True
 
-    def work(self) -> None:
-        """Execute and answer what was taken; called by the thread that reads."""
+    def work(self) -> bool:
+        """Execute and answer what was taken; called by the thread that reads.
+
+        Returns:
+            Whether it answered anything.
+        """
         ready, me = self._ready, threading.get_ident()
+        answered = False
         while ready and self._thread == me:
             task = ready.popleft()
             tasks = task.channel.lun.tasks
@@ -136,7 +141,8 @@ class Inline:
             if self._thread == me and (
                 not ready or len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER
             ):
-                self._flush()  # after which a read may go on that was held back
+                answered |= self._flush()  # after which a read may go on that was held back
+        return answered
 
     def _run(self, task: CommandTask, me: int) -> None:
         pace = task.channel.lun.tasks.pace
@@ -157,10 +163,12 @@ class Inline:
         if not attachment.lun.tasks.may_begin(task):
             return False
         self._watched(task)
-        task.reply = attachment.lun.disk.glance(attachment.disk_nexus, task.command.cdb)
-        with self._lock:
-            if self._thread == me:
-                self._task = None
+        try:
+            task.reply = attachment.lun.disk.glance(attachment.disk_nexus, task.command.cdb)
+        finally:
+            with self._lock:
+                if self._thread == me:
+                    self._task = None
         if self._thread != me:
             attachment.lun.tasks.pace.loose(task)
             return False
@@ -196,12 +204,13 @@ class Inline:
             self._bytes += task.reserved
             return True
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
         with self._lock:
             done, self._done = self._done, []
             self._bytes = 0
         if done:
             self._answer(done)
+        return bool(done)
 
     # ------------------------------------------------------------------ who takes over
 
@@ -220,7 +229,7 @@ class Inline:
             task.channel.lun.tasks.pace.stuck(task)
             waiting = list(self._ready)
             self._ready.clear()
-        self._relief.end(self)
+            self._relief.end(self)  # before the other one begins with a command
         self._flush()
         for each in waiting:
             self._hand_over(each)

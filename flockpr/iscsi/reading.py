@@ -60,6 +60,7 @@ class Reading:
         most: Bytes of answers that may wait to be taken; with more nothing is read.
         number: For the names of threads.
         carry_out: Deals with what has happened; may wait, but for reservation commands.
+        hangs: Called when a look at the reservations has taken too long.
         over: Called by the thread that reads last, at its end.
 
     Attributes:
@@ -80,6 +81,7 @@ class Reading:
         most: int,
         number: int,
         carry_out: Callable[[Sequence[events.Event]], None],
+        hangs: Callable[[], None],
         over: Callable[[], None],
     ) -> None:
         self._socket = sock
@@ -90,6 +92,7 @@ class Reading:
         self._most = most
         self._name = f"iscsi-{number}"
         self._carry_out = carry_out
+        self._hangs = hangs
         self._end = over
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -225,7 +228,7 @@ class Reading:
         return turn if self._inline.pause() else Turn.GONE
 
     def _turn(self) -> Turn:
-        if not self._inline.resume(glances_only=True):
+        if not self._inline.resume(medium=False, glances=not self._desk.wary):
             raise RuntimeError("two threads read from one connection")
         if self._wire.output.pending > self._most:
             return Turn.LEAVE
@@ -236,8 +239,8 @@ class Reading:
             self._left = found
             return Turn.LEAVE
         self._carry_out(found)
-        self._inline.work()
-        return Turn.ANSWERED if found else Turn.STAY
+        # What is carried out by a thread of the LUN needs the interpreter now.
+        return Turn.ANSWERED if self._inline.work() else Turn.STAY
 
     def park(self) -> bool:
         """See `desk.Sitter`; no turn ends so."""
@@ -250,6 +253,7 @@ class Reading:
 
     def dismissed(self) -> bool:
         """See `desk.Sitter`. If it has got a thread, its turn says so."""
+        self._hangs()  # there is nothing else in a turn that may
         return True
 
     def keep(self) -> None:

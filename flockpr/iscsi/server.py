@@ -123,6 +123,7 @@ class TargetServer:
             housekeeper=self._housekeeper,
             relief=Relief(self._housekeeper),
             desk=self._desk,
+            looks_hang=self._looks_hang,
             limits=self._limits,
             memory=Memory(self._limits.data_out_all, self._limits.data_out, self._housekeeper.soon),
             backlog=Backlog(self._limits.output_all, lambda: self._pool.crowded),
@@ -253,6 +254,10 @@ class TargetServer:
         if self._started and self._units is not None:
             self._inventory.rescan(self._units)
             self._most = self._room()
+
+    def _looks_hang(self) -> None:
+        if self._units is not None:
+            self._units.looks_hang()
 
     def look_at_promises(self) -> None:
         """See whether the file systems are still what they were when it began to serve. Called

@@ -233,6 +233,55 @@ def test_who_has_the_desk_hang_has_no_place_at_it_for_a_while(
     assert keys_of(other) == []
 
 
+def test_who_hangs_at_the_desk_does_not_sit_down_again_meanwhile(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a thread by then, whose place at the desk the guard would take away unseen."""
+    hang = Hang(rig, monkeypatch)
+    monkeypatch.setattr("flockpr.desk.PATIENCE", 1e9)
+    monkeypatch.setattr("flockpr.desk.SURELY", 1e9)
+    session = rig.session("a")
+    sit(rig, session)
+    hang.whom = "a"
+    task = session.initiator.submit(session.lun, KEYS, read=512)
+    assert hang.hanging.wait(PATIENCE)
+    for _ in range(2 * ENOUGH):
+        assert keys_of(session) == []
+    assert seated(rig) == 0
+    hang.go_on()
+    assert session.initiator.wait(task).good
+    eventually(lambda: keys_of(session) == [] and seated(rig) == 1, "that it sits down again")
+
+
+def test_after_a_look_that_hung_none_is_taken_for_a_while(
+    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no LUN of the root: each would cost the others as much. Who asks is answered."""
+    monkeypatch.setattr("flockpr.units.respite.SHORTEST", PATIENCE)
+    with Rig(root) as rig:
+        first = Hang(rig, monkeypatch)
+        bad, other = rig.session("bad"), rig.session("other", lun="other")
+        sit(rig, bad, other)
+        looks: list[bytes] = []
+        look = rig.disks["other"].glance
+
+        def counted(session: Any, cdb: bytes) -> ScsiReply | None:
+            looks.append(cdb)
+            return look(session, cdb)
+
+        monkeypatch.setattr(rig.disks["other"], "glance", counted)
+        assert keys_of(other) == []
+        assert len(looks) == 1
+        first.whom = "bad"
+        task = bad.initiator.submit(bad.lun, KEYS, read=512)
+        assert first.hanging.wait(PATIENCE)
+        eventually(lambda: rig.server._desk.wary, "that it is seen")
+        assert keys_of(other) == []
+        assert len(looks) == 1
+        first.go_on()
+        assert bad.initiator.wait(task).good
+
+
 def test_no_thread_for_who_leaves_the_desk_is_tried_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
