@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import random
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -380,3 +384,84 @@ def command(cdb: bytes) -> Command:
 def test_what_suits_the_desk(found: list[Any], expected: bool) -> None:
     """Reservation commands and their data, and nothing that one would have to wait for."""
     assert suits(found) is expected
+
+
+class Readings:
+    """Who reads from which connection, and whether two ever do at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.active: Counter[Reading] = Counter()
+        self.twice: list[Reading] = []
+        self._receive = Reading._receive
+
+        def counted(reader: Reading, flags: int = 0) -> Any:
+            return self.receive(reader, flags)
+
+        monkeypatch.setattr(Reading, "_receive", counted)
+
+    def receive(self, reader: Reading, flags: int) -> Any:
+        """One reading."""
+        if self.active[reader]:
+            self.twice.append(reader)
+        self.active[reader] += 1
+        try:
+            return self._receive(reader, flags)
+        finally:
+            self.active[reader] -= 1
+
+
+def at_random(session: Session, chance: random.Random, rounds: int) -> None:
+    """Reservations for the most part, alone and several at once; now and then another command."""
+    initiator = session.initiator
+    for _ in range(rounds):
+        kind = chance.random()
+        if kind < 0.9:
+            count = 1 if kind < 0.8 else 4
+            tasks = [initiator.submit(session.lun, KEYS, read=512) for _ in range(count)]
+            assert all(initiator.wait(task).good for task in tasks)
+        elif kind < 0.95:
+            assert session.command(WRITE, BLOCK).good
+        else:
+            assert initiator.ping(b"x") == b"x"
+
+
+def test_storm_of_looks_that_take_long_loses_no_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relief, the guard and threads that cannot be started, all at once and at every moment: each
+    connection is read from by one thread, and by some thread.
+    """
+    for name, value in (
+        ("flockpr.desk.PATIENCE", 0.004),
+        ("flockpr.desk.LOOK", 0.002),
+        ("flockpr.desk.SURELY", 0.02),
+        ("flockpr.iscsi.relief.TICK", 0.001),
+        ("flockpr.iscsi.reading.ENOUGH", 1),
+        ("flockpr.iscsi.reading.RETRY", 0.002),
+        ("flockpr.units.respite.SHORTEST", 0.002),
+        ("flockpr.units.respite.LONGEST", 0.01),
+    ):
+        monkeypatch.setattr(name, value)
+    chance = random.Random(7)
+    readings = Readings(monkeypatch)
+    sessions = [rig.session(f"s{number}") for number in range(5)]
+    look, start = rig.disks["disk"].glance, Reading.start
+
+    def slow(session: Any, cdb: bytes) -> ScsiReply | None:
+        if chance.random() < 0.1:
+            time.sleep(chance.random() * 0.025)
+        return look(session, cdb)
+
+    def scarce(reader: Reading) -> None:
+        if chance.random() < 0.15 and seated(rig):
+            raise RuntimeError("no thread")
+        start(reader)
+
+    with monkeypatch.context() as storm, ThreadPoolExecutor() as pool:
+        storm.setattr(rig.disks["disk"], "glance", slow)
+        storm.setattr(Reading, "start", scarce)
+        seeds = [random.Random(number) for number in range(len(sessions))]
+        list(pool.map(at_random, sessions, seeds, [200] * len(sessions)))
+    assert readings.twice == []
+    assert rig.server._desk._begun > 1
+    assert rig.server.stop(PATIENCE)
