@@ -17,7 +17,7 @@ _OPTIONS = (
     (
         "manager",
         "KIND",
-        "who answers: file-lock (lock directories), sgio or ioc-pr (the device), or auto",
+        "who answers: file-lock (lock directories), sgio, ioc-pr or mpath (the device), or auto",
     ),
     ("lun", "NAME", "every descriptor is this logical unit (default: by the device's wwid)"),
     ("initiator", "NAME", "every connection is this initiator port (default: told by its process)"),

@@ -124,13 +124,16 @@ def run(settings: Settings, style: Style) -> int:
             pidfile.write()
         # Now, because the socket listens, and because the interpreter's own files need not be
         # readable for the user that we are about to become.
-        from flockpr.daemon.managers import kinds_of, needed_for
+        from flockpr.daemon.managers import check_account, kinds_of, needed_for
         from flockpr.daemon.service import Service, preload
 
         kinds = kinds_of(doors, settings)
+        check_account(kinds, account)
         preload(with_target=with_target, managers=kinds)
         needed = needed_for(kinds, with_target=with_target)
-        reduce_privileges(account, devices=needed.devices, files=needed.files)
+        reduce_privileges(
+            account, devices=needed.devices, files=needed.files, inherited=needed.inherited
+        )
         if account is not None:
             check_root(settings, gated=with_target)
         service = Service(

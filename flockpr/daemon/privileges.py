@@ -125,7 +125,11 @@ def _find_user(user: str | None) -> pwd.struct_passwd | None:
 
 
 def reduce_privileges(
-    account: Account | None, *, devices: int = 0, files: int = FILE_CAPABILITIES
+    account: Account | None,
+    *,
+    devices: int = 0,
+    files: int = FILE_CAPABILITIES,
+    inherited: int = 0,
 ) -> None:
     """Become `account` for good; or as root without one, keep some capabilities only.
 
@@ -135,6 +139,7 @@ def reduce_privileges(
         account: Who to become.
         devices: Capabilities that passing on takes, one bit each; kept by every account.
         files: Those that root keeps beside them.
+        inherited: Of these, those that programs have which root starts.
 
     Raises:
         PrivilegeError: Not allowed to, or the old privileges could be had back.
@@ -150,7 +155,7 @@ def reduce_privileges(
     if account is not None:
         _become(account, keep=bool(held & devices))
     if account is None or (account.uid in (None, 0) and os.geteuid() == 0):
-        _keep(files | devices)
+        _keep(files | devices, inherited)
     else:
         _prove_gone(account, held & devices)
     _tell_missing(devices, files)
@@ -207,16 +212,19 @@ def _prove_gone(account: Account, kept: int) -> None:
         )
 
 
-def _keep(wanted: int) -> None:
+def _keep(wanted: int, inherited: int) -> None:
     """Drop everything but these capabilities, as far as this root has anything."""
     permitted = capabilities()
+    inherited &= permitted
+    if inherited:
+        _set_capabilities(permitted, inherited)  # what is not in the bounding set cannot be, later
     if permitted & 1 << CAP_SETPCAP:
         _drop_bounding_set(permitted)
         with contextlib.suppress(OSError):
             os.setgroups([])
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _set_capabilities(permitted & wanted)
+    _set_capabilities(permitted & wanted, inherited)
     if capabilities() & ~wanted:
         raise PrivilegeError(f"still holds capabilities {capabilities():#x}")
 
@@ -241,13 +249,14 @@ def capabilities() -> int:
     return data[1] | data[4] << 32
 
 
-def _set_capabilities(wanted: int) -> None:
-    """Set effective and permitted to `wanted`, inheritable to nothing."""
+def _set_capabilities(wanted: int, inherited: int = 0) -> None:
+    """Set effective and permitted to `wanted`, inheritable to `inherited`."""
     import ctypes
 
     low, high = wanted & 0xFFFFFFFF, wanted >> 32
+    passed_low, passed_high = inherited & 0xFFFFFFFF, inherited >> 32
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, passed_low, high, high, passed_high)
     if ctypes.CDLL(None, use_errno=True).capset(header, data) != 0:
         raise PrivilegeError(f"cannot drop capabilities: {os.strerror(ctypes.get_errno())}")
 

@@ -55,6 +55,7 @@ def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> Non
 
     if set(managers) - {FILE_LOCK}:
         import flockpr.manager.ioc_pr
+        import flockpr.manager.mpath
         import flockpr.manager.sgio
 
     import flockpr.store.rangelock

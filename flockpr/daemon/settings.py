@@ -27,7 +27,7 @@ from flockpr.daemon.target_settings import Lun, Portal, Target
 from flockpr.filesystems import Terms
 
 FILE_LOCK, AUTO = "file-lock", "auto"
-PASSING = ("sgio", "ioc-pr")
+PASSING = ("sgio", "ioc-pr", "mpath")
 """Managers that pass commands on to the device."""
 MANAGERS = (AUTO, FILE_LOCK, *PASSING)
 """Who answers the commands of a socket: from lock directories, from the device, or whichever of the

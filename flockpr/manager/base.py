@@ -199,3 +199,21 @@ def settle(future: Future[Result], cdb: bytes, timeout: float) -> Result:
     if cdb[:1] == bytes((Opcode.PERSISTENT_RESERVE_IN,)):
         return BUSY
     return Result.check(senses.OUTCOME_UNKNOWN)
+
+
+def complete(future: Future[Result], result: Result) -> None:
+    """Answer a future that was not begun, unless it was cancelled."""
+    if future.set_running_or_notify_cancel():
+        future.set_result(result)
+
+
+def copy_result(done: Future[Result], future: Future[Result]) -> None:
+    """Answer `future`, which runs, as `done` was."""
+    if done.cancelled():
+        future.set_result(BUSY)
+        return
+    error = done.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())

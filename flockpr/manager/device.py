@@ -9,6 +9,7 @@ remembered for a moment, and by what, is in `known`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -81,6 +82,31 @@ def identify_device(descriptor: int, *, sysfs: str = "/sys", proc: str = "/proc"
     if stat.S_ISCHR(found.st_mode):
         return _character_device(found.st_rdev, sysfs)
     return Device("other")
+
+
+def names_below(descriptor: int, *, sysfs: str = "/sys") -> tuple[str, ...]:
+    """Names of the disks that a map of the device mapper lies on, whatever lies in between.
+
+    Args:
+        descriptor: Any open descriptor; what is no such map lies on nothing.
+        sysfs: Where sysfs is.
+    """
+    found = os.fstat(descriptor)
+    names: list[str] = []
+    numbers = [f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"]
+    if not stat.S_ISBLK(found.st_mode):
+        return ()
+    for number in numbers:  # grows; a map cannot lie on itself
+        slaves = f"{sysfs}/dev/block/{number}/slaves"
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for slave in sorted(os.listdir(slaves)):
+                below = _text(f"{slaves}/{slave}/dev")
+                major, colon, minor = below.partition(":")
+                if not colon:
+                    raise OSError(errno.ENODEV, "is being taken away", slave)
+                numbers.append(below)
+                names += _block_device(os.makedev(int(major), int(minor)), sysfs).candidates
+    return tuple(dict.fromkeys(names))
 
 
 def _image_of_file(descriptor: int, found: os.stat_result, proc: str) -> tuple[str, ...]:

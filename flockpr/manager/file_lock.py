@@ -15,7 +15,15 @@ from flockpr.core.model import Nexus
 from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
 from flockpr.logical_unit import Result, failure
 from flockpr.manager.attendance import Attendance, QuickUnits, UnitsLike
-from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
+from flockpr.manager.base import (
+    BUSY,
+    PRManager,
+    complete,
+    copy_result,
+    duplicate,
+    in_thread,
+    settle,
+)
 from flockpr.manager.device import EXHAUSTED, Device, identify_device, writable
 from flockpr.manager.known import Known, mark_of, on_this_host
 from flockpr.manager.lookups import Lookups
@@ -280,18 +288,18 @@ class Seat(PRManager):
                     self._manager.lookups.end(self._bounds)
         except StoreError as error:
             _log.warning("cannot tell the logical unit: %s", error)
-            _complete(future, failure(error))
+            complete(future, failure(error))
         except BaseException as error:  # noqa: BLE001, raised again by whoever waits
             if _exhausted(error):
                 _log.error("a descriptor cannot be looked at: %s", error)
-                _complete(future, BUSY)
+                complete(future, BUSY)
             elif not handed and future.set_running_or_notify_cancel():
                 future.set_exception(error)
         else:
             if handed:
                 return
             if lun is None:
-                _complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
+                complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
             elif future.set_running_or_notify_cancel():
                 submitted = self._submit(lun, cdb, data_out)
                 submitted.add_done_callback(lambda of: copy_result(of, future))
@@ -409,20 +417,3 @@ def _port(initiator: InitiatorPort | str | None) -> InitiatorPort | None:
 
 def _exhausted(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in EXHAUSTED
-
-
-def _complete(future: Future[Result], result: Result) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_result(result)
-
-
-def copy_result(done: Future[Result], future: Future[Result]) -> None:
-    """Answer `future`, which runs, as `done` was."""
-    if done.cancelled():
-        future.set_result(BUSY)
-        return
-    error = done.exception()
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(done.result())

@@ -17,17 +17,16 @@ from typing import ClassVar
 from flockpr.logical_unit import Result
 from flockpr.manager import pr_ioctls as calls
 from flockpr.manager.passing import PassingManager
+from flockpr.manager.plain_out import change_of
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import InAction, Opcode, OutAction, Status
 from flockpr.spc.sense import Sense
 
 _log = logging.getLogger("flockpr.manager")
 
-LIST_LENGTH = 24
 MAX_KEYS = 1023
 """Keys that have room in the largest payload of the helper's protocol."""
 
-_KEYS = struct.Struct(">QQ")
 _CAPABILITIES = bytes((0, 8, 0x01, 0x81, 0xEA, 0x01, 0, 0))
 """PTPL_C and PTPL_A, because the kernel registers to last; all six types; nothing else."""
 _UNKNOWN = frozenset((errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP))
@@ -37,10 +36,6 @@ with the adapter's status that kernels before that add (DID_NEXUS_FAILURE)."""
 _NVME_CONFLICT, _NVME_STATUS = 0x83, 0x7FF
 _IO_ERROR = Sense(senses.ABORTED_COMMAND, 0x00, 0x06)
 _NO_PATH = Sense(senses.ABORTED_COMMAND, 0x08, 0x00)
-_UNCHECKED = frozenset(
-    (OutAction.REGISTER, OutAction.CLEAR, OutAction.REGISTER_AND_IGNORE_EXISTING_KEY)
-)
-"""Service actions whose SCOPE and TYPE are ignored (SPC-4 table 213)."""
 
 
 class IocPrManager(PassingManager):
@@ -88,22 +83,11 @@ def _read(fd: int, cdb: bytes) -> Result:
 
 
 def _change(fd: int, cdb: bytes, data_out: bytes) -> Result:
-    """Refusals come in the order of SPC-4: service action, fields of the CDB, the list."""
-    try:
-        action = OutAction(cdb[1] & 0x1F)
-    except ValueError:
-        return Result.check(senses.INVALID_FIELD_IN_CDB)
-    if action == OutAction.REGISTER_AND_MOVE:
-        return Result.check(senses.INVALID_FIELD_IN_CDB)
-    kind = calls.TYPES.get(cdb[2] & 0x0F)
-    if action not in _UNCHECKED and (cdb[2] >> 4 or kind is None):
-        return Result.check(senses.INVALID_FIELD_IN_CDB)
-    if len(data_out) != LIST_LENGTH:
-        return Result.check(senses.PARAMETER_LIST_LENGTH_ERROR)
-    if data_out[20] & 0x0C:  # SPEC_I_PT, ALL_TG_PT: the calls have no room for them
-        return Result.check(senses.INVALID_FIELD_IN_PARAMETER_LIST)
-    key, other = _KEYS.unpack_from(data_out)
-    return _of_status(_call(fd, action, key, other, kind or 0))
+    change = change_of(cdb, data_out, all_target_ports=False)
+    if isinstance(change, Result):
+        return change
+    kind = calls.TYPES.get(change.type, 0)
+    return _of_status(_call(fd, change.action, change.key, change.other, kind))
 
 
 def _call(fd: int, action: OutAction, key: int, other: int, kind: int) -> int:

@@ -26,11 +26,18 @@ def _ioc_pr(id: str, **options: Any) -> PRManager:  # noqa: A002
     return IocPrManager(id, **options)
 
 
+def _mpath(id: str, **options: Any) -> PRManager:  # noqa: A002
+    from flockpr.manager.mpath import MpathManager
+
+    return MpathManager(id, **options)
+
+
 _lock = threading.Lock()
 _kinds: dict[str, Factory] = {
     FileLockManager.kind: FileLockManager,
     "sgio": _sgio,
     "ioc-pr": _ioc_pr,
+    "mpath": _mpath,
 }
 _managers: dict[str, PRManager] = {}
 

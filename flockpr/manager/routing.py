@@ -19,9 +19,9 @@ from typing import ClassVar, Protocol
 from flockpr.errors import Emulated
 from flockpr.logical_unit import Result
 from flockpr.manager.attendance import UnitsLike
-from flockpr.manager.base import PRManager
-from flockpr.manager.device import Device, identify_device
-from flockpr.manager.file_lock import FileLockManager, Seat, copy_result
+from flockpr.manager.base import PRManager, copy_result
+from flockpr.manager.device import Device, identify_device, names_below
+from flockpr.manager.file_lock import FileLockManager, Seat
 from flockpr.manager.passing import PassingManager, name_of
 from flockpr.spc.transport_id import InitiatorPort
 
@@ -48,6 +48,7 @@ class Claims:
         wwids: Further wwids by which devices of this host show a logical unit, by its name.
         named: Somebody named the root: where nothing is in it, its share is not mounted.
         identify: Finds the names of a descriptor's disk.
+        below: Finds those of the disks that it lies on.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Claims:
         *,
         named: bool = True,
         identify: Callable[[int], Device] = identify_device,
+        below: Callable[[int], tuple[str, ...]] = names_below,
     ) -> None:
         self._units = units
         self._named = named
+        self._below = below
         self._names = {name.lower(): lun for lun, many in (wwids or {}).items() for name in many}
         self._identify = identify
 
@@ -69,7 +72,19 @@ class Claims:
         Raises:
             StoreError: It may be.
         """
-        candidates = self._identify(descriptor).candidates
+        self._check(self._identify(descriptor).candidates)
+        self.check_below(descriptor)
+
+    def check_below(self, descriptor: int) -> None:
+        """The same of the disks that a map of the device mapper lies on.
+
+        Raises:
+            StoreError: One of them may be emulated.
+        """
+        for name in self._below(descriptor):
+            self._check((name,))
+
+    def _check(self, candidates: tuple[str, ...]) -> None:
         lun = next(
             (self._names[name.lower()] for name in candidates if name.lower() in self._names), None
         )
@@ -92,6 +107,7 @@ class AutoManager(FileLockManager):
         units: The logical units.
         passing: By kind, the managers that commands are handed to.
         chosen: By identifier of a device, the kind of manager for it; else by what it is.
+        below: Finds the names of the disks that a device lies on.
         options: As for `FileLockManager`.
     """
 
@@ -104,12 +120,17 @@ class AutoManager(FileLockManager):
         units: RootUnits,
         passing: Mapping[str, PassingManager],
         chosen: Mapping[str, str] | None = None,
+        below: Callable[[int], tuple[str, ...]] = names_below,
         **options: object,
     ) -> None:
         self.passing = passing
         self.chosen = {name.lower(): kind for name, kind in (chosen or {}).items()}
         self.root_units = units
         super().__init__(id, units=units, **options)  # type: ignore[arg-type]
+        wwids: dict[str, list[str]] = {}
+        for name, lun in self.names.items():
+            wwids.setdefault(lun, []).append(name)
+        self.claims = Claims(units, wwids, below=below)
 
     @contextlib.contextmanager
     def acting_for(self, port: InitiatorPort) -> Iterator[PRManager]:
@@ -149,6 +170,7 @@ class AutoSeat(Seat):
             if not candidates:
                 raise Emulated("it has no identity that other hosts share, so it may be any LUN")
             units.check_free(candidates)
+        self._auto.claims.check_below(descriptor)
         found = os.fstat(descriptor)
         kind, name = self._kind(found, candidates), name_of(found)
         manager = self.passing.get(kind)

@@ -167,7 +167,7 @@ def test_socket_that_passes_on_has_no_emulated_unit(sources: Sources) -> None:
     for flags in ({"manager": "sgio", "lun": "b"}, {"manager": "sgio"}):
         with pytest.raises(ConfigError, match=r"manager 'sgio' .* lun '.' is emulated"):
             sources.load(flags)
-    with pytest.raises(ConfigError, match="must be one of auto, file-lock, sgio, ioc-pr"):
+    with pytest.raises(ConfigError, match="must be one of auto, file-lock, sgio, ioc-pr, mpath"):
         sources.load({"manager": "lio"})
 
 

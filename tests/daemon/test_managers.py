@@ -8,11 +8,13 @@ import pathlib
 import attrs
 import pytest
 
-from flockpr.daemon.managers import kinds_of, manager_of, needed_for
-from flockpr.daemon.privileges import ADMINISTRATION, FILE_CAPABILITIES, RAW_IO
+from flockpr.daemon.managers import check_account, kinds_of, manager_of, needed_for
+from flockpr.daemon.privileges import ADMINISTRATION, FILE_CAPABILITIES, RAW_IO, Account
 from flockpr.daemon.settings import PASSING, ServedSocket, Settings
 from flockpr.daemon.sockets import Door
+from flockpr.errors import ConfigError
 from flockpr.manager.ioc_pr import IocPrManager
+from flockpr.manager.mpath import MpathManager
 from flockpr.manager.routing import AutoManager
 from flockpr.manager.sgio import SgioManager
 from flockpr.prhelper.client import HelperClient
@@ -48,6 +50,8 @@ def door(kind: str, folder: pathlib.Path) -> Door:
         (["sgio", "file-lock"], {}, False, (RAW_IO, FILE_CAPABILITIES)),
         (["auto"], {}, False, (RAW_IO, FILE_CAPABILITIES)),
         (["auto"], MAPPED, False, (RAW_IO | ADMINISTRATION, FILE_CAPABILITIES)),
+        (["mpath"], {}, False, (RAW_IO | ADMINISTRATION, 0)),
+        (["auto"], {"naa.6bb": "mpath"}, False, (RAW_IO | ADMINISTRATION, FILE_CAPABILITIES)),
         ([], {}, True, (0, FILE_CAPABILITIES)),
     ],
 )
@@ -62,6 +66,18 @@ def test_daemon_keeps_what_its_sockets_take(
             one.listener.close()
     needed = needed_for(used, with_target=with_target)
     assert (needed.devices, needed.files) == expected
+    programs = "mpath" in (*kinds, *devices.values())
+    assert needed.inherited == (RAW_IO | ADMINISTRATION if programs else 0)
+
+
+def test_maps_of_multipath_take_root() -> None:
+    """Nobody else is answered by multipathd; a user that is root, or a group alone, is none."""
+    check_account({"mpath"}, None)
+    check_account({"mpath"}, Account(None, 5, ()))
+    check_account({"mpath"}, Account(0, 0, ()))
+    check_account({"sgio"}, Account(65534, 65534, ()))
+    with pytest.raises(ConfigError, match="multipathd answers only to root"):
+        check_account({"mpath", "sgio"}, Account(65534, 65534, ()))
 
 
 def test_socket_gets_its_manager(tmp_path: pathlib.Path) -> None:
@@ -81,7 +97,7 @@ def test_socket_gets_its_manager(tmp_path: pathlib.Path) -> None:
     for kind in PASSING:
         manager = manager_of(attrs.evolve(served, manager=kind), settings, units)
         assert manager.kind == kind
-        assert isinstance(manager, SgioManager | IocPrManager)
+        assert isinstance(manager, SgioManager | IocPrManager | MpathManager)
         assert manager.check is not None
     units.close()
 

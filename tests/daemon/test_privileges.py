@@ -191,6 +191,23 @@ def test_root_that_only_passes_on_keeps_nothing_for_files() -> None:
 
 
 @as_root
+def test_programs_have_what_is_inherited_and_no_more() -> None:
+    """mpathpersist, started by a daemon that has given up the rest."""
+    output = tried("""
+        import subprocess
+        kept = RAW_IO | ADMINISTRATION
+        reduce_privileges(None, devices=kept, files=0, inherited=kept)
+        print(hex(capabilities()))
+        print(subprocess.run(["grep", "Cap", "/proc/self/status"], capture_output=True).stdout)
+    """)
+    assert output.splitlines()[0] == "0x220000"
+    for name in ("CapPrm", "CapEff", "CapInh"):
+        assert f"{name}:\\t0000000000220000" in output
+    for name in ("CapBnd", "CapAmb"):
+        assert f"{name}:\\t0000000000000000" in output
+
+
+@as_root
 def test_missing_capability_is_told() -> None:
     """Where nothing is emulated as a warning."""
     output = tried("""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flockpr.manager.device import Device, identify_device, writable
+from flockpr.manager.device import Device, identify_device, names_below, writable
 from flockpr.manager.vpd import designators
 
 NAA = "naa.60014051111222233334444555566667"
@@ -131,6 +131,34 @@ def test_logical_volume_has_its_uuid(monkeypatch: pytest.MonkeyPatch, sysfs: Fak
     """The same on every host that sees the volume group."""
     sysfs.block("253:1", "dm-1", {"dm/uuid": "LVM-abcDEF"})
     assert identify(monkeypatch, sysfs, "253:1").wwids == ("LVM-abcDEF",)
+
+
+def test_map_lies_on_disks(monkeypatch: pytest.MonkeyPatch, sysfs: FakeSysfs) -> None:
+    """A volume over a map of multipath over two paths, and over a partition of a third disk."""
+    sysfs.block("8:0", "sda", {"device/wwid": "naa.6aa"})
+    sysfs.block("8:16", "sdb", {"device/wwid": "naa.6aa"})
+    sysfs.block("8:32", "sdc", {"device/wwid": "naa.6cc"})
+    sysfs.block("8:33", "sdc/sdc1", {"partition": "1"})
+    sysfs.block("253:0", "dm-0", {"slaves/sda/dev": "8:0\n", "slaves/sdb/dev": "8:16\n"})
+    sysfs.block("253:1", "dm-1", {"slaves/dm-0/dev": "253:0\n", "slaves/sdc1/dev": "8:33\n"})
+    assert below(monkeypatch, sysfs, "253:1") == ("naa.6cc", "36cc", "naa.6aa", "36aa")
+    assert below(monkeypatch, sysfs, "8:0") == ()
+    assert below(monkeypatch, sysfs, "8:99") == ()
+    assert below(monkeypatch, sysfs, "253:1", stat.S_IFCHR) == ()
+    sysfs.block("253:2", "dm-2", {"slaves/sdd/holders": ""})
+    with pytest.raises(OSError, match="taken away"):
+        below(monkeypatch, sysfs, "253:2")
+
+
+def below(
+    monkeypatch: pytest.MonkeyPatch, sysfs: FakeSysfs, number: str, kind: int = stat.S_IFBLK
+) -> tuple[str, ...]:
+    """What a descriptor that claims to be that device lies on."""
+    major, minor = map(int, number.split(":"))
+    claimed = SimpleNamespace(st_mode=kind | 0o600, st_rdev=os.makedev(major, minor))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda _: claimed)
+        return names_below(0, sysfs=str(sysfs.root))
 
 
 def test_nvme_namespace_has_its_wwid(monkeypatch: pytest.MonkeyPatch, sysfs: FakeSysfs) -> None:

@@ -146,6 +146,34 @@ def test_disk_that_is_emulated_is_not_passed_on_to(host: Host) -> None:
         host.check()
 
 
+def test_map_over_an_emulated_disk_is_not_passed_on_to(host: Host) -> None:
+    """A volume has a name of its own, and its commands would reach the disk below."""
+    create_lun(host.root, "disk", wwids=[WWID])
+    create_lun(host.root, "real", wwids=["naa.6dd"], passed=True)
+    host.names = ("LVM-volume",)
+    for below, free in (
+        ((WWID,), False),
+        (("naa.6cc", "naa.6dd"), True),
+        (("naa.6cc", OTHER), False),
+    ):
+        claims = Claims(host.units, identify=host.identify, below=lambda _, names=below: names)  # type: ignore[misc]
+        manager = host.auto({"LVM-volume": "sgio"})
+        manager.claims = claims
+        with seat(manager) as guest, open("/dev/null", "rb") as device:
+            if free:
+                claims.check(device.fileno())
+                assert run(guest) == PASSED
+            else:
+                with pytest.raises(Emulated):
+                    claims.check(device.fileno())
+                assert sense_code(run(guest).sense) == NOT_SUPPORTED
+    named = Claims(
+        host.units, {"other": ["naa.6EE"]}, identify=host.identify, below=lambda _: ("naa.6ee",)
+    )
+    with open("/dev/null", "rb") as device, pytest.raises(Emulated):
+        named.check(device.fileno())
+
+
 def test_refusal_of_a_manager_that_passes_on_is_an_answer(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,7 +21,8 @@ from tests.support.pr_sequences import random_walk, scripted
 from tests.vm import tunnel
 from tests.vm.guests import CONFLICT, boot_guests
 from tests.vm.initramfs import GUEST_FILES
-from tests.vm.lio import machine, python
+from tests.vm.kernel import package_tree
+from tests.vm.lio import MODULES, machine, python
 from tests.vm.machine import Machine
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(3600)]
@@ -92,7 +93,9 @@ def test_daemon_chooses_by_the_disk(short_path: Path) -> None:
     status, _, data, (itself, held) = step(chosen, "passed: read")
     assert (status, keys(data), keys(itself)) == (0, [0xA1], [0xA1])
     assert reserved(held) == (0xA1, 5)
-    assert step(chosen, "emulated: passed on")[:2] == [2, "052500"]
+    for name in ("emulated: by a map", "emulated: passed on"):
+        status, sense, _, (itself, _) = step(chosen, name)
+        assert (status, sense, keys(itself)) == (2, "052500", [])
     assert keys(step(chosen, "passed: passed on")[2]) == [0xA1]
 
     expected = {
@@ -129,6 +132,64 @@ def test_daemon_chooses_by_the_disk(short_path: Path) -> None:
     # Emulates, passes on by SG_IO and by the kernel's calls.
     held = 0b1011 | 1 << 17 | 1 << 21
     assert found["held"] == {"CapEff": held, "CapPrm": held, "CapBnd": 0}
+    assert found["code"] == 0
+
+
+def test_map_of_multipath_is_one_disk(short_path: Path) -> None:
+    """Every change on all its paths, under multipathd; a third path is another host's."""
+    require("qemu-system-x86_64")
+    modules = (*MODULES, "dm_multipath", "dm_service_time", "scsi_dh_alua")
+    packages = package_tree("multipath", ("multipath-tools", "udev"))
+    with machine(short_path, modules, packages=packages) as host:
+        found = python(host, "mapped.py")
+    answers = {}
+    releases = []
+    for name, status, sense, data, (listed, held) in found["steps"]:
+        answers[name] = (status, sense, sorted(keys(listed)), reserved(held))
+        if name == "release with one path":
+            releases.append(answers.pop(name))
+        if name in ("keys", "keys by one path", "cut", "no map"):
+            assert listed.startswith(data), name
+            assert len(data) in (24, len(listed)), name
+        elif name == "reservation":
+            assert data == held
+        elif name == "capabilities":
+            assert data == found["capabilities"] != ""
+        else:
+            assert data in ("", "0" * 16), name
+    both, held = [0xA1, 0xA1, 0xC3], (0xA1, 5)
+    # The path that is lost was the one that holds it, or the other one.
+    assert sorted(releases, key=str) == [(0, "", both, None), (2, "0b0800", both, held)]
+    assert answers == {
+        "keys of nobody": (0, "", [], None),
+        "register": (0, "", [0xA1, 0xA1], None),
+        "reserve": (0, "", both, held),
+        "wrong key": (0x18, "", both, held),
+        "release of another type": (0x18, "", both, held),
+        "keys": (0, "", both, held),
+        "reservation": (0, "", both, held),
+        "capabilities": (0, "", both, held),
+        "cut": (0, "", both, held),
+        "full status": (2, "052400", both, held),
+        "move": (2, "052400", both, held),
+        "a list that is too short": (2, "051a00", both, held),
+        "ports named": (2, "052600", both, held),
+        "reserve again": (0, "", both, held),
+        "keys by one path": (0, "", both, held),
+        "preempt by one path": (0, "", [0xA1, 0xA1], held),
+        "release": (0, "", [0xA1, 0xA1], None),
+        "another key": (0, "", [0xD4, 0xD4], None),
+        "unregister": (0, "", [], None),
+        "register to last": (0, "", [0xE5, 0xE5], None),
+        "clear": (0, "", [], None),
+        "keys without a path": (2, "0b0800", [], None),
+        "register without a path": (2, "0b0800", [], None),
+        "no map": (0, "", [], None),
+    }
+    assert (found["other registers"], found["other reserves"]) == (0, 0x18)
+    # What the real helper keeps where it is built for multipath; programs have no more.
+    kept = 1 << 17 | 1 << 21
+    assert found["held"] == {"CapEff": kept, "CapInh": kept, "CapBnd": 0}
     assert found["code"] == 0
 
 

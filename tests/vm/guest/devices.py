@@ -10,18 +10,17 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+from asking import DIRECT, Steps
 from lio_disk import Disk, until
 
 from flockpr import create_lun
 from flockpr.manager.device import identify_device
-from flockpr.manager.sgio import SgioManager
 from flockpr.prhelper.client import HelperClient
 from tests.support.pr_sequences import read, write
 
 ROOT, CONFIG = "/run/chosen", "/run/chosen.toml"
 SOCKETS = {"auto": "/run/auto.sock", "sgio": "/run/sgio.sock"}
 FLOCKPR = (sys.executable, "-m", "flockpr")
-DIRECT = SgioManager("direct")
 
 
 def wwid(path):
@@ -33,50 +32,15 @@ def wwid(path):
         os.close(descriptor)
 
 
-def linear(path):
+def linear(path, name):
     """A map of the device mapper over a whole disk."""
     with open(f"/sys/block/{os.path.basename(path)}/size", encoding="ascii") as file:
         sectors = int(file.read())
-    command = ["dmsetup", "create", "map", "--noudevsync", "--uuid", "LVM-map"]
+    command = ["dmsetup", "create", name, "--noudevsync", "--uuid", f"LVM-{name}"]
     subprocess.run([*command, "--table", f"0 {sectors} linear {path} 0"], check=True)
     subprocess.run(["dmsetup", "mknodes", "--noudevsync"], check=True)
-    return until(lambda: os.path.exists("/dev/mapper/map") and "/dev/mapper/map", "the map")
-
-
-def itself(path):
-    """The keys and the reservation that the disk has, asked without a daemon."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        return [asked(descriptor, action).hex() for action in (0, 1)]
-    finally:
-        os.close(descriptor)
-
-
-def asked(descriptor, action):
-    """What PERSISTENT RESERVE IN reads; not a unit attention of this path."""
-    for _ in range(3):
-        result = DIRECT.run(descriptor, read(0, action).cdb)
-        if result.status == 0:
-            return result.data_in
-    raise SystemExit(f"the disk itself cannot be asked: {result}")
-
-
-class Steps:
-    """What was answered so far."""
-
-    def __init__(self, client):
-        self.client = client
-        self.done = []
-
-    def send(self, what, path, command, disk):
-        """Send a command for a device; then look at the disk below it."""
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            reply = self.client.execute(descriptor, command.cdb, command.data_out)
-        finally:
-            os.close(descriptor)
-        sense = bytes(reply.sense_code).hex() if reply.status == 2 else ""
-        self.done.append([what, reply.status, sense, reply.data_in.hex(), itself(disk)])
+    node = f"/dev/mapper/{name}"
+    return until(lambda: os.path.exists(node) and node, "the map")
 
 
 def configure(emulated, called):
@@ -119,8 +83,8 @@ def main():
     """All of it."""
     emulated, passed, called, mapped = Disk(1, 1), Disk(2, 1), Disk(3, 2), Disk(4, 1)
     disk = mapped.paths[0]
-    name = linear(disk)
-    configure(emulated.paths[0], [wwid(called.paths[0]), "LVM-map"])
+    name, over = linear(disk, "map"), linear(emulated.paths[0], "over")
+    configure(emulated.paths[0], [wwid(called.paths[0]), "LVM-map", "LVM-over"])
     with open("/run/chosen.log", "wb") as log:
         daemon = subprocess.Popen([*FLOCKPR, "serve", "--config", CONFIG], stdout=log, stderr=log)
     until(lambda: all(map(os.path.exists, SOCKETS.values())), "the daemon")
@@ -137,6 +101,7 @@ def main():
             steps.send(f"{what}: register", path, write(0, 6, 0, 0xA1), path)
             steps.send(f"{what}: reserve", path, write(0, 1, 0xA1, kind=5), path)
             steps.send(f"{what}: read", path, read(0, 0), path)
+        steps.send("emulated: by a map", over, write(0, 6, 0, 0xA1), emulated.paths[0])
         steps.client = other
         steps.send(
             "emulated: passed on", emulated.paths[0], write(0, 6, 0, 0xA1), emulated.paths[0]

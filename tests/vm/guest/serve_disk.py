@@ -6,6 +6,7 @@ Usage: serve_disk.py real|sgio|ioc-pr PORT
 """
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -21,6 +22,15 @@ REAL = ("qemu-pr-helper", "-k", SOCKET)
 OURS = (sys.executable, "-m", "flockpr", "serve", "--root", "/run/served", "--socket", SOCKET)
 
 
+def listens(port):
+    """Whether somebody accepts there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 60).close()
+    except OSError:
+        return False
+    return True
+
+
 def main():
     """Until it is told to stop."""
     name, port = sys.argv[1:]
@@ -30,6 +40,7 @@ def main():
     helper = subprocess.Popen(REAL if name == "real" else [*OURS, "--manager", name])
     until(lambda: os.path.exists(SOCKET), "the helper")
     bridge = subprocess.Popen([sys.executable, BRIDGE, port, SOCKET, disk.paths[0]])
+    until(lambda: listens(int(port)), "the bridge")
     with open("/run/serving", "w", encoding="ascii"):
         pass
     until(lambda: os.path.exists("/run/stop"), "the end", 3600)
