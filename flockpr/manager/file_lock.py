@@ -274,11 +274,11 @@ class Seat(PRManager):
     def _find_and_submit(
         self, future: Future[Result], own: int, cdb: bytes, data_out: bytes
     ) -> None:
-        handed = False
+        answer: Callable[[], object] | None = None
         try:
             try:
                 lun = self._find(own)
-                handed = self._hand_over(future, own, lun, cdb, data_out)
+                answer = self._hand_over(future, own, lun, cdb, data_out)
             finally:
                 # Before the answer: the next command may come at once. And after closing,
                 # which can hang as well.
@@ -293,16 +293,18 @@ class Seat(PRManager):
             if _exhausted(error):
                 _log.error("a descriptor cannot be looked at: %s", error)
                 complete(future, BUSY)
-            elif not handed and future.set_running_or_notify_cancel():
+            elif answer is None and future.set_running_or_notify_cancel():
                 future.set_exception(error)
         else:
-            if handed:
-                return
-            if lun is None:
+            if answer is not None:
+                pass
+            elif lun is None:
                 complete(future, Result.check(senses.LUN_NOT_SUPPORTED))
             elif future.set_running_or_notify_cancel():
                 submitted = self._submit(lun, cdb, data_out)
                 submitted.add_done_callback(lambda of: copy_result(of, future))
+        if answer is not None:
+            answer()
 
     def _find(self, descriptor: int) -> str | None:
         begun = time.monotonic()
@@ -341,7 +343,7 @@ class Seat(PRManager):
 
     def _hand_over(
         self, future: Future[Result], descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
-    ) -> bool:
+    ) -> Callable[[], object] | None:
         """Have somebody else answer a command, who knows the device.
 
         Args:
@@ -352,10 +354,10 @@ class Seat(PRManager):
             data_out: Its parameter list.
 
         Returns:
-            Whether somebody does.
+            What has the answer given, and is called when the look-up has ended; None: nobody does.
         """
         del future, descriptor, lun, cdb, data_out
-        return False
+        return None
 
     def _submit(self, lun: str, cdb: bytes, data_out: bytes) -> Future[Result]:
         """Hand a command to a logical unit; from now on it cannot be cancelled."""

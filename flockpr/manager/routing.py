@@ -160,11 +160,11 @@ class AutoSeat(Seat):
 
     def _hand_over(
         self, future: Future[Result], descriptor: int, lun: str | None, cdb: bytes, data_out: bytes
-    ) -> bool:
+    ) -> Callable[[], object] | None:
         """See `Seat._hand_over`."""
         units = self._auto.root_units
         if lun is not None and not units.passes(lun):
-            return False
+            return None
         candidates = self._auto.identify(descriptor).candidates
         if lun is None:
             if not candidates:
@@ -181,13 +181,13 @@ class AutoSeat(Seat):
             else f"{name}: {what}, so passed on by {kind}"
         )
         if manager is None:
-            return False
+            return None
         self._where = name
         # Not before: who cancels it says that nothing was done.
-        if future.set_running_or_notify_cancel():
-            passed = _begun(manager, descriptor, cdb, data_out)
-            passed.add_done_callback(lambda of: copy_result(of, future))
-        return True
+        if not future.set_running_or_notify_cancel():
+            return lambda: None
+        passed = _begun(manager, descriptor, cdb, data_out)
+        return lambda: passed.add_done_callback(lambda of: copy_result(of, future))
 
     def _kind(self, found: os.stat_result, candidates: Iterable[str]) -> str:
         chosen = self._auto.chosen

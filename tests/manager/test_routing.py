@@ -7,6 +7,7 @@ import os
 import pathlib
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 
 import attrs
 import pytest
@@ -292,6 +293,33 @@ def test_command_that_was_given_up_is_not_passed_on(host: Host) -> None:
         manager.lookups.end({"all": 1})
         assert run(guest) == PASSED
     assert asked == [WRITE[0]]
+
+
+def test_look_up_has_ended_before_the_answer(host: Host) -> None:
+    """The next command may come at once, and a connection has one look-up."""
+
+    class AtOnce(Passed):
+        """Has the answer before it is asked for."""
+
+        def execute(self, fd: int, cdb: bytes, data_out: bytes = b"") -> Future[Result]:
+            """It is there."""
+            answered: Future[Result] = Future()
+            answered.set_result(PASSED)
+            return answered
+
+    free: list[bool] = []
+    asked = threading.Event()
+    manager = host.auto({WWID: "sgio"})
+    manager.passing = {"sgio": AtOnce("device")}
+    identify = manager.identify
+    manager.identify = lambda descriptor: identify(descriptor if asked.wait(DEADLINE) else -1)
+    with open("/dev/null", "r+b", buffering=0) as file:
+        future = manager.execute(file.fileno(), *WRITE)
+        future.add_done_callback(lambda _: free.append(manager.lookups.begin({"all": 1})))
+        asked.set()
+        assert future.result(DEADLINE) == PASSED
+        eventually(lambda: bool(free), "the callback")
+    assert free == [True]
 
 
 def test_read_only_descriptor_is_refused_before_anything_is_looked_at(host: Host) -> None:
