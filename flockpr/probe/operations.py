@@ -202,9 +202,17 @@ class Operations:
         """Read a file until its last edition is there; what was wrong, or nothing."""
         newest, deadline = 0, time.monotonic() + limit
         while newest < count:
+            time.sleep(_PAUSE / 4)
             if time.monotonic() > deadline:
                 return f"after {limit:.0f} s edition {newest} of {count} is read"
-            text = self.read(name)
+            try:
+                text = self.read(name)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                # On NFS, where it is replaced more quickly than it is found and read: asked again
+                # until it is not replaced any more, since who reads the store asks again, too.
+                continue
             if text is None:
                 if newest:
                     return f"the name was gone after edition {newest}"
@@ -215,7 +223,6 @@ class Operations:
                 if number < newest:
                     return f"edition {number} was read after edition {newest}"
                 newest = number
-            time.sleep(_PAUSE / 4)
         return ""
 
     def sync(self) -> None:

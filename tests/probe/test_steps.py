@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import pathlib
 
 import attrs
@@ -75,6 +76,19 @@ def test_step_file_that_stays_old_is_caught(tmp_path: pathlib.Path) -> None:
     complaint = steps.replaced_whole(scene(tmp_path, Syscalls(), liars.RememberedFile(), limit=1.0))
 
     assert complaint.endswith(f"of {steps.EDITIONS} is read")
+
+
+def test_step_file_that_is_replaced_before_it_is_read_is_asked_for_again(
+    tmp_path: pathlib.Path,
+) -> None:
+    """As on NFS between two hosts, and not for ever."""
+    often = liars.StaleWhileReplaced(100)
+
+    assert steps.replaced_whole(scene(tmp_path, Syscalls(), often)) == ""
+    assert often.left == 0
+
+    always = scene(tmp_path, Syscalls(), liars.StaleWhileReplaced(math.inf), limit=1.0)
+    assert steps.replaced_whole(always).endswith(f"edition 0 of {steps.EDITIONS} is read")
 
 
 @pytest.mark.parametrize(

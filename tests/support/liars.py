@@ -144,6 +144,26 @@ class RememberedFile(Syscalls):
         return os.dup(self._first[path])
 
 
+class StaleWhileReplaced(Syscalls):
+    """A file has been replaced whenever it is read, so many times: no lie, NFS does so.
+
+    Args:
+        times: How often.
+    """
+
+    def __init__(self, times: float) -> None:
+        self.left = times
+
+    def open(self, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+        """ESTALE where a file is opened that is there."""
+        opened = super().open(path, flags, mode, dir_fd=dir_fd)
+        if path.endswith("-file") and self.left > 0:
+            self.left -= 1
+            os.close(opened)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return opened
+
+
 class CopiesForRename(Syscalls):
     """rename copies, in pieces."""
 
