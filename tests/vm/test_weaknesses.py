@@ -184,18 +184,25 @@ def _late_link_and_rename(pair: Pair) -> None:
 
 
 def _lost_reply(pair: Pair) -> None:
-    """A link that the server carried out, and whose answer went with the server's restart, is
-    sent again, and told to be there already.
+    """A link that the server carried out, and whose answer was lost, is sent again, and told to be
+    there already.
     """
     path = pair.name()
     pair.alice(f"store({path + '.aside'!r}, 'mine')")
+    old = pair.lab.version == "3"
+    if old:  # so that a deaf host has nothing to ask before it sends the link
+        for name, may in ((MOUNT_POINT, "os.W_OK | os.X_OK"), (path + ".aside", "os.R_OK")) * 2:
+            pair.alice(f"os.stat({name!r}), os.access({name!r}, {may})")
     pair.lab.hub.deafen(pair.lab.hosts[0].station)
     linking = pair.alice.start(f"os.link({path + '.aside'!r}, {path!r})")
     until(lambda: pair.bob.refused(f"text_of({path!r})") is None, "the link did not arrive")
-    pair.lab.restart_server()
+    if old:  # when only the service restarts, the answer may come yet
+        pair.lab.power_cycle_server()
+    else:
+        pair.lab.restart_server()
     pair.lab.mend(0)
-    # A server may remember its answers beyond a restart; most do not.
-    assert _errno(linking) in (None, errno.EEXIST)
+    # A server of 4.2 may remember its answers beyond a restart; most do not.
+    assert _errno(linking) in ((errno.EEXIST,) if old else (None, errno.EEXIST))
     assert pair.alice(f"os.stat({path!r}).st_nlink") == 2
 
 
