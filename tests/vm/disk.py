@@ -22,6 +22,24 @@ def compile_shim(folder: Path) -> Path:
     return library
 
 
+def scsi_block(device: Path, helper: Path) -> list[str]:
+    """QEMU's arguments for a disk that is a device of its host.
+
+    Args:
+        device: Of the host.
+        helper: Socket that PERSISTENT RESERVE commands go to.
+    """
+    file = f"file.driver=host_device,file.filename={device},file.locking=off"
+    # fmt: off
+    return [
+        "-object", f"pr-manager-helper,id=helper,path={helper}",
+        "-blockdev", f"driver=raw,node-name=disk,{file},file.pr-manager=helper",
+        "-device", "virtio-scsi-pci",
+        "-device", "scsi-block,drive=disk,share-rw=on",
+    ]
+    # fmt: on
+
+
 @frozen
 class ReservedDisk:
     """A disk for guests: ``scsi-block`` over ``host_device`` with a ``pr-manager-helper``.
@@ -41,12 +59,4 @@ class ReservedDisk:
 
     def arguments(self, helper: Path) -> list[str]:
         """QEMU's arguments; its PERSISTENT RESERVE commands go to the socket `helper`."""
-        device = f"file.driver=host_device,file.filename={self.image},file.locking=off"
-        # fmt: off
-        return [
-            "-object", f"pr-manager-helper,id=helper,path={helper}",
-            "-blockdev", f"driver=raw,node-name=disk,{device},file.pr-manager=helper",
-            "-device", "virtio-scsi-pci",
-            "-device", "scsi-block,drive=disk,share-rw=on",
-        ]
-        # fmt: on
+        return scsi_block(self.image, helper)

@@ -7,17 +7,15 @@ the daemon gets is that of a file on the share, opened by QEMU on the same host.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.support.peers import require
 from tests.vm.disk import ReservedDisk, compile_shim
-from tests.vm.guests import CONFLICT, MODULES
-from tests.vm.initramfs import initramfs
-from tests.vm.kernel import kernel
-from tests.vm.machine import KERNEL_ARGUMENTS, Running
+from tests.vm.guests import CONFLICT
+from tests.vm.machine import Running
+from tests.vm.nested import qemu, steps
 from tests.vm.share import MOUNT_POINT, Host, Lab, boot_lab
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(3600)]
@@ -26,32 +24,18 @@ LUN = "disk"
 _IMAGE = Path(MOUNT_POINT, "disk.img")
 _HELPER = Path("/run/pr.sock")
 _SECONDS = 2400
-# Without ACPI, whose interpreter takes minutes here, a PC restarts through the keyboard's port.
-_QUICKER = "acpi=off reboot=k nokaslr clocksource=tsc"
 
 
 def _start_guest(folder: Path, host: Host, role: str) -> Running:
     """QEMU in a machine, with the guest that plays a role of ``guest/nested.sh``."""
-    chosen = kernel()
-    initrd = folder / f"{role}.initrd"  # the machine sees our files, through 9p
-    settings = {"STORY": "/nested.sh", "ROLE": role}
-    initrd.write_bytes(initramfs(chosen, MODULES, ["sg_persist"], settings))
     disk = ReservedDisk(_IMAGE, folder / "sgshim.so")
     environment = " ".join(f"{name}={value}" for name, value in disk.environment.items())
-    return host.machine.start(
-        f"{environment} exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot "
-        "-machine pc,hpet=off,usb=off -accel tcg,tb-size=64 -cpu qemu64,+rdrand -m 192 "
-        f"-display none -serial stdio -kernel {chosen.image} -initrd {initrd} "
-        f"-append '{KERNEL_ARGUMENTS} {_QUICKER}' {' '.join(disk.arguments(_HELPER))}"
-    )
+    return host.machine.start(f"{environment} {qemu(folder, role, disk.arguments(_HELPER))}")
 
 
 def _steps(output: str) -> dict[str, int]:
     """Name of each step to its exit status."""
-    return {
-        name: int(status)
-        for name, status in re.findall(r"^([a-z]+) (\d+)\r?$", output, re.MULTILINE)
-    }
+    return {name: status for name, (status, _) in steps(output).items()}
 
 
 def _boot(folder: Path, lab: Lab) -> list[Running]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ import pytest
 from tests.support.differential import Recorded, differences
 from tests.support.peers import require
 from tests.support.pr_sequences import random_walk, scripted
-from tests.vm import tunnel
+from tests.vm import nested, tunnel
+from tests.vm.disk import scsi_block
 from tests.vm.guests import CONFLICT, boot_guests
 from tests.vm.initramfs import GUEST_FILES
 from tests.vm.kernel import package_tree
@@ -53,6 +57,28 @@ def test_helpers_answer_alike_over_the_same_device(short_path: Path) -> None:
     no_more(ours["as_nobody"]["held"], real["as_nobody"]["held"])
     assert ours["as_nobody"]["answer"] == real["as_nobody"]["answer"]
     assert ours["as_nobody"]["answer"][0] == 0
+    others_keep_no_more(found)
+
+
+def others_keep_no_more(found: dict[str, Any]) -> None:
+    """See that the daemons of `ioc-pr` and `mpath` serve with no more than the real helper has
+    where it is built for multipath. Debian's is not: it would keep CAP_SYS_ADMIN as well.
+    """
+    more = 1 << 21
+    as_root, as_nobody = (
+        [{**one, "CapEff": one["CapEff"] | more, "CapPrm": one["CapPrm"] | more} for one in held]
+        for held in (found["real"]["held"], found["real"]["as_nobody"]["held"])
+    )
+    calls, of_nobody, paths = (
+        found["others"][name] for name in ("ioc-pr", "ioc-pr-nobody", "mpath")
+    )
+    assert [one["answer"][0] for one in (calls, of_nobody, paths)] == [0, 0, 0]
+    no_more(calls["held"], as_root)
+    no_more(of_nobody["held"], as_nobody)
+    assert {one["CapEff"] for one in calls["held"] + of_nobody["held"]} == {more}
+    # For the programs that it starts; the real helper calls a library.
+    assert {one["CapInh"] for one in paths["held"]} == {more | 1 << 17}
+    no_more([{**one, "CapInh": 0} for one in paths["held"]], as_root)
 
 
 def no_more(ours: list[dict[str, Any]], real: list[dict[str, Any]]) -> None:
@@ -135,20 +161,28 @@ def test_daemon_chooses_by_the_disk(short_path: Path) -> None:
     assert found["code"] == 0
 
 
+@contextmanager
+def machine_with_multipath(folder: Path, memory: int = 512) -> Iterator[Machine]:
+    """A machine with what a map of multipath takes."""
+    modules = (*MODULES, "dm_multipath", "dm_service_time", "scsi_dh_alua")
+    packages = package_tree("multipath", ("multipath-tools", "udev"))
+    with machine(folder, modules, packages=packages, memory=memory) as host:
+        yield host
+
+
 def test_map_of_multipath_is_one_disk(short_path: Path) -> None:
     """Every change on all its paths, under multipathd; a third path is another host's."""
     require("qemu-system-x86_64")
-    modules = (*MODULES, "dm_multipath", "dm_service_time", "scsi_dh_alua")
-    packages = package_tree("multipath", ("multipath-tools", "udev"))
-    with machine(short_path, modules, packages=packages) as host:
+    with machine_with_multipath(short_path) as host:
         found = python(host, "mapped.py")
+    see_calls(found)
     answers = {}
     releases = []
     for name, status, sense, data, (listed, held) in found["steps"]:
         answers[name] = (status, sense, sorted(keys(listed)), reserved(held))
         if name == "release with one path":
             releases.append(answers.pop(name))
-        if name in ("keys", "keys by one path", "cut", "no map"):
+        if name in ("keys of nobody", "keys", "keys by one path", "cut", "no map"):
             assert listed.startswith(data), name
             assert len(data) in (24, len(listed)), name
         elif name == "reservation":
@@ -192,6 +226,69 @@ def test_map_of_multipath_is_one_disk(short_path: Path) -> None:
     assert found["held"] == {"CapEff": kept, "CapInh": kept, "CapBnd": 0}
     assert found["code"] == 0
 
+
+def see_calls(found: dict[str, Any]) -> None:
+    """By the kernel's calls: it registers all paths of the map, and releases by all."""
+    answers = {
+        name: (status, sense, sorted(keys(listed)), reserved(held))
+        for name, status, sense, _, (listed, held) in found["called"]
+    }
+    both = [0xA1, 0xA1, 0xC3]
+    # The device tells the second path that the first one has released, if that held it: the call
+    # meets this unit attention, and the kernel does not say what it was.
+    release = answers.pop("release for registrants")
+    assert release in ((0, "", both, None), (2, "0b0006", both, None))
+    assert answers == {
+        "register": (0, "", [0xA1, 0xA1], None),
+        "reserve": (0, "", both, (0xA1, 1)),
+        "wrong key": (0x18, "", both, (0xA1, 1)),
+        "release": (0, "", both, None),
+        "reserve for registrants": (0, "", both, (0xA1, 5)),
+        "preempt": (0, "", [0xA1, 0xA1], None),
+        "clear": (0, "", [], None),
+        "read keys": (2, "052400", [], None),
+    }
+    assert found["other and calls"] == [0, 0x18]
+
+
+def test_guest_has_a_map_of_multipath(short_path: Path) -> None:
+    """Its disk is the map itself, in an unmodified QEMU beside a daemon of `mpath`; another host
+    takes it and is fenced in its turn.
+    """
+    require("qemu-system-x86_64", "sg_persist", "busybox")
+    script = short_path / "qemu.sh"
+    script.write_text(nested.qemu(short_path, "map", scsi_block(MAP, MAP_HELPER)))
+    with machine_with_multipath(short_path, memory=1024) as host:
+        found = python(host, "map_of_guest.py", script)
+    told = nested.steps(found["said"])
+    assert {name: status for name, (status, _) in told.items()} == {
+        **dict.fromkeys(("register", "keys", "reserve", "reservation", "registered"), 0),
+        "status": ILLEGAL_REQUEST,
+        **dict.fromkeys(("release", "anew", "again", "preempt", "holder", "clear", "none"), 0),
+        "conflict": CONFLICT,
+        "fenced": 1,
+    }, found["said"]
+    said = {name: re.findall(r"\b0x(?:a1|c3)\b", text) for name, (_, text) in told.items()}
+    assert said["keys"] == ["0xa1", "0xa1"]
+    assert said["reservation"] == said["holder"] == ["0xa1"]
+    assert said["none"] == []
+    seen = {
+        name: (sorted(keys(found[name][0])), reserved(found[name][1]))
+        for name in ("reserved", "released", "preempted", "left")
+    }
+    assert seen == {
+        "reserved": ([0xA1, 0xA1], (0xA1, 5)),
+        "released": ([0xA1, 0xA1, 0xC3], None),
+        "preempted": ([0xC3], None),
+        "left": ([], None),
+    }
+    answered = {name: found[name] for name in OF_OTHER}
+    assert answered == {**dict.fromkeys(OF_OTHER, 0), "reserve": 0x18}
+    assert found["code"] == 0
+
+
+MAP, MAP_HELPER = Path("/run/map"), Path("/run/mpath.sock")
+OF_OTHER = ("register", "reserve", "another key", "preempt", "reserve now")
 
 STORY = (
     "--in -k",

@@ -1,4 +1,4 @@
-"""A map of two paths under multipathd, and a daemon that passes on to it; the third path is that of
+"""A map of two paths under multipathd, and daemons that pass on to it; the third path is that of
 another host.
 
 Prints a JSON object: by step, what was answered and what the disk itself has then.
@@ -11,62 +11,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from asking import DIRECT, Steps, asked
+from asking import Steps, asked, itself
 from lio_disk import Disk, put, until
+from multipath import by_other, daemon, mapped
 
 from flockpr import create_lun
 from flockpr.prhelper.client import HelperClient
 from tests.support.pr_sequences import Sent, read, write
 
-SOCKET, LOG = "/run/mapped.sock", "/run/mapped.log"
-CONFIGURATION = """
-defaults {{
-  find_multipaths no
-  no_path_retry fail
-  polling_interval 1
-  max_polling_interval 2
-  reservation_key file
-  user_friendly_names no
-}}
-blacklist {{
-  devnode "^{other}$"
-}}
-"""
 SHORT = Sent(0, bytes((0x5F, 1, 5, 0, 0, 0, 0, 0, 23, 0)), bytes(23))
-DAEMON = (sys.executable, "-m", "flockpr", "serve", "--root", "/run/root", "--manager", "mpath")
-
-
-def mapped(disk):
-    """The map of the first two paths of a disk, with udevd and multipathd, which looks there."""
-    for folder in ("/run/udev", "/run/lock", "/etc/multipath"):
-        os.makedirs(folder, exist_ok=True)
-    put("/etc/multipath.conf", CONFIGURATION.format(other=os.path.basename(disk.paths[2])))
-    for command in (
-        ["/lib/systemd/systemd-udevd", "--daemon"],
-        ["udevadm", "trigger"],
-        ["udevadm", "settle"],
-    ):
-        subprocess.run(command, check=True, stdout=sys.stderr)
-    with open("/run/multipathd.log", "wb") as log:
-        multipathd = subprocess.Popen(["multipathd", "-d", "-v2"], stdout=log, stderr=log)
-
-    def found():
-        names = set(os.listdir("/dev/mapper")) - {"control"}
-        return f"/dev/mapper/{names.pop()}" if names else None
-
-    path = until(found, "the map")
-    slaves = f"/sys/block/{os.path.basename(os.path.realpath(path))}/slaves"
-    until(lambda: len(os.listdir(slaves)) == 2, "its paths")
-    return multipathd, path
-
-
-def by_other(disk, command):
-    """The status of a command by the path of the other host."""
-    descriptor = os.open(disk.paths[2], os.O_RDWR)
-    try:
-        return DIRECT.run(descriptor, command.cdb, command.data_out).status
-    finally:
-        os.close(descriptor)
 
 
 def state(path, text):
@@ -121,17 +74,48 @@ def changes(steps, path, disk, found):
     steps.send("no map", other, read(0, 0), other)
 
 
+def called(steps, path, disk):
+    """By the kernel's calls, which go to the paths as the kernel chooses."""
+
+    def settled():
+        for one in disk.paths:
+            itself(one)  # and no unit attention of the path is left
+
+    other = disk.paths[2]
+    settled()
+    steps.send("register", path, write(0, 6, 0, 0xA1), other)
+    registered = by_other(disk, write(0, 6, 0, 0xC3))
+    steps.send("reserve", path, write(0, 1, 0xA1, kind=1), other)
+    reserved = by_other(disk, write(0, 1, 0xC3, kind=1))
+    steps.send("wrong key", path, write(0, 1, 0xBAD, kind=1), other)
+    steps.send("release", path, write(0, 2, 0xA1, kind=1), other)
+    settled()
+    steps.send("reserve for registrants", path, write(0, 1, 0xA1, kind=5), other)
+    steps.send("release for registrants", path, write(0, 2, 0xA1, kind=5), other)
+    settled()
+    steps.send("preempt", path, write(0, 4, 0xA1, 0xC3, kind=5), other)
+    steps.send("clear", path, write(0, 3, 0xA1), other)
+    steps.send("read keys", path, read(0, 0), other)
+    settled()
+    return registered, reserved
+
+
 def main():
     """All of it."""
     disk = Disk(1, 3)
     multipathd, path = mapped(disk)
     create_lun("/run/root", "another")
-    with open(LOG, "wb") as log:
-        daemon = subprocess.Popen([*DAEMON, "--socket", SOCKET], stdout=log, stderr=log)
-    until(lambda: os.path.exists(SOCKET), "the daemon")
     found = {}
-    with HelperClient(SOCKET, timeout=600) as client:
-        with open(f"/proc/{daemon.pid}/status", encoding="ascii") as file:
+    process, socket = daemon("ioc-pr")
+    with HelperClient(socket, timeout=600) as client:
+        steps = Steps(client)
+        found["other and calls"] = called(steps, path, disk)
+        found["called"] = steps.done
+    process.terminate()
+    process.wait()
+    process, socket = daemon("mpath")
+    with HelperClient(socket, timeout=600) as client:
+        with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
         found["held"] = {name: int(lines[name], 16) for name in ("CapEff", "CapInh", "CapBnd")}
         steps = Steps(client)
@@ -140,11 +124,11 @@ def main():
     found["capabilities"] = asked(descriptor, 2).hex()
     os.close(descriptor)
     found["steps"] = steps.done
-    daemon.terminate()
-    found["code"] = daemon.wait()
+    process.terminate()
+    found["code"] = process.wait()
     multipathd.terminate()
     multipathd.wait()
-    with open(LOG, encoding="utf-8") as file:
+    with open("/run/mpath.log", encoding="utf-8") as file:
         found["log"] = file.read()
     print(json.dumps(found))
 

@@ -5,6 +5,7 @@ Usage: passing.py SEED COUNT
 Prints a JSON object: by helper, `answers`, for each command its status, sense data and data, in
 hexadecimal; `held`, what /proc says of the privileges of its threads; `gone`, what is answered when
 the disk is taken away; `code`, how it ended; `as_nobody`, what one that becomes another user has.
+And `others`: what daemons of the other managers have, and what a command is answered.
 """
 
 import json
@@ -34,6 +35,14 @@ AS_NOBODY = {
     "real": ["-u", "nobody", "-g", "nogroup"],
     "ours": ["--user", "nobody", "--group", "nogroup"],
 }
+READ_KEYS = bytes((0x5E, 0, 0, 0, 0, 0, 0, 0, 24, 0))
+REPORT_CAPABILITIES = bytes((0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0))
+# Of two managers the last one counts. Each has a command that takes what its daemon keeps.
+OTHERS = {
+    "ioc-pr": (["--manager", "ioc-pr"], REPORT_CAPABILITIES),
+    "ioc-pr-nobody": (["--manager", "ioc-pr", *AS_NOBODY["ours"]], REPORT_CAPABILITIES),
+    "mpath": (["--manager", "mpath"], READ_KEYS),
+}
 
 
 def held_by(process):
@@ -51,16 +60,16 @@ def held_by(process):
     return found
 
 
-def as_nobody(name):
-    """What a helper that was told to become another user has then, and that a disk answers it."""
-    disk, socket = Disk(), f"/run/{name}-nobody.sock"
-    command = [*COMMANDS[name][:-1], socket, *AS_NOBODY[name]]
-    with open(f"/run/{name}.log", "ab") as log:
+def kept(title, name, more, cdb):
+    """What a helper that is told more has once it serves, and that a disk answers it."""
+    disk, socket = Disk(), f"/run/{title}.sock"
+    command = [*COMMANDS[name][:-1], socket, *more]
+    with open(f"/run/{title}.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     until(lambda: os.path.exists(socket), "the helper")
     descriptor = os.open(disk.paths[0], os.O_RDWR)
     with HelperClient(socket, timeout=600) as client:
-        reply = client.execute(descriptor, bytes((0x5E, 0, 0, 0, 0, 0, 0, 0, 24, 0)))
+        reply = client.execute(descriptor, cdb)
         held = held_by(process)
     os.close(descriptor)
     process.terminate()
@@ -95,7 +104,7 @@ def after_the_end(client, disk, descriptors):
     disk.remove()
     found = []
     for descriptor in descriptors:
-        reply = client.execute(descriptor, bytes((0x5E, 0, 0, 0, 0, 0, 0, 0, 24, 0)))
+        reply = client.execute(descriptor, READ_KEYS)
         found.append((reply.status, reply.sense.hex(), reply.data_in.hex()))
         os.close(descriptor)
     return found
@@ -108,7 +117,8 @@ def main():
     sequence = [*scripted(), *random_walk(seed, count)]
     found = {name: through(name, sequence) for name in COMMANDS}
     for name, rest in found.items():
-        rest["as_nobody"] = as_nobody(name)
+        rest["as_nobody"] = kept(f"{name}-nobody", name, AS_NOBODY[name], READ_KEYS)
+    found["others"] = {title: kept(title, "ours", *how) for title, how in OTHERS.items()}
     print(json.dumps(found))
 
 
