@@ -93,7 +93,7 @@ def names_below(descriptor: int, *, sysfs: str = "/sys") -> tuple[str, ...]:
     """
     found = os.fstat(descriptor)
     names: list[str] = []
-    numbers = [f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"]
+    numbers = [number_text(found.st_rdev)]
     if not stat.S_ISBLK(found.st_mode):
         return ()
     for number in numbers:  # grows; a map cannot lie on itself
@@ -126,11 +126,27 @@ def _paths(path: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((path, os.path.realpath(path))))
 
 
-def _block_device(number: int, sysfs: str) -> Device:
-    node = os.path.realpath(f"{sysfs}/dev/block/{os.major(number)}:{os.minor(number)}")
+def number_text(number: int) -> str:
+    """The number of a device (`st_rdev`) as sysfs writes it: `8:16`."""
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+def disk_node(number: int, sysfs: str) -> str:
+    """The directory in sysfs of a disk, or of the one that a partition is of.
+
+    Args:
+        number: Of the block device.
+        sysfs: Where sysfs is.
+    """
+    node = os.path.realpath(f"{sysfs}/dev/block/{number_text(number)}")
     if os.path.exists(f"{node}/partition"):
         # Reservations are per logical unit: a partition's are those of its disk.
         node = os.path.dirname(node)
+    return node
+
+
+def _block_device(number: int, sysfs: str) -> Device:
+    node = disk_node(number, sysfs)
     wwids = _scsi_wwids(f"{node}/device")
     wwids += _notations(_text(f"{node}/wwid"))  # NVMe
     wwids += _mapped_wwids(_text(f"{node}/dm/uuid"))

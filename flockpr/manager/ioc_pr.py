@@ -20,7 +20,6 @@ from flockpr.manager.passing import PassingManager
 from flockpr.manager.plain_out import change_of
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import InAction, Opcode, OutAction, Status
-from flockpr.spc.sense import Sense
 
 _log = logging.getLogger("flockpr.manager")
 
@@ -34,8 +33,6 @@ _SCSI_CONFLICTS = frozenset((0x18, 0x118, 0x110018))
 """RESERVATION CONFLICT: since Linux 6.3; with what 6.1 was seen to add in the byte above it; and
 with the adapter's status that kernels before that add (DID_NEXUS_FAILURE)."""
 _NVME_CONFLICT, _NVME_STATUS = 0x83, 0x7FF
-_IO_ERROR = Sense(senses.ABORTED_COMMAND, 0x00, 0x06)
-_NO_PATH = Sense(senses.ABORTED_COMMAND, 0x08, 0x00)
 
 
 class IocPrManager(PassingManager):
@@ -46,7 +43,7 @@ class IocPrManager(PassingManager):
     def perform(self, fd: int, cdb: bytes, data_out: bytes) -> Result:
         """See `PassingManager.perform`."""
         if not stat.S_ISBLK(os.fstat(fd).st_mode):
-            return Result.check(_IO_ERROR)
+            return Result.check(senses.IO_PROCESS_TERMINATED)
         try:
             if cdb[0] == Opcode.PERSISTENT_RESERVE_IN:
                 return _read(fd, cdb)
@@ -112,8 +109,8 @@ def _of_status(status: int) -> Result:
     if status in _SCSI_CONFLICTS or status & _NVME_STATUS == _NVME_CONFLICT:
         return Result(Status.RESERVATION_CONFLICT)
     if status >> 16 & 0xFF:  # of the adapter; before Linux 5.14 the driver's are in the bits above
-        return Result.check(_NO_PATH)
-    return Result.check(_IO_ERROR)
+        return Result.check(senses.COMMUNICATION_FAILURE)
+    return Result.check(senses.IO_PROCESS_TERMINATED)
 
 
 def _of_errno(error: OSError) -> Result:
@@ -126,4 +123,4 @@ def _of_errno(error: OSError) -> Result:
             _log.error("the kernel's calls for reservations take CAP_SYS_ADMIN")
         case errno.EBADE:
             return Result(Status.RESERVATION_CONFLICT)
-    return Result.check(_IO_ERROR)
+    return Result.check(senses.IO_PROCESS_TERMINATED)

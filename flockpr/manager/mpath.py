@@ -18,7 +18,8 @@ import subprocess
 from typing import ClassVar
 
 from flockpr.logical_unit import Result
-from flockpr.manager.mpath_release import NO_PATH, paths_of, release
+from flockpr.manager.device import number_text
+from flockpr.manager.mpath_release import paths_of, release
 from flockpr.manager.passing import PassingManager, name_of
 from flockpr.manager.plain_out import Change, change_of
 from flockpr.manager.sgio import SgioManager
@@ -50,7 +51,6 @@ _WITHOUT_OTHER = frozenset((OutAction.RESERVE, OutAction.CLEAR))
 _HEX = re.compile(rb"^(?: *[0-9]+\.[0-9]+ \|)? *((?:[0-9a-f]{2} +)*[0-9a-f]{2}) *$", re.MULTILINE)
 """A line of the response, of up to 16 bytes, perhaps with the time before it."""
 
-_IO_ERROR = Sense(senses.ABORTED_COMMAND, 0x00, 0x06)
 _SYNTAX, _CONFLICT = 1, 11
 _BY_EXIT = {
     2: Sense(senses.NOT_READY, 0x04, 0x00),
@@ -59,7 +59,7 @@ _BY_EXIT = {
     5: senses.INVALID_FIELD_IN_CDB,
     6: Sense(senses.UNIT_ATTENTION, 0x29, 0x02),  # it is gone; this one makes a guest look anew
     7: senses.INVALID_OPCODE,
-    8: _IO_ERROR,
+    8: senses.IO_PROCESS_TERMINATED,
 }
 
 
@@ -99,7 +99,7 @@ def is_map(found: os.stat_result, sysfs: str = "/sys") -> bool:
     """
     if not stat.S_ISBLK(found.st_mode):
         return False
-    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    number = number_text(found.st_rdev)
     try:
         with open(f"{sysfs}/dev/block/{number}/dm/uuid", encoding="utf-8") as file:
             return file.read(6) == "mpath-"
@@ -117,7 +117,7 @@ def _read(fd: int, cdb: bytes) -> Result:
     data = _response(told, capabilities=option == _READS[InAction.REPORT_CAPABILITIES])
     if data is None:
         _log.error("%s: %s answers what is no response: %r", _name(fd), PROGRAM, told[-200:])
-        return Result.check(_IO_ERROR)
+        return Result.check(senses.IO_PROCESS_TERMINATED)
     return Result(Status.GOOD, data_in=data[: int.from_bytes(cdb[7:9])])
 
 
@@ -178,7 +178,11 @@ def _refused(fd: int, status: int | None, told: bytes, what: str) -> Result:
     lines = told.decode(errors="replace").splitlines()
     reason = next((line.strip() for line in lines if " | " in line), lines[-1] if lines else "")
     _log.warning("%s: %s %s: %s: %s", _name(fd), PROGRAM, what, status, reason)
-    return Result.check(_BY_EXIT.get(status, NO_PATH) if status is not None else NO_PATH)
+    return Result.check(
+        _BY_EXIT.get(status, senses.COMMUNICATION_FAILURE)
+        if status is not None
+        else senses.COMMUNICATION_FAILURE
+    )
 
 
 def _name(fd: int) -> str:

@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable
 
 from flockpr.logical_unit import Result
+from flockpr.manager.device import number_text
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import InAction, Opcode, Status
-from flockpr.spc.sense import Sense, parse_sense
+from flockpr.spc.sense import parse_sense
 
 TRIES = 3
 """Of a command that meets unit attentions."""
-NO_PATH = Sense(senses.ABORTED_COMMAND, 0x08, 0x00)
 
 _READ_RESERVATION = bytes(
     (Opcode.PERSISTENT_RESERVE_IN, InAction.READ_RESERVATION, 0, 0, 0, 0, 0, 0, 24, 0)
@@ -46,7 +46,7 @@ def release(paths: list[str], cdb: bytes, data_out: bytes, perform: Perform) -> 
     good = [path for path, answer in answers.items() if _is_good(answer)]
     refused = [answer for answer in answers.values() if answer and not _is_good(answer)]
     if not good:
-        return refused[0] if refused else Result.check(NO_PATH)
+        return refused[0] if refused else Result.check(senses.COMMUNICATION_FAILURE)
     held = by_path(good[0], _READ_RESERVATION, b"", perform)
     if held is None or not _is_good(held):
         return Result.check(senses.OUTCOME_UNKNOWN)
@@ -55,7 +55,11 @@ def release(paths: list[str], cdb: bytes, data_out: bytes, perform: Perform) -> 
     if refused:
         return refused[0]
     # Of another host with the same key, if every path of this one was asked.
-    return Result.check(NO_PATH) if None in answers.values() else Result(Status.GOOD)
+    return (
+        Result.check(senses.COMMUNICATION_FAILURE)
+        if None in answers.values()
+        else Result(Status.GOOD)
+    )
 
 
 def _is_good(answer: Result | None) -> bool:
@@ -94,7 +98,7 @@ def paths_of(found: os.stat_result, *, sysfs: str = "/sys", devices: str = "/dev
         sysfs: Where sysfs is.
         devices: Where device files are.
     """
-    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    number = number_text(found.st_rdev)
     try:
         names = sorted(os.listdir(f"{sysfs}/dev/block/{number}/slaves"))
     except OSError:

@@ -20,7 +20,7 @@ from typing import ClassVar
 from flockpr.errors import StoreError
 from flockpr.logical_unit import Result, failure
 from flockpr.manager.base import BUSY, PRManager, duplicate, in_thread, settle
-from flockpr.manager.device import EXHAUSTED, writable
+from flockpr.manager.device import EXHAUSTED, number_text, writable
 from flockpr.manager.lookups import Lookups
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import Opcode
@@ -190,7 +190,7 @@ def name_of(found: os.stat_result, sysfs: str = "/sys") -> str:
         found: What fstat says of its descriptor.
         sysfs: Where sysfs is.
     """
-    text = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    text = number_text(found.st_rdev)
     kind = "block" if stat.S_ISBLK(found.st_mode) else "char"
     try:
         return os.path.basename(os.readlink(f"{sysfs}/dev/{kind}/{text}"))

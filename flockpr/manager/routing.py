@@ -20,7 +20,7 @@ from flockpr.errors import Emulated
 from flockpr.logical_unit import Result
 from flockpr.manager.attendance import UnitsLike
 from flockpr.manager.base import PRManager, copy_result
-from flockpr.manager.device import Device, identify_device, names_below
+from flockpr.manager.device import Device, disk_node, identify_device, names_below, number_text
 from flockpr.manager.file_lock import FileLockManager, Seat
 from flockpr.manager.passing import PassingManager, name_of
 from flockpr.spc.transport_id import InitiatorPort
@@ -220,15 +220,11 @@ def kind_of(found: os.stat_result, sysfs: str = "/sys") -> str:
         found: What fstat says of its descriptor.
         sysfs: Where sysfs is.
     """
-    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
     if stat.S_ISCHR(found.st_mode):
-        node = f"{sysfs}/dev/char/{number}"
+        node = f"{sysfs}/dev/char/{number_text(found.st_rdev)}"
         return "sgio" if os.path.exists(f"{node}/device/scsi_level") else "no SCSI device"
     if not stat.S_ISBLK(found.st_mode):
         return "no device"
-    node = os.path.realpath(f"{sysfs}/dev/block/{number}")
-    if os.path.exists(f"{node}/partition"):
-        node = os.path.dirname(node)
-    if os.path.exists(f"{node}/device/scsi_level"):
+    if os.path.exists(f"{disk_node(found.st_rdev, sysfs)}/device/scsi_level"):
         return "sgio"
     return "a device that commands cannot be passed on to"

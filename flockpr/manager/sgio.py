@@ -35,7 +35,6 @@ an sg node it takes it at its word, and aborts commands that the device is carry
 _DRIVER_FAULT = 0x06
 """Bits of the driver's status with which the real helper takes a command for one to be repeated."""
 
-_IO_ERROR = Sense(senses.ABORTED_COMMAND, 0x00, 0x06)
 _READ_ERROR = Sense(0x03, 0x11, 0x00)
 _NO_SPACE = Sense(senses.DATA_PROTECT, 0x27, 0x07)
 
@@ -53,7 +52,7 @@ _BY_HOST: dict[int, Sense | Status] = {
     0x01: Sense(senses.ABORTED_COMMAND, 0x05, 0x00),  # no connection
     0x02: Status.BUSY,
     0x03: Sense(senses.ABORTED_COMMAND, 0x2E, 0x02),  # time out
-    0x04: Sense(senses.ABORTED_COMMAND, 0x08, 0x00),  # bad target
+    0x04: senses.COMMUNICATION_FAILURE,  # bad target
     0x05: Sense(senses.ABORTED_COMMAND, 0x2F, 0x02),  # aborted
     0x08: Sense(senses.UNIT_ATTENTION, 0x29, 0x00),  # reset
     0x0E: Sense(senses.ABORTED_COMMAND, 0x29, 0x07),  # transport disrupted
@@ -75,7 +74,7 @@ class SgioManager(PassingManager):
         if not (stat.S_ISBLK(mode) or stat.S_ISCHR(mode)):
             # What the kernel would make of it, but not asked: the ioctl of a file in user space
             # is answered by whoever serves that file.
-            return Result.check(_IO_ERROR)
+            return Result.check(senses.IO_PROCESS_TERMINATED)
         reads = cdb[0] == Opcode.PERSISTENT_RESERVE_IN
         try:
             outcome = sg.send(
@@ -94,21 +93,21 @@ class SgioManager(PassingManager):
 
 def of_errno(number: int) -> Result:
     """What an initiator is told when the kernel did not send its command."""
-    return _result(_BY_ERRNO.get(number, _IO_ERROR))
+    return _result(_BY_ERRNO.get(number, senses.IO_PROCESS_TERMINATED))
 
 
 def of_outcome(outcome: sg.Outcome) -> Result:
     """What an initiator is told of a command that was sent."""
     if outcome.host:
         # The real helper answers GOOD to a status that it does not know, to DID_ERROR even.
-        return _result(_BY_HOST.get(outcome.host, _IO_ERROR))
+        return _result(_BY_HOST.get(outcome.host, senses.IO_PROCESS_TERMINATED))
     if outcome.driver & _DRIVER_FAULT:
         return Result(Status.BUSY)
     try:
         status = Status(outcome.status)
     except ValueError:
         _log.warning("the device answered with status %02xh", outcome.status)
-        return Result.check(_IO_ERROR)
+        return Result.check(senses.IO_PROCESS_TERMINATED)
     if status == Status.CHECK_CONDITION:
         return Result(status, outcome.sense)
     return Result(status, data_in=outcome.data_in if status == Status.GOOD else b"")

@@ -10,7 +10,6 @@ import pytest
 from flockpr.logical_unit import Result
 from flockpr.manager import mpath
 from flockpr.manager.mpath import MpathManager, is_map
-from flockpr.manager.mpath_release import NO_PATH as NO_PATH_SENSE
 from flockpr.manager.mpath_release import paths_of, release
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import OutAction, Status
@@ -252,12 +251,12 @@ WRONG_TYPE = Result.check(senses.INVALID_RELEASE)
         ([[GOOD], [GOOD]], (0xC3, 5), (), GOOD),  # another host's
         ([[GOOD], [CONFLICT]], None, (), GOOD),  # a path that is not registered yet
         ([[GOOD], [GOOD]], (0xA1, 5), (), GOOD),  # another host's, with the same key
-        ([[GOOD]], (0xA1, 5), ("gone",), Result.check(NO_PATH_SENSE)),
-        ([[GOOD], [LOST]], (0xA1, 5), (), Result.check(NO_PATH_SENSE)),
-        ([[GOOD], [LOST]], (0, 7), (), Result.check(NO_PATH_SENSE)),
+        ([[GOOD]], (0xA1, 5), ("gone",), Result.check(senses.COMMUNICATION_FAILURE)),
+        ([[GOOD], [LOST]], (0xA1, 5), (), Result.check(senses.COMMUNICATION_FAILURE)),
+        ([[GOOD], [LOST]], (0, 7), (), Result.check(senses.COMMUNICATION_FAILURE)),
         ([[GOOD], [LOST]], None, (), GOOD),
-        ([[LOST], [LOST]], None, (), Result.check(NO_PATH_SENSE)),
-        ([], None, ("gone",), Result.check(NO_PATH_SENSE)),
+        ([[LOST], [LOST]], None, (), Result.check(senses.COMMUNICATION_FAILURE)),
+        ([], None, ("gone",), Result.check(senses.COMMUNICATION_FAILURE)),
         ([[ATTENTION] * 3], None, (), ATTENTION),
     ],
 )
