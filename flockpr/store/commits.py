@@ -102,12 +102,9 @@ class CommitLog(Chain):
         may_issue: Callable[[], bool],
         deleted: bool = False,
         format_number: int | None = None,
+        settled: Callable[[], None] = lambda: None,
     ) -> Document | None:
-        """Link a successor of `base`, durably. See `Store.commit`.
-
-        `format_number` is the format to write from here on; the default keeps that of
-        `base`, which every live daemon reads.
-        """
+        """Link a successor of `base`, durably. See `Transactions.append`."""
         self._settle_old()
         document = self._author.successor(
             base, state, applied, served=served, deleted=deleted, format_number=format_number
@@ -119,6 +116,8 @@ class CommitLog(Chain):
         identity = self._settle(document, aside, base)
         if identity is None:
             return None
+        # Whoever builds on it makes both names durable before answering anybody.
+        settled()
         self._make_durable(document, identity)
         return document
 

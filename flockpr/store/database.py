@@ -200,8 +200,12 @@ class Database:
         may_issue: Callable[[], bool],
         deleted: bool = False,
         format_number: int | None = None,
+        settled: Callable[[], None] = lambda: None,
     ) -> Document | None:
-        """Add a successor of `base`, durably. See `Transactions.append`."""
+        """Add a successor of `base`, durably. See `Transactions.append`; here it is durable when
+        it is settled.
+        """
+        del settled
         self._settle_old()
         document = self._author.successor(
             base, state, applied, served=served, deleted=deleted, format_number=format_number

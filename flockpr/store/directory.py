@@ -231,7 +231,13 @@ class LunDirectory(Store):
         begun = time.monotonic()
         try:
             document = self._transactions.append(
-                known, state, applied, served=served, may_issue=may_issue, deleted=deleted
+                known,
+                state,
+                applied,
+                served=served,
+                may_issue=may_issue,
+                deleted=deleted,
+                settled=self.disorder,
             )
         except OutcomeUnknown as error:
             log.error("outcome unknown: %s", error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -31,6 +31,7 @@ from flockpr.store.layout import FORMAT, MAX_DOCUMENT
 from flockpr.store.strict import Malformed, Reader, loads
 
 MAX_COMMANDS = 4096
+MAX_NUMBER = 10**16 - 1
 MAX_DAEMONS = 64
 """Daemons whose last transaction a document remembers; the least recent make room."""
 
@@ -40,6 +41,20 @@ _TAIL = len(CHECKSUM) + 64 + len(b'"}\n')
 
 class Newer(Malformed):
     """The document has a format number beyond ours."""
+
+
+class Place(NamedTuple):
+    """Where a transaction stands.
+
+    Attributes:
+        number: Its number.
+        txid: Its id.
+        incarnation: Of the logical unit.
+    """
+
+    number: int
+    txid: str
+    incarnation: str
 
 
 @attrs.frozen
@@ -144,6 +159,27 @@ def decode(data: bytes) -> Document:
         Newer: Its format is beyond ours.
         Malformed: Anything else that is not exactly a document of ours.
     """
+    reader, decoder = _opened(data)
+    return decoder(reader)
+
+
+def decode_place(data: bytes) -> Place:
+    """Where the document in the bytes of a file stands in its chain: whole and unedited as it has
+    to be, but its state is not looked at.
+
+    Raises:
+        Newer: Its format is beyond ours.
+        Malformed: It is no document of ours.
+    """
+    reader, _ = _opened(data)
+    return Place(
+        reader.integer("number", 1, MAX_NUMBER),
+        reader.hexadecimal("txid", 32),
+        reader.hexadecimal("incarnation", 32),
+    )
+
+
+def _opened(data: bytes) -> tuple[Reader, Callable[[Reader], Document]]:
     if len(data) > MAX_DOCUMENT:
         raise Malformed(f"larger than {MAX_DOCUMENT} bytes")
     value = unseal(data)
@@ -151,7 +187,7 @@ def decode(data: bytes) -> Document:
     decoder = DECODERS.get(format_of(reader))
     if decoder is None:
         raise Newer(f"format {value['format']} is newer than format {FORMAT}, which this reads")
-    return decoder(reader)
+    return reader, decoder
 
 
 def format_of(reader: Reader) -> int:
@@ -160,7 +196,7 @@ def format_of(reader: Reader) -> int:
 
 
 def _decode_1(reader: Reader) -> Document:
-    number = reader.integer("number", 1, 10**16 - 1)
+    number = reader.integer("number", 1, MAX_NUMBER)
     snapshot = Snapshot(
         number=number,
         txid=reader.hexadecimal("txid", 32),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
 _FICLONE = 0x40049409
+_NEVER_THERE = ".never-there"  # no name of the format
 _PUNCH = 0x03  # FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE of linux/falloc.h
 
 
@@ -166,9 +167,16 @@ class Syscalls:
 
     def await_changes(self, fd: int) -> None:
         """Wait until the calls that change a directory at this moment are done, on a file system
-        of this host: to list it takes the lock that they hold until they have told of it.
+        of this host: they hold its lock until they have told of it. To look for something that is
+        to be removed takes that lock, and as long whatever the size of the directory. Where the
+        kernel refuses before it has taken it, on a read-only mount, the directory is listed.
         """
-        os.listdir(fd)
+        try:
+            os.unlink(_NEVER_THERE, dir_fd=fd)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.listdir(fd)
 
     def keep_vigil(self, fd: int) -> Vigil:
         """Have the kernel tell when something changes in a directory; see `flockpr.store.vigil`.

@@ -40,11 +40,13 @@ class Transactions(Protocol):
         may_issue: Callable[[], bool],
         deleted: bool = False,
         format_number: int | None = None,
+        settled: Callable[[], None] = lambda: None,
     ) -> Document | None:
         """Add a successor of `base`, durably. See `Store.commit`.
 
         `format_number` is the format to write from here on; the default keeps that of
-        `base`, which every live daemon reads.
+        `base`, which every live daemon reads. `settled` is called as soon as it is certain
+        that it is the successor, which others may build on while it is made durable.
         """
 
     def numbers(self) -> list[int]:

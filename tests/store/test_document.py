@@ -20,6 +20,7 @@ from flockpr.store.document import (
     MAX_DAEMONS,
     Newer,
     decode,
+    decode_place,
     remember,
     state_from_json,
 )
@@ -91,12 +92,31 @@ def test_decode_of_any_truncated_document_is_refused() -> None:
 
 
 def test_decode_of_a_document_with_any_bit_flipped_is_refused() -> None:
-    """Each bit of each byte counts."""
+    """Each bit of each byte counts, also where only its place is wanted."""
     for position, value in enumerate(RICH):
         for bit in range(8):
             edited = RICH[:position] + bytes([value ^ 1 << bit]) + RICH[position + 1 :]
             with pytest.raises(Malformed):
                 decode(edited)
+            with pytest.raises(Malformed):
+                decode_place(edited)
+
+
+@QUIET
+@given(documents())
+def test_place_of_a_document_is_that_of_the_document(document: Any) -> None:
+    """Number, id and incarnation."""
+    place = decode_place(encode(document))
+    assert place == (document.number, document.txid, document.incarnation)
+
+
+@pytest.mark.parametrize("member", ["number", "txid", "incarnation"])
+def test_place_needs_every_part_of_it(member: str) -> None:
+    """None of them is made up."""
+    value = body()
+    del value[member]
+    with pytest.raises(Malformed, match=member):
+        decode_place(resealed(value))
 
 
 @QUIET
@@ -356,8 +376,9 @@ def test_decode_of_the_first_document_needs_no_predecessor() -> None:
 def test_decode_of_a_newer_format_says_so() -> None:
     """Never read as ours, never as damage: somebody has a newer flockpr."""
     value = {**body(), "format": 2}
-    with pytest.raises(Newer, match="format 2 is newer"):
-        decode(resealed(value))
+    for read in (decode, decode_place):
+        with pytest.raises(Newer, match="format 2 is newer"):
+            read(resealed(value))
 
     value = {"format": 3, "anything": "else"}
     with pytest.raises(Newer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,14 +70,51 @@ def other(lun: str) -> Iterator[LockDirectory]:
 
 @pytest.mark.parametrize("behind", [1, 2, 9, _LEAP])
 def test_newest_is_found_however_many_came(
-    store: LockDirectory, other: LockDirectory, calls: Counting, behind: int
+    store: LockDirectory,
+    other: LockDirectory,
+    calls: Counting,
+    behind: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is read, and the one before it, and nothing is listed."""
+    """It is read, and the one before it, and nothing is listed: what that takes grows with all
+    that was not pruned yet.
+    """
     append(other, behind)
-    assert store.head() == other.head()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", _not_to_be_called)
+        assert store.head() == other.head()
     newest = store.head().number
     assert calls.read_commits == [commit_name(n) for n in (newest - 1, newest)[-behind:]]
     assert calls.listings == 0
+
+
+def _not_to_be_called(fd: int) -> list[str]:
+    raise AssertionError(f"{os.readlink(f'/proc/self/fd/{fd}')} was listed")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_who_may_not_ask_for_the_lock_of_the_directory_lists_it(
+    lun: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A mount that is read-only refuses before the kernel has taken it."""
+    listed = []
+    real = os.listdir
+
+    def refused(path: str, *, dir_fd: int | None = None) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    def noted(fd: int) -> list[str]:
+        listed.append(fd)
+        return real(fd)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    monkeypatch.setattr(os, "listdir", noted)
+    fd = os.open(lun, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        Syscalls().await_changes(fd)
+    finally:
+        os.close(fd)
+    assert listed == [fd]
 
 
 def test_far_behind_a_listing_is_cheaper(

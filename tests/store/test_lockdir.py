@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
 from flockpr.store.kinds import STORES
 from flockpr.store.lockdir import LockDirectory
+from flockpr.store.presence import Presence
 from flockpr.store.provision import create_lun, event
 from flockpr.store.syscalls import Syscalls
 from flockpr.units import Units
@@ -128,6 +130,60 @@ def test_commit_is_what_others_and_later_ones_read(store: LockDirectory, lun: st
     assert later.head() == after == store.head()
     later.close()
     assert (after.number, after.daemon, after.host) == (2, store.daemon, store.host)
+
+
+class _AsksAtSync(Syscalls):
+    """Asks something each time before a directory is synced."""
+
+    ask: Callable[[], object] = staticmethod(lambda: None)
+
+    def fsync(self, fd: int) -> None:
+        """See `Syscalls.fsync`."""
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            self.ask()
+        super().fsync(fd)
+
+
+def test_others_may_build_on_a_commit_while_it_is_made_durable(
+    lun: str, store: LockDirectory
+) -> None:
+    """The next daemon reads and decides meanwhile, and its own sync covers both names."""
+    calls = _AsksAtSync()
+    one = LockDirectory(lun, syscalls=calls)
+    found: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        waited = store.order()
+        found.append((store.head().number, waited))
+        store.disorder()
+
+    base = one.head()
+    calls.ask = look
+    assert one.order() is False
+    append(one)
+    assert found == [(base.number + 1, False)]
+    one.disorder()  # as who took it does in any case
+    assert store.order() is False
+    store.disorder()
+    one.close()
+
+
+def test_who_lost_the_number_keeps_the_right_to_commit_next(lun: str, store: LockDirectory) -> None:
+    """It decides again at once, on what it lost to."""
+    one = LockDirectory(lun)
+    base = one.head()
+    assert one.order() is False
+    append(store)
+    line = event("TEST", 0, door="test")
+    assert one.commit(base, base.state, [line], served={}) is None
+    fd = os.open(lun, os.O_RDONLY | os.O_DIRECTORY)
+    presence = Presence(Syscalls(), fd, lun)
+    assert not presence.take_order(0)
+    one.disorder()
+    assert presence.take_order(0)
+    presence.close()
+    os.close(fd)
+    one.close()
 
 
 def test_names_that_no_document_could_hold_are_refused(lun: str) -> None:
