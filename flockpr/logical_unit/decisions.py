@@ -118,18 +118,22 @@ class Decisions:
         may have been decided on what was not committed.
         """
         ordered = False
+        guess = self._guess(held)
         try:
             while True:
                 self._begun = []
-                base = self._store.head()
+                base = guess or self._store.head()
                 if base.state.spc2 is not None:
                     orders = orders[:1]  # whose commit frees it, if its holder is lost
                     base = self._without_lost_holder(base, orders[0].in_time, held)
                 made = self._plan(base, orders, held)
                 if made.state is base.state:
+                    if guess is not None:
+                        guess = None
+                        continue  # no commit will tell whether it is the newest
                     self._store.ensure_durable(base)
                     return self._done(made, base, held)
-                if not ordered:
+                if not ordered and guess is None:
                     ordered = True
                     if self._store.order():
                         continue  # others committed while we waited: look again
@@ -140,11 +144,20 @@ class Decisions:
                     return dict.fromkeys(late or [one.order for one in made.changes], error)
                 if after is not None:
                     return self._done(made, after, held)
+                guess = None
         except (StoreError, NeedsGate) as error:
             return dict.fromkeys(orders, error)
         finally:
             if ordered:
                 self._store.disorder()
+
+    def _guess(self, held: Held | None) -> Snapshot | None:
+        """A transaction to decide on without a look, if a commit is to tell whether it was the
+        newest. Not with the gate held, for which the others wait, nor where the loss of a holder's
+        nexus may have to come first.
+        """
+        guess = self._store.likely_head() if held is None else None
+        return None if guess is None or guess.state.spc2 is not None else guess
 
     def _plan(self, base: Snapshot, orders: Sequence[Order], held: Held | None) -> Plan:
         known = self._is_proven(base)

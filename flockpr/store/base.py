@@ -225,6 +225,14 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def likely_head(self) -> Snapshot | None:
+        """What may well be the newest transaction still, without a look; None where `head` costs
+        little, or where it is not likely.
+
+        To be committed to, and for nothing else: the compare-and-swap is the look then.
+        """
+
+    @abc.abstractmethod
     def order(self) -> bool:
         """Wait a moment for the right to commit next; never fails, because the right is a
         courtesy between daemons and the compare-and-swap is the law.

@@ -49,6 +49,10 @@ PATH_CHECK = 1.0
 UPKEEP = 5.0
 """Seconds between two looks after lost locks and a registry that fell behind."""
 SETTLE_SECONDS = 60.0
+LIKELY = 5.0
+"""Seconds after a commit in which it is taken for the newest, to be committed to. Much less than
+`SETTLE_SECONDS`: what follows it must not have been pruned, or its number could be taken again.
+"""
 """A commit is pruned only when its successor has been seen this long."""
 
 
@@ -94,6 +98,8 @@ class LunDirectory(Store):
         self._next_path_check = 0.0
         self._astray = False
         self._behind: Document | None = None
+        self._committed: Document | None = None
+        self._committed_at = 0.0
         self._ordered = False
         self._warned_of_view = False
         self._fd = self._open_lun()
@@ -189,6 +195,17 @@ class LunDirectory(Store):
         document = self._transactions.head_at_once()
         return None if document is None or document.snapshot.deleted else document.snapshot
 
+    def likely_head(self) -> Snapshot | None:
+        """See `Store.likely_head`: who committed a moment ago is likely to be the next, and a look
+        at a share costs several round trips.
+        """
+        known = self._transactions.known
+        if known is not self._committed or self._transactions.coherent or known is None:
+            return None
+        if time.monotonic() - self._committed_at >= LIKELY or known.snapshot.deleted:
+            return None
+        return known.snapshot
+
     def ensure_durable(self, snapshot: Snapshot) -> None:
         """See `Store.ensure_durable`."""
         self._transactions.ensure_durable(snapshot.number)
@@ -245,7 +262,8 @@ class LunDirectory(Store):
         if document is None:
             events.commit_conflict(self.path)
             return None
-        timings.observe(timings.Kind.COMMIT, self.path, time.monotonic() - begun)
+        self._committed, self._committed_at = document, time.monotonic()
+        timings.observe(timings.Kind.COMMIT, self.path, self._committed_at - begun)
         self._behind = document
         return document.snapshot
 

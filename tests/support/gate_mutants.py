@@ -304,7 +304,7 @@ MUTANTS: tuple[Mutant | PermitElsewhere, ...] = (
         "not decided again",
         Decisions,
         "_decide_some",
-        "base = self._store.head()",
+        "base = guess or self._store.head()",
         "base = self.stale = self.stale if held is not None else self._store.head()",
         (decides_again,),
     ),

@@ -1,0 +1,122 @@
+"""Committing without a look, on a share: the compare-and-swap tells whether it was the newest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flockpr.errors import LunNotFound
+from flockpr.logical_unit import LogicalUnit
+from flockpr.spc.codes import Status
+from flockpr.store.directory import LIKELY, SETTLE_SECONDS
+from flockpr.store.lockdir import LockDirectory
+from flockpr.store.provision import create_lun
+from flockpr.store.removal import delete_lun
+from flockpr.store.syscalls import Syscalls
+from tests.support.lun_tools import directory_of, register
+from tests.support.scsi import A
+from tests.support.simworld import Daemon, Play, World
+
+_PLAYS: list[Play] = [
+    ("keys", "A"),
+    ("keys", "B"),
+    (6, "A", 0, 1),
+    (6, "A", 0, 2),
+    (6, "B", 0, 3),
+    (0, "B", 3, 0),
+    (1, "A", 1, 0),
+    (1, "A", 2, 0),
+    (1, "B", 3, 0),
+    (4, "B", 3, 1),
+    (3, "A", 1, 0),
+    ("spc2", "B"),
+    ("spc2 release", "B"),
+    ("together", (6, "A", 0, 2), ("keys", "A"), (1, "A", 2, 0)),
+    ("tidy",),
+]
+
+
+def _calls_of_a_registration(daemon: Daemon, key: int) -> list[str]:
+    before = len(daemon.client.calls)
+    assert daemon.register("A", key).status is Status.GOOD
+    return [call.name for call in daemon.client.calls[before:]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(_PLAYS)), max_size=14))
+def test_several_hosts_never_answer_by_a_guess(script: list[tuple[int, Play]]) -> None:
+    """Every reply fits the chain, whoever committed in between."""
+    world = World(forgetful=True)
+    daemons = [world.daemon() for _ in range(3)]
+    for number, play in script:
+        daemons[number].play(play)
+    world.judge()
+
+
+def test_who_committed_last_writes_at_once() -> None:
+    """Between its own commits nothing is looked at but the path; the proof comes after the link."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        daemon = world.daemon()
+        daemon.register("A", 1)
+        quick = _calls_of_a_registration(daemon, 2)
+        world.clock.now += LIKELY
+        slow = _calls_of_a_registration(daemon, 3)
+
+    write, link = quick.index("write"), quick.index("link")
+    assert quick[:write] == ["open", "fstat", "stat", "close", "open", "fstat"]  # path, new file
+    assert slow.index("write") > write
+    assert slow.count("read") > quick.count("read")
+    assert (slow.count("lock"), quick.count("lock")) == (2, 0)
+    assert quick[link:] == [call for call in slow[slow.index("link") :] if call != "lock"]
+    world.judge()
+
+
+def test_time_of_a_guess_is_short_beside_that_of_pruning() -> None:
+    """Else the number after it could be free again."""
+    assert LIKELY <= SETTLE_SECONDS / 10
+
+
+def test_where_names_are_current_the_head_is_looked_at() -> None:
+    """It costs less there than a document written in vain."""
+    world = World(forgetful=False)
+    daemon = world.daemon()
+    daemon.register("A", 1)
+    assert directory_of(daemon.unit).likely_head() is None
+
+
+def test_transaction_of_another_host_is_not_guessed_at() -> None:
+    """Who commits now and then beside a busy one writes nothing in vain."""
+    world = World(forgetful=True)
+    one, two = world.daemon(), world.daemon()
+    one.register("A", 1)
+    assert directory_of(one.unit).likely_head() is not None
+    two.register("B", 2)
+    assert one.keys("A").status is Status.GOOD
+    assert directory_of(one.unit).likely_head() is None
+
+
+class _Share(Syscalls):
+    """A file system of many hosts."""
+
+    def coherent(self, fd: int) -> bool:
+        """See `Syscalls.coherent`."""
+        return os.fstat(fd).st_dev < 0
+
+
+def test_logical_unit_deleted_after_the_guess_is_no_logical_unit(tmp_path: Path) -> None:
+    """The deletion is a transaction, so it takes the number."""
+    create_lun(str(tmp_path), "disk")
+    with LogicalUnit(LockDirectory(str(tmp_path / "disk"), syscalls=_Share()), door="api") as unit:
+        assert register(unit, A, 1).status is Status.GOOD
+        store = directory_of(unit)
+        guess = store.likely_head()
+        assert guess is not None
+        delete_lun(str(tmp_path), "disk", force=True)
+        with pytest.raises(LunNotFound):
+            store.commit(guess, guess.state, [], served={})
+        assert register(unit, A, 2, 1).status is Status.CHECK_CONDITION
