@@ -166,6 +166,7 @@ class Rig:
         """The system calls of one command when nothing fails, its tidying up included. Not that
         of its reply, which the same thread sends: a socket that fails is a client that has gone.
         """
+        self.attempt()  # after a success of its own, as whoever is aimed at next
         found = points(self.attempt().calls)
         return [point for point in found if point.name not in SOCKET_CALLS]
 
