@@ -100,6 +100,7 @@ class LunDirectory(Store):
         self._behind: Document | None = None
         self._committed: Document | None = None
         self._committed_at = 0.0
+        self._guess: Snapshot | None = None
         self._ordered = False
         self._warned_of_view = False
         self._fd = self._open_lun()
@@ -178,6 +179,7 @@ class LunDirectory(Store):
 
     def head(self) -> Snapshot:
         """See `Store.head`. A deleted logical unit is `LunNotFound`."""
+        self._guess = None
         self._check_path()
         try:
             document = self._transactions.head()
@@ -204,7 +206,8 @@ class LunDirectory(Store):
             return None
         if time.monotonic() - self._committed_at >= LIKELY or known.snapshot.deleted:
             return None
-        return known.snapshot
+        self._guess = known.snapshot
+        return self._guess
 
     def ensure_durable(self, snapshot: Snapshot) -> None:
         """See `Store.ensure_durable`."""
@@ -260,7 +263,8 @@ class LunDirectory(Store):
             log.error("outcome unknown: %s", error)
             raise
         if document is None:
-            events.commit_conflict(self.path)
+            if base is not self._guess:  # else it is how a wrong guess shows, and no collision
+                events.commit_conflict(self.path)
             return None
         self._committed, self._committed_at = document, time.monotonic()
         timings.observe(timings.Kind.COMMIT, self.path, self._committed_at - begun)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flockpr import events
 from flockpr.errors import LunNotFound
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
@@ -98,6 +99,18 @@ def test_transaction_of_another_host_is_not_guessed_at() -> None:
     two.register("B", 2)
     assert one.keys("A").status is Status.GOOD
     assert directory_of(one.unit).likely_head() is None
+
+
+def test_wrong_guess_is_no_collision(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody has to look into it; two daemons that commit at the same moment do collide."""
+    world = World(forgetful=True)
+    one, two = world.daemon(), world.daemon()
+    before = events.totals().get(events.Kind.COMMIT_CONFLICT, 0)
+    one.register("A", 1)
+    two.register("B", 2)
+    assert one.register("A", 3).status is Status.GOOD
+    assert events.totals().get(events.Kind.COMMIT_CONFLICT, 0) == before
+    world.judge()
 
 
 class _Share(Syscalls):
