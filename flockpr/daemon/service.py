@@ -27,7 +27,7 @@ from flockpr.daemon.survey import start_survey
 from flockpr.filesystems import declare
 from flockpr.prhelper.connection import Limits
 from flockpr.prhelper.identity import Identifier, port_from, rules_from
-from flockpr.prhelper.server import HelperServer, affordable_connections
+from flockpr.prhelper.server import HelperServer, affordable_connections, shared_desk
 from flockpr.units import Units
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Service:
         each = affordable_connections(len(doors) + (target is not None))
         self._limits = Limits(connections=each, command=serve.timeout + GRACE)
         self._luns = [door.served.lun for door in doors if door.served.lun is not None]
+        self._desk = shared_desk()
         self._servers = [self._server(door) for door in doors]
         self._target: TargetDoor | None = None
         if target is not None:
@@ -211,7 +212,9 @@ class Service:
             rules=rules_from(settings.initiators),
             host=settings.serve.host,
         )
-        return HelperServer(door.listener, manager, identifier, limits=self._limits)
+        return HelperServer(
+            door.listener, manager, identifier, limits=self._limits, desk=self._desk
+        )
 
     def _wait(self) -> int:
         """Until a signal ends it (0) or an accepting thread has died (1)."""
@@ -249,8 +252,9 @@ class Service:
             server.stop_accepting()
         if self._target is not None:
             self._target.stop_accepting()
-        for server in self._servers:
-            server.stop(max(0.0, deadline - time.monotonic()))
+        answered = [server.stop(max(0.0, deadline - time.monotonic())) for server in self._servers]
+        if all(answered):
+            self._desk.stop()
         if self._target is not None and not self._target.stop(
             max(0.0, deadline - time.monotonic())
         ):

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from typing import Protocol
 
 import attrs
 
-from flockpr.desk import Desk, Turn
+from flockpr.desk import Turn
 from flockpr.errors import ProtocolViolation
 from flockpr.logical_unit import Result
 from flockpr.manager import PRManager
@@ -21,6 +22,7 @@ from flockpr.prhelper.harmless import Files, Places
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.inbox import Inbox, close_all
 from flockpr.prhelper.protocol import Request, encode_response
+from flockpr.prhelper.seating import Seating
 from flockpr.spc.codes import Opcode, Status
 
 _log = logging.getLogger("flockpr.prhelper.connection")
@@ -73,6 +75,25 @@ class _Pending:
     started: float
 
 
+class House(Protocol):
+    """Whom a connection belongs to: a listening socket.
+
+    Attributes:
+        seating: Where its connections may sit down.
+    """
+
+    seating: Seating[Connection]
+
+    def serve(self, connection: Connection) -> None:
+        """Serve a connection in the caller's thread until it sits down or ends."""
+
+    def serve_alone(self, connection: Connection) -> None:
+        """Likewise in a thread of its own; returns at once."""
+
+    def end_aside(self, connection: Connection) -> None:
+        """It is over, and to close it may hang; returns at once."""
+
+
 class Connection:
     """One client: in a thread of its own, or at the desk of all those that need none.
 
@@ -89,7 +110,7 @@ class Connection:
         limits: See there.
         stopping: Set when the daemon ends.
         number: For the log.
-        desk: Where it may sit down.
+        house: Whose it is.
         places: What is known of files.
 
     Attributes:
@@ -106,15 +127,17 @@ class Connection:
         limits: Limits,
         stopping: threading.Event,
         number: int,
-        desk: Desk[Connection],
+        house: House,
         places: Places,
     ) -> None:
         self._sock = sock
+        self._path = path
         self._limits = limits
         self._stopping = stopping
         self.number = number
         self._name = f"connection {number}"
-        self._desk = desk
+        self._house = house
+        self._desk = house.seating.desk
         self._inbox = Inbox(sock, self._name, handshake=limits.handshake, request=limits.request)
         self._guest = Guest(
             sock,
@@ -221,8 +244,8 @@ class Connection:
 
     def _suits_the_desk(self, request: Request) -> bool:
         """Whether another request like this one could be answered without this thread."""
-        guest, desk = self._guest, self._desk
-        if guest.port is None or desk.wary or not desk.welcomes(guest.port):
+        guest, desk = self._guest, self._house.seating.desk
+        if guest.port is None or desk.wary or not desk.welcomes(self.owner):
             return False
         if self._files.harmless(self._inbox.descriptor, A_MOMENT):
             return True
@@ -240,14 +263,15 @@ class Connection:
 
     @property
     def owner(self) -> Hashable:
-        """See `Sitter.owner`."""
-        return self._guest.port
+        """See `Sitter.owner`. Somebody else's socket may act for the same port."""
+        return self._path, self._guest.port
 
     def sit_down(self) -> bool:
         """Leave the thread for the desk; False if there is no place."""
         self._sock.setblocking(False)
         self._peeks = True  # mostly, a read follows a read
         self._sitting = True
+        self._desk = self._house.seating.desk
         if self._desk.take(self):
             return True
         self._sitting = False
@@ -257,8 +281,21 @@ class Connection:
         """See `Sitter.dismissed`."""
         with self._turns:
             sitting, self._sitting = self._sitting, False
+        self._house.seating.move_out()
         self._guest.hangs()
         return sitting
+
+    def keep(self) -> None:
+        """See `Guided.keep`."""
+        self._house.serve(self)
+
+    def alone(self) -> None:
+        """See `Guided.alone`."""
+        self._house.serve_alone(self)
+
+    def ended(self) -> None:
+        """See `Guided.ended`."""
+        self._house.end_aside(self)
 
     def park(self) -> bool:
         """See `Sitter.park`."""
@@ -291,7 +328,9 @@ class Connection:
 
     def _turn(self) -> Turn:
         guest, inbox = self._guest, self._inbox
-        at_once = not self._desk.wary
+        desk = self._desk
+        # Who belongs to another desk by now goes on with a thread, and from there to that one.
+        at_once = not desk.wary and desk is self._house.seating.desk
         if at_once and self._peeks and guest.reads_blindly:
             cdb = inbox.peek()
             response = None if cdb is None else guest.response_at_once(cdb, -1)

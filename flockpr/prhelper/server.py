@@ -1,5 +1,5 @@
 """The threads of one listening socket: one that accepts, one for each connection that begins
-or is out of the ordinary, one for all the others.
+or is out of the ordinary, one for all the others, which several sockets may share.
 
 The thread that accepts touches nothing that can hang: no lock directory, no descriptor of a
 client, no procfs. It sends the greeting, for which QEMU waits in its main thread, and hands
@@ -25,6 +25,7 @@ from flockpr.prhelper.harmless import Places
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.listener import Listener
 from flockpr.prhelper.protocol import GREETING
+from flockpr.prhelper.seating import Seating, new_desk
 
 _log = logging.getLogger("flockpr.prhelper.server")
 
@@ -45,6 +46,11 @@ class HelperServer:
         manager: Executes the commands; stays the caller's.
         identifier: Finds the initiator port of each connection.
         limits: Bounds of what connections may cost.
+        desk: Where connections sit down, if other sockets share it; see `shared_desk`. Stays the
+            caller's.
+
+    Attributes:
+        seating: Where its connections sit down.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class HelperServer:
         identifier: Identifier,
         *,
         limits: Limits | None = None,
+        desk: Desk[Connection] | None = None,
     ) -> None:
         self._listener = listener
         self._manager = manager
@@ -65,9 +72,7 @@ class HelperServer:
         self._connections: set[Connection] = set()
         self._aside = Aside()
         self._places = Places(self._aside.put)
-        self._desk: Desk[Connection] = Desk(
-            serve=self._serve, alone=self._serve_alone, ended=self._end_aside
-        )
+        self.seating = Seating(Connection, self.path or "a socket", desk)
         self._accepted = 0
         self._said = 0.0
         self._wake_receive, self._wake_send = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -118,7 +123,7 @@ class HelperServer:
         if late:
             _log.warning("%d commands were still in execution after %g s", len(late), drain)
         else:
-            self._desk.stop()
+            self.seating.stop()
         return not late
 
     def stop_accepting(self) -> None:
@@ -190,33 +195,33 @@ class HelperServer:
             limits=self._limits,
             stopping=self._stopping,
             number=self._accepted,
-            desk=self._desk,
+            house=self,
             places=self._places,
         )
         with self._fewer:
             self._connections.add(connection)
-        self._serve_alone(connection)
+        self.serve_alone(connection)
 
-    def _serve(self, connection: Connection) -> None:
+    def serve(self, connection: Connection) -> None:
         """Serve a connection in this thread until it sits down or ends."""
         while connection.serve():
             if connection.sit_down():
                 return
         self._end(connection)
 
-    def _serve_alone(self, connection: Connection) -> None:
+    def serve_alone(self, connection: Connection) -> None:
         """Serve a connection that was at the desk in a thread of its own."""
         try:
             self._thread_for(connection)
         except RuntimeError:
             self._complain("no thread for a client; it was turned away")
-            self._end_aside(connection)
+            self.end_aside(connection)
 
     def _thread_for(self, connection: Connection) -> None:
         name = f"helper-{connection.number}"
-        threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True).start()
+        threading.Thread(target=self.serve, args=(connection,), name=name, daemon=True).start()
 
-    def _end_aside(self, connection: Connection) -> None:
+    def end_aside(self, connection: Connection) -> None:
         """To close it may hang."""
         self._aside.put(lambda: self._end(connection))
 
@@ -237,6 +242,11 @@ class HelperServer:
         if now - self._said > _QUIET:
             self._said = now
             _log.warning(text, *values)
+
+
+def shared_desk() -> Desk[Connection]:
+    """A desk for several servers; to be stopped after all of them."""
+    return new_desk(Connection)
 
 
 def affordable_connections(doors: int = 1) -> int:

@@ -295,7 +295,7 @@ def test_guard_rests_when_nothing_comes_and_looks_again(
     ):
         sit(served, client, disk)
         sit(served, other, disk, 1)
-        eventually(lambda: served.server._desk._resting, "it goes on looking")
+        eventually(lambda: served.server.seating.desk._resting, "it goes on looking")
         units.hanging.add("disk")
         client.send(READ_KEYS.ljust(16, b"\0"), disk)
         eventually(lambda: sitting(served) == 1, "it does not look")

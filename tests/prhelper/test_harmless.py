@@ -161,7 +161,7 @@ def test_client_with_a_file_elsewhere_has_a_thread_while_it_changes_something(
     """Reads do not need the file, so who only reads has none."""
     left: list[Connection] = []
     with serving(manager=at(units)) as served, RawClient(served.path) as client:
-        desk = served.server._desk
+        desk = served.server.seating.desk
         alone = desk.alone
 
         def noted(one: Connection) -> None:
@@ -237,7 +237,7 @@ def test_client_whose_file_hangs_in_a_look_is_served(
 
 def commands_of_a_wary_desk(served: Served, client: RawClient, disk: int) -> None:
     """Something hung here a moment ago."""
-    served.server._desk._wary.begin()
+    served.server.seating.desk._wary.begin()
     changes(client, disk)
     assert sitting(served) == 0
     reads(client, disk)
@@ -252,7 +252,7 @@ def test_wary_desk_closes_no_files(units: Readers, disk: int) -> None:
         before = units.at_once
         commands_of_a_wary_desk(served, client, disk)
         assert units.at_once == before
-        served.server._desk._wary._until = 0.0
+        served.server.seating.desk._wary._until = 0.0
         for _ in range(ENOUGH):
             changes(client, disk)
         eventually(lambda: sitting(served) == 1, "it does not sit down again")

@@ -98,7 +98,7 @@ def image(descriptor: int) -> str:
 
 def sitting(served: Served) -> int:
     """How many connections have no thread."""
-    return len(served.server._desk._sitting)
+    return len(served.server.seating.desk._sitting)
 
 
 def sit(served: Served, client: RawClient, descriptor: int, others: int = 0) -> None:

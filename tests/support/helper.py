@@ -19,9 +19,10 @@ import attrs
 
 from flockpr.core.machine import step
 from flockpr.core.model import LogicalUnitState, Nexus
+from flockpr.desk import Desk
 from flockpr.logical_unit import Result
 from flockpr.manager import FileLockManager
-from flockpr.prhelper.connection import Limits
+from flockpr.prhelper.connection import Connection, Limits
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.listener import Listener
 from flockpr.prhelper.server import HelperServer
@@ -146,8 +147,9 @@ def serving(
     limits: Limits | None = None,
     manager: Callable[[MemoryUnits], FileLockManager] | None = None,
     report_attentions: bool = False,
+    desk: Desk[Connection] | None = None,
 ) -> Iterator[Served]:
-    """Run a helper server for the time of a test."""
+    """Run a helper server for the time of a test; `desk`: one that is shared with others."""
     units = MemoryUnits()
     made = (
         manager(units)
@@ -164,7 +166,11 @@ def serving(
     with short_directory() as directory:
         path = os.path.join(directory, "s")
         server = HelperServer(
-            Listener.bind(path), made, identifier or Identifier(explicit=PORT), limits=limits
+            Listener.bind(path),
+            made,
+            identifier or Identifier(explicit=PORT),
+            limits=limits,
+            desk=desk,
         )
         server.start()
         try:
