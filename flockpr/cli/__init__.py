@@ -16,12 +16,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from flockpr import _collector
 from flockpr._version import __version__
 from flockpr.cli.common import report
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.errors import FlockprError
 
-__all__ = ["ExitCode", "build_parser", "main"]
+__all__ = ["ExitCode", "build_parser", "main", "program"]
 
 _VERBS = (
     *("serve", "target", "lun"),
@@ -59,6 +60,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for verb in _VERBS if only is None else (only,):
         importlib.import_module(f"flockpr.cli.{_MODULES.get(verb, verb)}").add(verbs)
     return parser
+
+
+def program() -> int:
+    """`main` as all that the process does, unlike in a program that calls it for a verb."""
+    _collector.put_off()
+    code = main()
+    _collector.leave_all()
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
