@@ -125,12 +125,14 @@ def run(settings: Settings, style: Style) -> int:
         # Now, because the socket listens, and because the interpreter's own files need not be
         # readable for the user that we are about to become.
         from flockpr.daemon.managers import check_account, kinds_of, needed_for
-        from flockpr.daemon.service import Service, preload
+        from flockpr.daemon.service import Service, preload, preload_rest
 
         kinds = kinds_of(doors, settings)
         check_account(kinds, account)
         preload(with_target=with_target, managers=kinds)
         needed = needed_for(kinds, with_target=with_target)
+        if account is not None or not needed.files:
+            preload_rest()
         reduce_privileges(
             account, devices=needed.devices, files=needed.files, inherited=needed.inherited
         )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from flockpr import _collector
 from flockpr._version import __version__
 from flockpr.daemon.activation import Notifier
 from flockpr.daemon.managers import GRACE, manager_of
@@ -41,24 +42,20 @@ CHECK_INTERVAL = 5.0
 """Seconds between two looks at the accepting threads, if no watchdog wants more."""
 DESCRIPTORS = 1 << 20
 """As many open files as one daemon could ever use."""
+LOAD_AFTER = 0.25
+"""Seconds after which the rest is loaded: who started the daemon has had his first answer."""
 START_INTERVAL = 0.05
 """Seconds between two looks whether the target door is ready."""
 
 
 def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> None:
-    """Load what is otherwise loaded on first use.
-
-    A service user may not be allowed to where Python is installed. And portalocker's modules
-    import each other: two threads that load them at the same time find half of one (seen).
-    """
+    """Load what the first commands may take, and the doors that are asked for."""
     import traceback  # noqa: F401
 
     if set(managers) - {FILE_LOCK}:
         import flockpr.manager.ioc_pr
         import flockpr.manager.mpath
         import flockpr.manager.sgio
-
-    import flockpr.store.rangelock
 
     if with_target:
         import hashlib
@@ -68,6 +65,19 @@ def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> Non
         hashlib.md5(b"", usedforsecurity=False)  # OpenSSL's modules, for CHAP
     for name in ("ascii", "latin-1", "utf-8"):
         codecs.lookup(name)
+
+
+def preload_rest() -> None:
+    """Load what is otherwise loaded by the first command that locks something, or takes access
+    away. Where privileges are given up, it must be before that: a service user may not be allowed
+    to where Python is installed. Elsewhere it is soon after the start, since the first command is
+    answered sooner without, and later another version may be installed.
+    """
+    import flockpr.gate.clustered
+    import flockpr.gate.narrowing  # noqa: F401
+    from flockpr.store.presence import load_locks
+
+    load_locks()
 
 
 class Service:
@@ -220,6 +230,7 @@ class Service:
         """Until a signal ends it (0) or an accepting thread has died (1)."""
         watchdog = self._notifier.watchdog
         interval = min(CHECK_INTERVAL, (watchdog or CHECK_INTERVAL) / 3)
+        settled = False
         while True:
             for server in self._servers:
                 if not server.alive:
@@ -232,7 +243,11 @@ class Service:
             if watchdog is not None:
                 self._notifier.alive()
             awaited = {*ENDING, signal.SIGHUP}
-            received = signal.sigtimedwait(awaited, interval)
+            received = signal.sigtimedwait(awaited, interval if settled else LOAD_AFTER)
+            if received is None and not settled:
+                preload_rest()
+                _collector.as_usual()
+                settled = True
             # Python gives back a siginfo that nothing was written to where the wait was
             # interrupted beyond its end: the process was stopped and went on, or was traced.
             if received is None or received.si_signo not in awaited:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -49,10 +50,14 @@ class Administration(UnitView):
     def __init__(self, store: Store, *, door: str = "api", keep_tidy: bool = True) -> None:
         super().__init__(store)
         self._keep_tidy = keep_tidy
-        self._gate = _gate_of(store)
-        gated = self._gate is not None
+        gated = store.identity.image is not None
         self._decisions = Decisions(store, check_label(door, "door"), gated=gated)
         self._lost: StoreError | None = None
+
+    @functools.cached_property
+    def _gate(self) -> Gate | None:
+        """Made for the first command that takes access away: it is much to load."""
+        return _gate_of(self._store)
 
     @property
     def lost(self) -> StoreError | None:

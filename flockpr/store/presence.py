@@ -207,8 +207,17 @@ class Presence:
     def _holder(self) -> int:
         if self._hold_fd < 0:
             self._hold_fd = self._open()
-            self._lock(self._hold_fd, READS_FORMAT + FORMAT, shared=True)
+            self._tell_format(self._hold_fd)
         return self._hold_fd
+
+    def _tell_format(self, fd: int) -> None:
+        # Without portalocker, because it comes with the first command, whatever that is, and its
+        # answer need not wait for that to be loaded.
+        try:
+            self._sys.set_lock(fd, fcntl.F_RDLCK, READS_FORMAT + FORMAT, 1)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):  # else: somebody tries it just now
+                self._tell_fault(READS_FORMAT + FORMAT, error)
 
     def _asker(self) -> int:
         if self._ask_fd < 0:
@@ -235,17 +244,20 @@ class Presence:
             raise
         return fd
 
-    def _lock(self, fd: int, start: int, *, shared: bool = False) -> bool | None:
+    def _tell_fault(self, start: int, error: Exception) -> None:
+        log.warning("%s: cannot lock byte %#x: %s", self._path, start, error)
+
+    def _lock(self, fd: int, start: int) -> bool | None:
         """Whether the lock was got; None where locks fail, for another reason than another
         holder: that is logged, and a daemon without locks still commits correctly.
         """
         portalocker, locker = _portalocker()
         try:
-            locker(start, syscalls=self._sys).try_lock(fd, shared=shared)
+            locker(start, syscalls=self._sys).try_lock(fd)
         except portalocker.AlreadyLocked:
             return False
         except portalocker.LockException as error:
-            log.warning("%s: cannot lock byte %#x: %s", self._path, start, error)
+            self._tell_fault(start, error)
             return None
         return True
 
@@ -258,6 +270,11 @@ class Presence:
 
 
 _importing = threading.Lock()
+
+
+def load_locks() -> None:
+    """Load what the first lock takes, for those who cannot load it then."""
+    _portalocker()
 
 
 @functools.cache

@@ -12,8 +12,6 @@ host that hangs. It does so on a second thread of the LUN, and the commands behi
 
 from __future__ import annotations
 
-# A daemon loads what it will need before it serves: later another version may be installed.
-from flockpr.gate import Gate, wait_for_fencing  # noqa: F401
 from flockpr.logical_unit import ServedState
 from flockpr.units.units import Units
 
