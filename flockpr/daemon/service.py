@@ -68,13 +68,16 @@ def preload(*, with_target: bool = False, managers: Collection[str] = ()) -> Non
 
 
 def preload_rest() -> None:
-    """Load what is otherwise loaded by the first command that locks something, or takes access
-    away. Where privileges are given up, it must be before that: a service user may not be allowed
-    to where Python is installed. Elsewhere it is soon after the start, since the first command is
-    answered sooner without, and later another version may be installed.
+    """Load what is otherwise loaded by the first command that locks something, takes access
+    away, or names a port of another protocol.
+
+    Where privileges are given up, it must be before that: a service user may not be allowed to
+    where Python is installed. Elsewhere it is soon after the start: the first command is answered
+    sooner without, and later another version may be installed.
     """
     import flockpr.gate.clustered
-    import flockpr.gate.narrowing  # noqa: F401
+    import flockpr.gate.narrowing
+    import flockpr.spc.fixed_ids  # noqa: F401
     from flockpr.store.presence import load_locks
 
     load_locks()

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
 from flockpr.spc.codes import LU_SCOPE
-from flockpr.spc.transport_id import (
-    TransportId,
-    TransportIdFault,
-    encode,
-    parse_transport_id,
-)
+from flockpr.spc.transport_id import TransportIdFault, encode, parse_transport_id
+
+if TYPE_CHECKING:
+    from flockpr.spc.transport_id import TransportId
 
 _HEADER = struct.Struct(">II")
 _RESERVATION = struct.Struct(">IIQIBBH")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,12 +18,14 @@ from flockpr.spc.sense import INVALID_SPEC_I_PT, PARAMETER_LIST_LENGTH_ERROR, Se
 from flockpr.spc.transport_id import (
     MIN_LENGTH,
     ListedTransportId,
-    TransportId,
     TransportIdFault,
     encode,
     parse_transport_id,
     parse_transport_ids,
 )
+
+if TYPE_CHECKING:
+    from flockpr.spc.transport_id import TransportId
 
 BASIC_LENGTH = 24
 """Bytes of a basic list without TransportIDs, and of the fixed part of the other one."""

@@ -1,17 +1,45 @@
 """TransportIDs: how an initiator port is named in parameter lists (SPC-4 7.6.4).
 
 The emulator's own initiator ports have iSCSI names, so `InitiatorPort` is the decoded
-form of an iSCSI TransportID. The other protocols decode to values of their own: a list
-that holds one is refused by the state machine, with a pointer to the entry, and not by
-the parser, which has to step over it to find the next one.
+form of an iSCSI TransportID. The other protocols decode to values of their own, which are
+in `fixed_ids` and loaded with the first of them: a list that holds one is refused by the
+state machine, with a pointer to the entry, and not by the parser, which has to step over
+it to find the next one.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
+
+from flockpr._lazy import loader
+
+if TYPE_CHECKING:
+    from flockpr.spc.fixed_ids import FibreChannel, ParallelScsi, Sas, Sbp, Sop, Srp, TransportId
+
+__all__ = [
+    "MAX_ISID",
+    "MAX_NAME_BYTES",
+    "MIN_LENGTH",
+    "FibreChannel",
+    "InitiatorPort",
+    "ListedTransportId",
+    "ParallelScsi",
+    "Sas",
+    "Sbp",
+    "Sop",
+    "Srp",
+    "TransportId",
+    "TransportIdFault",
+    "encode",
+    "parse_transport_id",
+    "parse_transport_ids",
+]
+
+_OTHERS = ("FibreChannel", "ParallelScsi", "Sas", "Sbp", "Sop", "Srp", "TransportId")
+__getattr__ = loader(__name__, {"flockpr.spc.fixed_ids": _OTHERS})
 
 MIN_LENGTH = 24
 """Shortest TransportID in bytes; all but the iSCSI ones have exactly this length."""
@@ -23,7 +51,7 @@ _SEPARATOR = ",i,0x"
 _UNFIT = re.compile(r"[\x00-\x20\x7f-\x9f\s]")
 _ISID_TEXT = re.compile(r"[0-9a-f]{12}")
 
-_FIBRE_CHANNEL, _SPI, _SBP, _SRP, _ISCSI, _SAS, _SOP = 0x0, 0x1, 0x3, 0x4, 0x5, 0x6, 0xA
+_ISCSI = 0x5
 _WITH_ISID = 1  # FORMAT CODE 01b of the iSCSI TransportID
 
 
@@ -95,52 +123,6 @@ class InitiatorPort:
 
 
 @attrs.frozen
-class FibreChannel:
-    """Protocol 0h: the worldwide port name, 64 bits."""
-
-    port_name: int
-
-
-@attrs.frozen
-class ParallelScsi:
-    """Protocol 1h: SCSI address and relative initiator port identifier, 16 bits each."""
-
-    address: int
-    relative_port: int
-
-
-@attrs.frozen
-class Sbp:
-    """Protocol 3h (IEEE 1394): EUI-64, 64 bits."""
-
-    eui64: int
-
-
-@attrs.frozen
-class Srp:
-    """Protocol 4h (RDMA): initiator port identifier, 128 bits."""
-
-    port_identifier: int
-
-
-@attrs.frozen
-class Sas:
-    """Protocol 6h: SAS address, 64 bits."""
-
-    address: int
-
-
-@attrs.frozen
-class Sop:
-    """Protocol Ah (SCSI over PCIe): routing identifier, 16 bits."""
-
-    routing_id: int
-
-
-TransportId: TypeAlias = InitiatorPort | FibreChannel | ParallelScsi | Sbp | Srp | Sas | Sop
-
-
-@attrs.frozen
 class TransportIdFault:
     """Bytes that are no TransportID.
 
@@ -169,27 +151,9 @@ def encode(transport_id: TransportId) -> bytes:
     """
     if isinstance(transport_id, InitiatorPort):
         return _encode_iscsi(transport_id)
-    data = bytearray(MIN_LENGTH)
-    match transport_id:
-        case FibreChannel(port_name):
-            data[8:16] = port_name.to_bytes(8, "big")
-        case ParallelScsi(address, relative_port):
-            data[0] = _SPI
-            data[2:4] = address.to_bytes(2, "big")
-            data[6:8] = relative_port.to_bytes(2, "big")
-        case Sbp(eui64):
-            data[0] = _SBP
-            data[8:16] = eui64.to_bytes(8, "big")
-        case Srp(identifier):
-            data[0] = _SRP
-            data[8:24] = identifier.to_bytes(16, "big")
-        case Sas(address):
-            data[0] = _SAS
-            data[4:12] = address.to_bytes(8, "big")
-        case Sop(routing_id):
-            data[0] = _SOP
-            data[2:4] = routing_id.to_bytes(2, "big")
-    return bytes(data)
+    from flockpr.spc import fixed_ids
+
+    return fixed_ids.encode(transport_id)
 
 
 def _encode_iscsi(port: InitiatorPort) -> bytes:
@@ -236,28 +200,10 @@ def _parse(data: bytes, offset: int, end: int) -> tuple[TransportId, int] | Tran
         return TransportIdFault(offset, truncated=True)
     if data[offset] & 0x0F == _ISCSI:
         return _parse_iscsi(data, offset, end)
-    fixed = _parse_fixed(data[offset : offset + MIN_LENGTH])
+    from flockpr.spc import fixed_ids
+
+    fixed = fixed_ids.parse(data[offset : offset + MIN_LENGTH])
     return TransportIdFault(offset) if fixed is None else (fixed, MIN_LENGTH)
-
-
-def _parse_fixed(entry: bytes) -> TransportId | None:
-    """Read a TransportID of 24 bytes; None for an unknown format or protocol."""
-    if entry[0] >> 6:
-        return None  # only format 00b is defined for these protocols
-    match entry[0] & 0x0F:
-        case 0x0:
-            return FibreChannel(_number(entry[8:16]))
-        case 0x1:
-            return ParallelScsi(_number(entry[2:4]), _number(entry[6:8]))
-        case 0x3:
-            return Sbp(_number(entry[8:16]))
-        case 0x4:
-            return Srp(_number(entry[8:24]))
-        case 0x6:
-            return Sas(_number(entry[4:12]))
-        case 0xA:
-            return Sop(_number(entry[2:4]))
-    return None
 
 
 def _parse_iscsi(data: bytes, offset: int, end: int) -> tuple[TransportId, int] | TransportIdFault:
@@ -280,7 +226,3 @@ def _parse_iscsi(data: bytes, offset: int, end: int) -> tuple[TransportId, int] 
     if data[offset] >> 6 != (0 if port.isid is None else _WITH_ISID):
         return TransportIdFault(offset)
     return port, length
-
-
-def _number(field: bytes) -> int:
-    return int.from_bytes(field, "big")
