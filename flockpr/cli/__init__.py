@@ -9,6 +9,8 @@ not pay for loading the store.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib
 import io
 import os
@@ -40,7 +42,22 @@ class _Parser(argparse.ArgumentParser):
     """Takes no abbreviated options: a script's `--js` would change its meaning with a new one."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})
+        chosen = settings.pop("formatter_class", argparse.HelpFormatter)
+        # argparse makes a formatter for each option, and one that is not told the width asks
+        # shutil for it, which loads what compresses files.
+        formatter = functools.partial(chosen, width=_columns() - 2)
+        super().__init__(**{"allow_abbrev": False, **settings, "formatter_class": formatter})
+
+
+def _columns() -> int:
+    """As `shutil.get_terminal_size` has them."""
+    with contextlib.suppress(KeyError, ValueError):
+        if (stated := int(os.environ["COLUMNS"])) > 0:
+            return stated
+    with contextlib.suppress(ValueError, OSError):  # closed, or no terminal
+        if sys.__stdout__ is not None:
+            return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
+    return 80
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +105,8 @@ def _chosen(args: argparse.Namespace, commands: list[dict[str, Any]]) -> list[di
 def _replay(
     args: argparse.Namespace, commands: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
+    import tempfile
+
     from flockpr.cli.replay_doors import is_remote
     from flockpr.logical_unit import LogicalUnit
     from flockpr.store.listing import read_identity

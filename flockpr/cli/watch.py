@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import json
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -144,6 +143,8 @@ class _Screen:
 
     def show(self, collected: Collected, errors: Sequence[str]) -> None:
         """Draw over what is there, without a flicker."""
+        import shutil
+
         from flockpr.cli.status_view import screen
 
         style = style_for()

@@ -11,7 +11,6 @@ is itself declared does not serve.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import logging
 import os
@@ -253,6 +252,8 @@ def _load(sys_: Syscalls, fd: int, name: str, number: int) -> Declaration:
 
 
 def _user() -> str:
+    import getpass  # only the verb that declares asks
+
     try:
         who = getpass.getuser()
     except (OSError, KeyError):  # a user without a name

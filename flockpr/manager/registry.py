@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -110,6 +109,8 @@ def remove_manager(id: str) -> None:  # noqa: A002
 
 
 def _unknown(what: str, name: str, known: Mapping[str, object]) -> str:
+    import difflib  # for a mistake alone
+
     near = difflib.get_close_matches(name, known, 1, 0.0)
     hint = f"; the nearest known one is {near[0]!r}" if near else "; none is known"
     return f"no {what} {name!r}{hint}"

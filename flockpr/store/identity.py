@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import uuid
 from typing import Any
 
 import attrs
@@ -148,6 +147,8 @@ def new_naa() -> str:
 
 def new_serial() -> str:
     """A random unit serial number."""
+    import uuid  # whoever reads an identity makes none
+
     return str(uuid.uuid4())
 
 

@@ -199,6 +199,7 @@ def test_main_before_the_verb_runs_loads_little(argv: list[str]) -> None:
 
     loaded = set(json.loads(ran.stderr.splitlines()[-1]))
     heavy = {"attr", "portalocker", "socket", "subprocess", "threading", "logging", "tomllib"}
+    heavy |= {"shutil"}
     names = ("store", "core", "spc", "daemon", "prhelper", "gate", "block", "iscsi", "probe")
     rooms = {f"flockpr.{room}" for room in names}
     assert not loaded & (heavy | rooms)
@@ -265,6 +266,36 @@ def test_main_verb_that_looks_loads_no_rules(
 
     loaded = set(json.loads(ran.stderr.splitlines()[-1]))
     assert not loaded & {f"flockpr.{room}" for room in rooms}
+
+
+@pytest.mark.parametrize(("called", "told"), [("main", "False False"), ("program", "True True")])
+def test_program_alone_changes_when_cycles_are_looked_for(called: str, told: str) -> None:
+    """Who calls `main` for a verb goes on afterwards."""
+    code = (
+        f"import gc, sys; from flockpr.cli import {called}; before = gc.get_threshold();"
+        f"{called}(); print(gc.get_threshold() != before, gc.get_freeze_count() > 0)"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "-V"], capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout.splitlines()[-1] == told
+
+
+@pytest.mark.parametrize("columns", [None, "", "0", "-1", "words", "30", "200"])
+def test_help_is_as_wide_as_the_standard_library_has_it(
+    columns: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The width is found without what finds it there, which takes long to load."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    told = argparse.HelpFormatter("flockpr")
+
+    made = build_parser("status").formatter_class(prog="flockpr")
+
+    assert vars(made)["_width"] == vars(told)["_width"]
 
 
 def test_module_is_the_program() -> None:

@@ -434,6 +434,39 @@ def test_serve_imports_nothing_once_it_is_somebody_else(place: Place) -> None:
         assert daemon.text.splitlines()[-1] == "late:"
 
 
+COUNTED = """
+    import sys
+    from flockpr.daemon import service
+
+    real, heavy = service.preload_rest, ("flockpr.gate.narrowing", "portalocker")
+
+    def rest():
+        print("before:", *(name for name in heavy if name in sys.modules), file=sys.stderr)
+        real()
+        print("after:", *(name for name in heavy if name in sys.modules), file=sys.stderr)
+
+    service.preload_rest, service.LOAD_AFTER = rest, 2.0
+    from flockpr.cli import main
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_serve_answers_a_look_before_it_loads_locks_and_the_gate(place: Place) -> None:
+    """A guest's start waits for the first answer; whatever comes next finds all of it loaded."""
+    command = [sys.executable, "-c", textwrap.dedent(COUNTED), *place.command()[3:]]
+    with start(command, place.directory / "log") as daemon:
+        daemon.ready(place.socket)
+        assert keys(place.socket) == []
+        eventually(lambda: "after:" in daemon.text)
+        assert register(place.socket, 7).status == 0
+        assert daemon.end() == 0
+        lines = daemon.text.splitlines()
+    assert [line for line in lines if line.startswith(("before:", "after:"))] == [
+        "before:",
+        "after: flockpr.gate.narrowing portalocker",
+    ]
+
+
 @as_root
 def test_serve_with_a_service_user_that_may_not_in_says_so(place: Place) -> None:
     """The wrong user, or root on a squashed export: an error that names the remedy."""
