@@ -248,8 +248,7 @@ class Service:
             awaited = {*ENDING, signal.SIGHUP}
             received = signal.sigtimedwait(awaited, interval if settled else LOAD_AFTER)
             if received is None and not settled:
-                preload_rest()
-                _collector.as_usual()
+                _settle_in()
                 settled = True
             # Python gives back a siginfo that nothing was written to where the wait was
             # interrupted beyond its end: the process was stopped and went on, or was traced.
@@ -279,6 +278,15 @@ class Service:
             _log.warning("an image or an initiator did not let the target end; ending without it")
         if not self._units.close(max(0.0, deadline - time.monotonic())):
             _log.warning("a logical unit still waits for its storage; ending without it")
+
+
+def _settle_in() -> None:
+    """From here on it is as if there had been no start."""
+    _collector.as_usual()
+    try:
+        preload_rest()
+    except (ImportError, OSError) as error:  # a crowd has all descriptors, say
+        _log.warning("not loaded, and tried again with the first command: %s", error)
 
 
 def _raise_descriptor_limit() -> None:
