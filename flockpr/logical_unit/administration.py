@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -53,11 +52,16 @@ class Administration(UnitView):
         gated = store.identity.image is not None
         self._decisions = Decisions(store, check_label(door, "door"), gated=gated)
         self._lost: StoreError | None = None
+        self._made_gate: Gate | None = None
 
-    @functools.cached_property
+    @property
     def _gate(self) -> Gate | None:
-        """Made for the first command that takes access away: it is much to load."""
-        return _gate_of(self._store)
+        """Made for the first command that takes access away: it is much to load. Two threads that
+        need the first one may make two, which are alike.
+        """
+        if self._made_gate is None:
+            self._made_gate = _gate_of(self._store)
+        return self._made_gate
 
     @property
     def lost(self) -> StoreError | None:
