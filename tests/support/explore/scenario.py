@@ -113,7 +113,7 @@ def template(before: tuple[Play, ...], gated: bool) -> tuple[Disk, int]:
         _add_image(disk)
     unit = LogicalUnit(LockDirectory(LUN, syscalls=client, host="before"), keep_tidy=False)
     if gated:
-        unit._gate = Gate(ROOT, unit.identity.lun, IMAGE, syscalls=client)
+        unit._made_gate = Gate(ROOT, unit.identity.lun, IMAGE, syscalls=client)
     for action, name, key, other, *rest in before:
         cdb = out_cdb(action, type_=rest[0] if rest else 5)
         result = unit.execute(nexus(name), cdb, basic_list(key, other), report_attentions=False)

@@ -130,7 +130,7 @@ class Share(simworld.World):
     def _gate(self, process: Process) -> None:
         identity = process.unit.identity
         assert identity.image is not None
-        process.unit._gate = Gate(
+        process.unit._made_gate = Gate(
             ROOT,
             identity.lun,
             identity.image,
