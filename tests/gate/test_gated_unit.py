@@ -324,7 +324,7 @@ def test_good_does_not_leave_before_the_permit_is_proven(
     with caplog.at_level(logging.CRITICAL), only_one_take():
         assert again() == Result.check(OUTCOME_UNKNOWN)
         with LogicalUnit.open(f"{root}/disk") as door:  # another one of this process
-            monkeypatch.setattr(door, "_gate", unit._gate)
+            monkeypatch.setattr(door, "_made_gate", unit._gate)
             asked = door.execute(B, reserve, basic_list(KEYS[B], 0), timeout=LONG)
         assert asked == Result.check(OUTCOME_UNKNOWN)
     assert unit.execute(B, READ_KEYS).status is GOOD
