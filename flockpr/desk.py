@@ -1,4 +1,4 @@
-"""One thread for all connections of a door whose commands are answered without waiting.
+"""One thread for all connections of a door, or of many, whose commands need no waiting.
 
 Most commands read what is known, and cost a handful of system calls. With a thread for each
 connection every one of these calls passes the interpreter's lock around; with one thread for
@@ -174,6 +174,11 @@ class Desk(Generic[_Sitter]):
                 del self._sitting[sitter.fileno()]
                 return False
         return True
+
+    def serves(self, sitter: _Sitter) -> bool:
+        """Whether it is, or may be, in the middle of a turn of this one."""
+        with self._lock:
+            return sitter in self._lead.busy
 
     def watch_again(self, sitter: _Sitter) -> None:
         """What a parked connection waited for has been done: see to what came meanwhile."""

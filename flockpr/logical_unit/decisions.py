@@ -43,6 +43,8 @@ it: this process proved it with the gate held, or one below it that took no acce
 anybody since; for all doors of the process.
 """
 
+_CHANGING = (PersistentReserveOut, Reserve, Release)
+
 _ASSERTING = frozenset(
     {
         OutAction.RESERVE,
@@ -117,8 +119,8 @@ class Decisions:
         Those that are not in what is returned had no effect, and are to be decided anew: they
         may have been decided on what was not committed.
         """
-        ordered = False
-        guess = self._guess(held)
+        guess = self._guess(orders, held)
+        ordered = guess is not None
         try:
             while True:
                 self._begun = []
@@ -133,7 +135,7 @@ class Decisions:
                         continue  # no commit will tell whether it is the newest
                     self._store.ensure_durable(base)
                     return self._done(made, base, held)
-                if not ordered and guess is None:
+                if not ordered:
                     ordered = True
                     if self._store.order():
                         continue  # others committed while we waited: look again
@@ -151,13 +153,20 @@ class Decisions:
             if ordered:
                 self._store.disorder()
 
-    def _guess(self, held: Held | None) -> Snapshot | None:
+    def _guess(self, orders: Sequence[Order], held: Held | None) -> Snapshot | None:
         """A transaction to decide on without a look, if a commit is to tell whether it was the
-        newest. Not with the gate held, for which the others wait, nor where the loss of a holder's
-        nexus may have to come first.
+        newest; with the right to commit next.
+
+        Not with the gate held, for which others wait, nor where the loss of a holder's nexus may
+        have to come first, nor while another daemon has that right: who looks first takes longer,
+        and would lose to who does not again and again.
         """
-        guess = self._store.likely_head() if held is None else None
-        return None if guess is None or guess.state.spc2 is not None else guess
+        if held is not None or not any(isinstance(one.command, _CHANGING) for one in orders):
+            return None
+        guess = self._store.likely_head()
+        if guess is None or guess.state.spc2 is not None or not self._store.order_at_once():
+            return None
+        return guess
 
     def _plan(self, base: Snapshot, orders: Sequence[Order], held: Held | None) -> Plan:
         known = self._is_proven(base)

@@ -268,10 +268,13 @@ class Connection:
 
     def sit_down(self) -> bool:
         """Leave the thread for the desk; False if there is no place."""
+        desk = self._house.seating.desk
+        if desk is not self._desk and self._desk.serves(self):
+            return False  # it hangs there still, and is about to be let go
         self._sock.setblocking(False)
         self._peeks = True  # mostly, a read follows a read
         self._sitting = True
-        self._desk = self._house.seating.desk
+        self._desk = desk
         if self._desk.take(self):
             return True
         self._sitting = False

@@ -59,20 +59,27 @@ class Seating(Generic[_Guided]):
         self._where = where
         self._lock = threading.Lock()
         self._own = shared is None
+        self._untold = ""
         self.desk: Desk[_Guided] = shared or new_desk(kind)
 
     def move_out(self) -> None:
-        """One of its connections has held up all others. Never raises."""
+        """One of its connections has held up all others. Never raises, nor logs: the desk waits."""
         with self._lock:
             if self._own:
                 return
             try:
                 self.desk = new_desk(self._kind)
             except OSError as error:  # no descriptor; the next one that hangs tries again
-                _log.error("%s: no desk of its own yet: %s", self._where, error)
+                self._untold = f"and has no thread of its own yet: {error}"
                 return
             self._own = True
-        _log.warning("%s: a client held others up: it has a thread of its own now", self._where)
+            self._untold = "and has a thread of its own now"
+
+    def tell(self) -> None:
+        """Log what `move_out` did, if that was not done."""
+        if self._untold:
+            untold, self._untold = self._untold, ""
+            _log.warning("%s: a client held others up, %s", self._where, untold)
 
     def stop(self) -> None:
         """End its desk, unless it is shared."""

@@ -204,6 +204,7 @@ class HelperServer:
 
     def serve(self, connection: Connection) -> None:
         """Serve a connection in this thread until it sits down or ends."""
+        self.seating.tell()
         while connection.serve():
             if connection.sit_down():
                 return

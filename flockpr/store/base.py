@@ -242,6 +242,10 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def order_at_once(self) -> bool:
+        """As `order`, without a wait: whether it was to be had."""
+
+    @abc.abstractmethod
     def disorder(self) -> None:
         """Give the right to commit next away."""
 

@@ -361,9 +361,10 @@ class Chain:
         known = self._head
         if known is not None:
             self._check_progress(known, document)
-        if self._coherent and document is not known:
+        if self._coherent and known is not None and document is not known:
             # Its name is there a moment before those who keep vigil are told, and who reads after
-            # us must not read less.
+            # us must not read less. What a listing showed, which is how the first is found, was
+            # told of.
             self._sys.await_changes(self._fd)
         last = self._last_read
         self._remember(document, last[1] if last and last[0] == document.txid else None)

@@ -49,11 +49,11 @@ PATH_CHECK = 1.0
 UPKEEP = 5.0
 """Seconds between two looks after lost locks and a registry that fell behind."""
 SETTLE_SECONDS = 60.0
+"""A commit is pruned only when its successor has been seen this long."""
 LIKELY = 5.0
 """Seconds after a commit in which it is taken for the newest, to be committed to. Much less than
 `SETTLE_SECONDS`: what follows it must not have been pruned, or its number could be taken again.
 """
-"""A commit is pruned only when its successor has been seen this long."""
 
 
 class LunDirectory(Store):
@@ -215,10 +215,9 @@ class LunDirectory(Store):
 
     def order(self) -> bool:
         """See `Store.order`."""
+        if self.order_at_once():
+            return False
         try:
-            self._ordered = self._presence.take_order(0)
-            if self._ordered:
-                return False
             begun = time.monotonic()
             self._ordered = self._presence.take_order(ORDER_PATIENCE)
             timings.observe(timings.Kind.LOCK_WAIT, self.path, time.monotonic() - begun)
@@ -226,6 +225,14 @@ class LunDirectory(Store):
             log.warning("%s", error)
             return False
         return True
+
+    def order_at_once(self) -> bool:
+        """See `Store.order_at_once`."""
+        try:
+            self._ordered = self._presence.take_order(0)
+        except StoreError as error:
+            log.warning("%s", error)
+        return self._ordered
 
     def disorder(self) -> None:
         """See `Store.disorder`."""

@@ -169,7 +169,8 @@ class Syscalls:
         """Wait until the calls that change a directory at this moment are done, on a file system
         of this host: they hold its lock until they have told of it. To look for something that is
         to be removed takes that lock, and as long whatever the size of the directory. Where the
-        kernel refuses before it has taken it, on a read-only mount, the directory is listed.
+        kernel refuses before it has taken it, on a read-only mount, the directory is listed. It
+        waits for a file system that is frozen.
         """
         try:
             os.unlink(_NEVER_THERE, dir_fd=fd)

@@ -13,7 +13,7 @@ from flockpr import events
 from flockpr.errors import LunNotFound
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
-from flockpr.store.directory import LIKELY, SETTLE_SECONDS
+from flockpr.store.directory import LIKELY, ORDER_PATIENCE, SETTLE_SECONDS
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
@@ -69,11 +69,52 @@ def test_who_committed_last_writes_at_once() -> None:
         slow = _calls_of_a_registration(daemon, 3)
 
     write, link = quick.index("write"), quick.index("link")
-    assert quick[:write] == ["open", "fstat", "stat", "close", "open", "fstat"]  # path, new file
+    order, path, new = ["lock"], ["open", "fstat", "stat", "close"], ["open", "fstat"]
+    assert quick[:write] == [*order, *path, *new]
     assert slow.index("write") > write
     assert slow.count("read") > quick.count("read")
-    assert (slow.count("lock"), quick.count("lock")) == (2, 0)
-    assert quick[link:] == [call for call in slow[slow.index("link") :] if call != "lock"]
+    assert quick[link:] == slow[slow.index("link") :]
+    world.judge()
+
+
+def test_who_has_the_right_to_commit_next_is_not_overtaken_by_a_guess() -> None:
+    """Who looks first needs longer than who does not, and would never get on."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        one, two = world.daemon(), world.daemon()
+        one.register("A", 1)
+        waiting = directory_of(two.unit)
+        assert waiting.order_at_once()
+        assert not directory_of(one.unit).order_at_once()
+        begun = world.clock.now
+        calls = _calls_of_a_registration(one, 2)
+        assert calls.index("read") < calls.index("write")  # it looks, and waits for its turn
+        assert world.clock.now - begun >= ORDER_PATIENCE
+        waiting.disorder()
+        assert "read" not in (again := _calls_of_a_registration(one, 3))[: again.index("write")]
+    world.judge()
+
+
+def test_who_only_reads_asks_for_nothing_but_the_head() -> None:
+    """A read costs what it cost."""
+    world = World(forgetful=True)
+    daemon = world.daemon()
+    daemon.register("A", 1)
+    before = len(daemon.client.calls)
+    assert daemon.keys("A").status is Status.GOOD
+    assert "lock" not in [call.name for call in daemon.client.calls[before:]]
+
+
+def test_guess_that_was_wrong_keeps_the_right_to_commit_next() -> None:
+    """Until the command is decided again and committed."""
+    world = World(forgetful=True)
+    one, two = world.daemon(), world.daemon(order=False)
+    one.register("A", 1)
+    two.register("B", 2)  # as a daemon whose locks fail
+    calls = _calls_of_a_registration(one, 3)
+    assert calls.count("lock") == 2
+    assert calls.count("link") == 2
+    assert directory_of(two.unit).order_at_once()
     world.judge()
 
 

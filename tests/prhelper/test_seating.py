@@ -134,7 +134,10 @@ def test_without_a_descriptor_for_it_a_socket_stays_where_it_is(
         patch.setattr(module, "new_desk", none_left)
         seating.move_out()
     assert seating.desk is desk
-    assert "no desk of its own yet" in caplog.text
+    assert not caplog.text
+    seating.tell()
+    seating.tell()
+    assert caplog.text.count("no thread of its own yet") == 1
     seating.stop()  # which leaves that of the others
     assert desk.welcomes("anybody")
     seating.move_out()
@@ -157,3 +160,17 @@ def test_socket_alone_has_a_desk_of_its_own(units: Readers, disk: int) -> None:
 
 def _desk(served: Served) -> Desk[Connection]:
     return served.server.seating.desk
+
+
+def test_connection_of_which_a_turn_goes_on_does_not_sit_down_elsewhere(
+    units: Readers, disk: int, desk: Desk[Connection]
+) -> None:
+    """Two threads would read from it."""
+    with serving(manager=at(units), desk=desk) as served, RawClient(served.path) as client:
+        _sit(desk, client, disk, 1)
+        (connection,) = desk._sitting.values()
+        served.server.seating.move_out()
+        desk._lead.busy.append(connection)
+        assert not connection.sit_down()
+        desk._lead.busy.remove(connection)
+        _sit(served.server.seating.desk, client, disk, 1)
