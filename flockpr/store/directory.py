@@ -215,9 +215,10 @@ class LunDirectory(Store):
 
     def order(self) -> bool:
         """See `Store.order`."""
-        if self.order_at_once():
-            return False
         try:
+            self._ordered = self._presence.take_order(0)
+            if self._ordered:
+                return False
             begun = time.monotonic()
             self._ordered = self._presence.take_order(ORDER_PATIENCE)
             timings.observe(timings.Kind.LOCK_WAIT, self.path, time.monotonic() - begun)

@@ -168,6 +168,17 @@ def test_others_may_build_on_a_commit_while_it_is_made_durable(
     one.close()
 
 
+def test_order_that_cannot_be_asked_for_is_told_once_and_not_waited_for(
+    store: LockDirectory, lun: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its lock file a daemon commits all the same."""
+    os.unlink(os.path.join(lun, "locks"))
+    assert store.order() is False
+    assert caplog.text.count("cannot be opened") == 1
+    assert store.order_at_once() is False
+    append(store)
+
+
 def test_who_lost_the_number_keeps_the_right_to_commit_next(lun: str, store: LockDirectory) -> None:
     """It decides again at once, on what it lost to."""
     one = LockDirectory(lun)
