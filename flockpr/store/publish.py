@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from typing import Any
 
+from flockpr.core.model import LogicalUnitState, Nexus, PendingAttentions, Registration, Reservation
 from flockpr.errors import StateUnreadable
 from flockpr.store import files
-from flockpr.store.base import Snapshot, applied_to_json
-from flockpr.store.document import Document
-from flockpr.store.encoding import served_to_json, state_to_json
+from flockpr.store.base import Served, Snapshot, applied_to_json, key_text
+from flockpr.store.document import Document, attention_text
 from flockpr.store.identity import LunIdentity
 from flockpr.store.layout import ASIDE_PREFIX, COMMITS, FORMAT, REGISTRY
 from flockpr.store.strict import Malformed, Reader, loads
@@ -89,3 +91,56 @@ def published_number(syscalls: Syscalls, lun_fd: int, identity: LunIdentity) -> 
         return reader.integer("number", 1, 10**16)
     except (OSError, StateUnreadable, Malformed):
         return None
+
+
+# --------------------------------------------------------------------------- members
+
+
+def served_to_json(served: Mapping[int, Served]) -> dict[str, Any]:
+    """By slot, who served it last."""
+    return {str(slot): _served(by) for slot, by in served.items()}
+
+
+def state_to_json(state: LogicalUnitState) -> dict[str, Any]:
+    """The state as a JSON object; keys are text, 64 bits do not survive every reader."""
+    spc2 = state.spc2
+    return {
+        "generation": state.generation,
+        "aptpl": state.aptpl,
+        "registrations": [_registration(registration) for registration in state.registrations],
+        "reservation": _reservation(state.reservation),
+        "spc2": None if spc2 is None else {**_nexus(spc2.holder), "slot": spc2.slot},
+        "attentions": [_attentions(entry) for entry in state.attentions],
+        "attention_epoch": state.attention_epoch,
+        "overflowed": state.overflowed,
+        "power_cycles": state.power_cycles,
+        "next_slot": state.next_slot,
+    }
+
+
+def _registration(registration: Registration) -> dict[str, Any]:
+    return {
+        **_nexus(registration.nexus),
+        "key": key_text(registration.key),
+        "slot": registration.slot,
+        "all_target_ports": registration.all_target_ports,
+    }
+
+
+def _reservation(held: Reservation | None) -> dict[str, Any] | None:
+    if held is None:
+        return None
+    holder = None if held.holder is None else _nexus(held.holder)
+    return {"type": int(held.type), "holder": holder}
+
+
+def _attentions(entry: PendingAttentions) -> dict[str, Any]:
+    return {**_nexus(entry.nexus), "codes": [attention_text(code) for code in entry.codes]}
+
+
+def _served(by: Served) -> dict[str, Any]:
+    return {"host": by.host, "daemon": by.daemon, "door": by.door}
+
+
+def _nexus(nexus: Nexus) -> dict[str, Any]:
+    return {"initiator": nexus.initiator_port.text, "target_port": nexus.target_port}

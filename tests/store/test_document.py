@@ -24,10 +24,11 @@ from flockpr.store.document import (
     remember,
     state_from_json,
 )
-from flockpr.store.encoding import encode, state_to_json
+from flockpr.store.encoding import encode
 from flockpr.store.layout import MAX_DOCUMENT
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun, event
+from flockpr.store.publish import state_to_json
 from flockpr.store.strict import Malformed, Reader
 from tests.support.spc_strategies import QUIET
 from tests.support.states import documents, reachable_states, rich_document

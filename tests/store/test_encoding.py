@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from flockpr.core.model import LogicalUnitState, Registration
 from flockpr.store.base import Served, applied_to_json
 from flockpr.store.document import Document, decode
-from flockpr.store.encoding import Parts, encode, served_to_json, state_to_json
+from flockpr.store.encoding import Parts, encode
+from flockpr.store.publish import served_to_json, state_to_json
 from tests.support.scsi import nexus
 from tests.support.spc_strategies import QUIET
 from tests.support.states import documents, reachable_histories, rich_document

@@ -15,9 +15,9 @@ import pytest
 from flockpr.errors import StoreError
 from flockpr.logical_unit import LogicalUnit, Result
 from flockpr.spc.codes import Status
-from flockpr.store.encoding import state_to_json
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
+from flockpr.store.publish import state_to_json
 from flockpr.store.syscalls import Syscalls
 from tests.support.lun_tools import append, register, tidy_now
 from tests.support.scsi import (
