@@ -320,7 +320,7 @@ def test_internal_error_is_answered_and_survived(
         raise RuntimeError("a mistake of ours")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(LogicalUnit, "attempt", broken)
+        patch.setattr(LogicalUnit, "attempt_all", broken)
         patch.setattr(LogicalUnit, "tidy", broken)
         assert sense_of(units.submit("disk", A, TEST_UNIT_READY).result(LONG)) == (4, 0x44, 0)
     assert "a mistake of ours" in caplog.text

@@ -41,8 +41,6 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import attrs
-
 from flockpr.core import access, attention, prin, prout, spc2
 from flockpr.core.events import (
     Adopted,
@@ -179,7 +177,7 @@ def _persistent_reserve_out(
     after = attention.queue(outcome.state, outcome.raised, config.max_pending)
     if command.service_action in _COUNTED:
         # Once, however many registrations it made or removed; 32 bits, then 0 again.
-        after = attrs.evolve(after, generation=(after.generation + 1) & 0xFFFF_FFFF)
+        after = after.having(generation=(after.generation + 1) & 0xFFFF_FFFF)
     return Outcome(after, outcome.reply, outcome.raised, outcome.aborted)
 
 

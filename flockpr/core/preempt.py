@@ -84,7 +84,7 @@ def _take_over(
     changed = state.reservation is not None and state.reservation.type is not kind
     holder = None if kind.all_registrants else own.nexus
     removed = matched - {own.nexus}
-    after = attrs.evolve(withdraw(state, removed), reservation=Reservation(kind, holder))
+    after = withdraw(state, removed).having(reservation=Reservation(kind, holder))
     raised = _preempted(state, own, removed)
     if changed:
         others = (r.nexus for r in after.registrations if r.nexus != own.nexus)
@@ -97,7 +97,7 @@ def _remove(state: LogicalUnitState, own: Registration, matched: frozenset[Nexus
     after = withdraw(state, matched)
     if not after.registrations:
         # Only All Registrants or no reservation: another's holder does not match here.
-        after = attrs.evolve(after, reservation=None)
+        after = after.having(reservation=None)
     return Outcome(after, raised=_preempted(state, own, matched))
 
 

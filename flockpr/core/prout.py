@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-import attrs
-
 from flockpr.core.model import LogicalUnitState, Nexus, Registration, Reservation, UnitConfig
 from flockpr.core.outcome import Outcome, conflict, refuse
 from flockpr.core.preempt import preempt
@@ -80,7 +78,7 @@ def reserve(
         return Outcome(state)  # the holder repeats itself
     kind = ReservationType(command.type)
     holder = None if kind.all_registrants else own.nexus
-    return Outcome(attrs.evolve(state, reservation=Reservation(kind, holder)))
+    return Outcome(state.having(reservation=Reservation(kind, holder)))
 
 
 def release(
@@ -101,7 +99,7 @@ def release(
         return Outcome(state)  # GOOD, or multipath clients could not release on all paths
     if not _same(held, command):
         return refuse(state, INVALID_RELEASE)
-    released = attrs.evolve(state, reservation=None)
+    released = state.having(reservation=None)
     if not (held.type.registrants_only or held.type.all_registrants):
         return Outcome(released)
     others = (r.nexus for r in state.registrations if r.nexus != own.nexus)
@@ -123,7 +121,7 @@ def clear(
         return refuse(state, fault)
     others = (r.nexus for r in state.registrations if r.nexus != own.nexus)
     return Outcome(
-        attrs.evolve(state, registrations=(), reservation=None),  # APTPL stays as it was
+        state.having(registered={}, reservation=None),  # APTPL stays as it was
         raised=tuple((n, Attention.RESERVATIONS_PREEMPTED) for n in others),
     )
 

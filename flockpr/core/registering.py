@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import attrs
+import itertools
 
-from flockpr.core.model import LogicalUnitState, Nexus, Registration, UnitConfig
+from flockpr.core.model import LogicalUnitState, Nexus, Registration, Reservation, UnitConfig
 from flockpr.core.outcome import Outcome, conflict, refuse
 from flockpr.core.prout_checks import key_fault, list_fault
 from flockpr.core.registry import enrol, unregister, withdraw
@@ -41,7 +41,7 @@ def register(
         # Nothing to do, and SPEC_I_PT is ignored with all its faults (table 67). The
         # standard does not say whether APTPL counts here; it is processed as in every
         # REGISTER that is GOOD.
-        return Outcome(attrs.evolve(state, aptpl=parameters.aptpl))
+        return Outcome(state.having(aptpl=parameters.aptpl))
     if key is None or _is_length(fault):
         return refuse(state, fault or PARAMETER_LIST_LENGTH_ERROR)
     if own is not None and parameters.spec_i_pt:
@@ -52,7 +52,9 @@ def register(
     if fault is not None:
         return refuse(state, fault)
     through = _target_ports(nexus, parameters, config)
-    nexuses = [Nexus(port, target_port) for port in ports for target_port in through]
+    # The first is the sender's: the very object that its door has, which is quicker to look up.
+    others = itertools.islice(itertools.product(ports, through), 1, None)
+    nexuses = [nexus, *itertools.starmap(Nexus, others)]
     return _apply(state, nexuses, key, parameters, config)
 
 
@@ -103,7 +105,7 @@ def _apply(
     """Register nexuses, change their key or unregister them, as one act."""
     state_with = state
     if state.aptpl != parameters.aptpl:
-        state_with = attrs.evolve(state, aptpl=parameters.aptpl)
+        state_with = state.having(aptpl=parameters.aptpl)
     if key == 0:
         after, raised = unregister(state_with, frozenset(nexuses))
         return Outcome(after, raised=raised)
@@ -140,7 +142,7 @@ def move(
     destination, key = checked
     # The destination is registered before UNREG takes effect, so a full unit refuses.
     enrolled = enrol(
-        attrs.evolve(state, aptpl=parameters.aptpl),
+        state.having(aptpl=parameters.aptpl),
         (destination,),
         key,
         all_target_ports=False,
@@ -148,7 +150,7 @@ def move(
     )
     if enrolled is None:
         return refuse(state, INSUFFICIENT_REGISTRATION_RESOURCES)
-    moved = attrs.evolve(enrolled, reservation=attrs.evolve(held, holder=destination))
+    moved = enrolled.having(reservation=Reservation(held.type, destination))
     # Who unregisters is no holder any more, so nobody is told.
     return Outcome(withdraw(moved, (own.nexus,)) if parameters.unreg else moved)
 

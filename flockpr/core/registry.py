@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import attrs
-
 from flockpr.core.model import SLOTS, LogicalUnitState, Nexus, Registration
 from flockpr.spc.codes import Attention
 
@@ -53,27 +51,32 @@ def enrol(
         The state with them, or None if a new one does not fit in: all or nothing.
     """
     registered = dict(state.by_nexus)
-    used = {registration.slot for registration in state.registrations}
-    next_slot = state.next_slot
+    strangers = []
     for nexus in nexuses:
         known = registered.get(nexus)
-        if known is not None:
-            flag = known.all_target_ports or all_target_ports
-            registered[nexus] = attrs.evolve(known, key=key, all_target_ports=flag)
+        if known is None:
+            strangers.append(nexus)
             continue
-        if len(registered) >= min(limit, SLOTS):
-            return None
+        flag = known.all_target_ports or all_target_ports
+        registered[nexus] = Registration(known.nexus, key, known.slot, flag)
+    if not strangers:
+        return state.having(registered=registered)
+    if len(registered) + len(strangers) > min(limit, SLOTS):
+        return None
+    used = {registration.slot for registration in state.registrations}
+    next_slot = state.next_slot
+    for nexus in strangers:
         slot = free_slot(used, next_slot)
         used.add(slot)
         next_slot = (slot + 1) % SLOTS
         registered[nexus] = Registration(nexus, key, slot, all_target_ports)
-    return attrs.evolve(state, registrations=tuple(registered.values()), next_slot=next_slot)
+    return state.having(registered=registered, next_slot=next_slot)
 
 
 def withdraw(state: LogicalUnitState, gone: Collection[Nexus]) -> LogicalUnitState:
     """Take registrations out; the reservation is the caller's to look after."""
-    left = tuple(r for r in state.registrations if r.nexus not in gone)
-    return attrs.evolve(state, registrations=left)
+    left = {nexus: one for nexus, one in state.by_nexus.items() if nexus not in gone}
+    return state.having(registered=left)
 
 
 def unregister(
@@ -95,10 +98,10 @@ def unregister(
     if held.type.all_registrants:
         # No registrant is special: the reservation goes with the last one,
         # and then nobody is left to be told.
-        return (left if left.registrations else attrs.evolve(left, reservation=None)), ()
+        return (left if left.registrations else left.having(reservation=None)), ()
     if held.holder not in gone:
         return left, ()
-    left = attrs.evolve(left, reservation=None)
+    left = left.having(reservation=None)
     if not held.type.registrants_only:
         return left, ()  # plain WE, EA: nobody lost a right, so nobody is told
     return left, tuple((r.nexus, Attention.RESERVATIONS_RELEASED) for r in left.registrations)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -144,16 +143,7 @@ class Command(Request[Result]):
         )
 
     def _attempt(self, unit: LogicalUnit) -> Result | Narrowing:
-        return unit.attempt(
-            self.nexus,
-            self._cdb,
-            self._data_out,
-            report_attentions=self._report,
-            long_parameter_length=self._long,
-            timeout=max(0.0, self.deadline - time.monotonic()),
-            may_issue=self.may_issue,
-            withdrawn=lambda: self.over,
-        )
+        return unit.attempt_all([self.order()])[0]
 
     def crowd_out(self) -> None:
         """TASK SET FULL."""
