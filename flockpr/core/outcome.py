@@ -48,6 +48,8 @@ class Outcome:
 
     def shown(self, epoch: int | None) -> Outcome:
         """It, with this as `seen_epoch`."""
+        if epoch == self.seen_epoch:
+            return self
         return Outcome(self.state, self.reply, self.raised, self.aborted, epoch)
 
 

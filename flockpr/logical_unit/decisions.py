@@ -25,6 +25,7 @@ from flockpr.logical_unit.standing import Standing
 from flockpr.spc.cdb import Command, PersistentReserveOut, Release, Reserve
 from flockpr.spc.codes import OutAction, Status
 from flockpr.store.base import Applied, Served, Snapshot, Store
+from flockpr.store.clock import utc_now
 
 if TYPE_CHECKING:
     from flockpr.gate import Held
@@ -75,9 +76,10 @@ class Decisions:
     def __init__(self, store: Store, door: str, *, gated: bool) -> None:
         self.config = UnitConfig(target_ports=store.identity.target_ports)
         self.standing = Standing(store)
-        self.glance = Glance(self.config, self.standing)
+        self.glance = Glance(self.config)
         self._store = store
         self._door = door
+        self._me = Served(store.host, store.daemon, door)
         self._gated = gated
         self._epochs: dict[Nexus, int | None] = {}
         self._under_gate = ""
@@ -161,12 +163,12 @@ class Decisions:
         have to come first, nor while another daemon has that right: who looks first takes longer,
         and would lose to who does not again and again.
         """
-        if held is not None or not any(isinstance(one.command, _CHANGING) for one in orders):
+        guess = None if held is not None else self._store.likely_head()
+        if guess is None or guess.state.spc2 is not None:
             return None
-        guess = self._store.likely_head()
-        if guess is None or guess.state.spc2 is not None or not self._store.order_at_once():
+        if not any(isinstance(one.command, _CHANGING) for one in orders):
             return None
-        return guess
+        return guess if self._store.order_at_once() else None
 
     def _plan(self, base: Snapshot, orders: Sequence[Order], held: Held | None) -> Plan:
         known = self._is_proven(base)
@@ -188,12 +190,12 @@ class Decisions:
         for one in made.steps:
             order, outcome = one.order, one.outcome
             if not one.changes and worth_noting(order.command, outcome):
-                self._store.note_refusal(self._line(one))
+                self._store.note_refusal(self._line(one, utc_now()))
             self.remember(order.nexus, outcome.seen_epoch)
             verdicts[order] = outcome
         for nexus in dict.fromkeys(one.order.nexus for one in made.steps):
-            self.standing.stand_for(nexus, after.state)
-            self.glance.settle(nexus, after)
+            if self.standing.stand_for(nexus, after.state):
+                self.glance.settle(nexus, after)
         return verdicts
 
     def apply(
@@ -333,13 +335,14 @@ class Decisions:
             return not late
 
         nexuses = {one.order.nexus for one in changes}
+        time = utc_now()
         wanted = False
         try:
             after = self._store.commit(
                 base,
                 made.state,
-                [self._line(one) for one in changes],
-                served=served_after(base.served, made.state, nexuses, self._me()),
+                [self._line(one, time) for one in changes],
+                served=served_after(base.served, made.state, nexuses, self._me),
                 may_issue=may_issue,
             )
             wanted = after is not None
@@ -358,9 +361,11 @@ class Decisions:
                 self._store.drop(new.slot)  # or it would stand for another one's reservation
         return after
 
-    def _line(self, one: Step) -> Applied:
+    def _line(self, one: Step, time: str) -> Applied:
         order = one.order
-        return command_line(order.nexus, order.command, one.before, one.outcome, door=self._door)
+        return command_line(
+            order.nexus, order.command, one.before, one.outcome, door=self._door, time=time
+        )
 
     def _without_lost_holder(
         self, base: Snapshot, in_time: Callable[[], bool], held: Held | None
@@ -398,14 +403,11 @@ class Decisions:
             return base
         self._check_gate(base.state, outcome, None, held, known=True)
         applied = event_lines(what, action, base.state, outcome, door=self._door)
-        served = served_after(base.served, outcome.state, frozenset(), self._me())
+        served = served_after(base.served, outcome.state, frozenset(), self._me)
         after = self._store.commit(base, outcome.state, applied, served=served, may_issue=in_time)
         if after is not None:
             self._follow(base, after, held)
         return after
-
-    def _me(self) -> Served:
-        return Served(self._store.host, self._store.daemon, self._door)
 
 
 def _refused(

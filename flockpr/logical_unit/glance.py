@@ -9,7 +9,6 @@ from __future__ import annotations
 from flockpr.core.machine import step
 from flockpr.core.model import Nexus, UnitConfig
 from flockpr.logical_unit.results import Result
-from flockpr.logical_unit.standing import Standing
 from flockpr.spc.cdb import PersistentReserveIn, parse_command
 from flockpr.spc.codes import Status
 from flockpr.store.base import Snapshot
@@ -23,22 +22,19 @@ class Glance:
 
     Args:
         config: The limits of the logical unit.
-        standing: The byte ranges of those who are connected.
     """
 
-    def __init__(self, config: UnitConfig, standing: Standing) -> None:
+    def __init__(self, config: UnitConfig) -> None:
         self._config = config
-        self._standing = standing
         self._head: Snapshot | None = None
         self._answers: dict[bytes, Result] = {}
         self._settled: set[Nexus] = set()
 
     def settle(self, nexus: Nexus, head: Snapshot) -> None:
-        """A nexus was stood for as this transaction wants it: it may be answered by a glance."""
+        """A nexus is stood for as this transaction wants it: it may be answered by a glance."""
         if head is not self._head:
             self._forget(head)
-        if self._standing.settled(nexus, head.state):
-            self._settled.add(nexus)
+        self._settled.add(nexus)
 
     def forget(self, nexus: Nexus) -> None:
         """It left, or its byte range is no longer known to be ours."""

@@ -20,7 +20,6 @@ from flockpr.spc.cdb import (
 )
 from flockpr.spc.codes import InAction, Opcode, OutAction, Status
 from flockpr.store.base import Applied, Served, nexus_text
-from flockpr.store.clock import utc_now
 from flockpr.store.document import attention_text
 from flockpr.store.provision import event
 
@@ -45,9 +44,15 @@ def action_name(command: Command) -> str:
 
 
 def command_line(
-    nexus: Nexus, command: Command, before: LogicalUnitState, outcome: Outcome, *, door: str
+    nexus: Nexus,
+    command: Command,
+    before: LogicalUnitState,
+    outcome: Outcome,
+    *,
+    door: str,
+    time: str,
 ) -> Applied:
-    """The line of the audit trail, or of the journal, of a command."""
+    """The line of the audit trail, or of the journal, of a command decided at this time."""
     parameters = command.parameters if isinstance(command, PersistentReserveOut) else None
     reply = outcome.reply
     action = action_name(command)
@@ -65,7 +70,7 @@ def command_line(
         generation_before=before.generation,
         generation_after=outcome.state.generation,
         door=door,
-        time=utc_now(),
+        time=time,
         raised=_raised(outcome),
     )
 

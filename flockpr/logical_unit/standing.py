@@ -44,40 +44,43 @@ class Standing:
         """The nexus left: its slot, which is the caller's to drop."""
         return self._slots.pop(nexus, None)
 
-    def stand_for(self, nexus: Nexus, state: LogicalUnitState) -> None:
-        """Hold the byte range of a nexus that has one, and only that."""
+    def stand_for(self, nexus: Nexus, state: LogicalUnitState) -> bool:
+        """Hold the byte range of a nexus that has one, and only that.
+
+        Returns:
+            Whether there is nothing left to do for it: it has its byte range, or is to have none.
+            Beside a SPC-2 reservation there always is.
+        """
         registration = state.by_nexus.get(nexus)
         slot = None if registration is None else registration.slot
         if state.spc2 is not None and state.spc2.holder == nexus:
             slot = state.spc2.slot
         if slot is not None:
-            self.stand_in(nexus, slot)
-        elif nexus in self._slots:
+            return self.stand_in(nexus, slot) and state.spc2 is None
+        if nexus in self._slots:
             self._store.drop(self._slots.pop(nexus))
+        return state.spc2 is None
 
-    def settled(self, nexus: Nexus, state: LogicalUnitState) -> bool:
-        """Whether there is nothing to do for it: it has its byte range, or is to have none."""
-        registration = state.by_nexus.get(nexus)
-        held = self._slots.get(nexus)
-        if registration is None or state.spc2 is not None:
-            return state.spc2 is None and held is None
-        return held == registration.slot and self._store.holds(held)
-
-    def stand_in(self, nexus: Nexus, slot: int) -> None:
+    def stand_in(self, nexus: Nexus, slot: int) -> bool:
         """Hold this slot for a nexus instead of the one before; again and again, because the
         daemon that it migrates from may still have it now.
+
+        Returns:
+            Whether it is held.
         """
         before = self._slots.get(nexus)
         if before not in (None, slot):
             self._store.drop(before)
         self._slots[nexus] = slot
-        if not self._store.hold(slot) and before != slot:
+        held = self._store.hold(slot)
+        if not held and before != slot:
             log.warning(
                 "%s: another daemon stands for %s too: a migration under way, or the "
                 "same initiator name twice",
                 self._store.identity.name,
                 nexus_text(nexus),
             )
+        return held
 
     def with_free_slot(self, outcome: Outcome) -> Outcome:
         """Hold the range of a new SPC-2 reservation before it is committed, because a holder

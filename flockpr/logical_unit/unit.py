@@ -209,8 +209,7 @@ class LogicalUnit(Administration):
         return Result.of(outcome.reply, outcome.aborted)
 
     def _carry_out(self, orders: Sequence[Order], held: Held | None) -> Sequence[Verdict]:
-        latest = max(order.deadline for order in orders)
-        if not self._lock.acquire(timeout=max(0.0, latest - time.monotonic())):
+        if not (self._lock.acquire(blocking=False) or self._lock.acquire(timeout=_left(orders))):
             return [Busy("not in time")] * len(orders)
         try:
             self._check_lost()
@@ -281,3 +280,8 @@ class LogicalUnit(Administration):
         """For a daemon's: whoever keeps it tidy lets go of its files, and it stays lost."""
         if not self._keep_tidy and isinstance(error, StateLost | LunNotFound):
             self._lost = error
+
+
+def _left(orders: Sequence[Order]) -> float:
+    """Seconds until the time of the last of them is over."""
+    return max(0.0, max(order.deadline for order in orders) - time.monotonic())

@@ -13,8 +13,8 @@ twice as long, and every commit waits for it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TypeVar
 
 from flockpr.core.model import LogicalUnitState, Nexus, PendingAttentions, Registration, Reservation
@@ -22,8 +22,6 @@ from flockpr.store.base import Applied, Served
 from flockpr.store.document import CHECKSUM, Document, attention_text
 
 T = TypeVar("T")
-
-_quoted = json.JSONEncoder(ensure_ascii=True).encode  # of a text
 
 
 class Parts:
@@ -47,13 +45,14 @@ class Parts:
         before, known, whole = self._arrays.get(member, ((), {}, ""))
         if values is before:
             return whole
+        ids = list(map(id, values))
         texts = [
-            encode(value) if text is None else text
-            for value, text in zip(values, map(known.get, map(id, values)), strict=True)
+            known[one] if one in known else encode(value)
+            for one, value in zip(ids, values, strict=True)
         ]
         whole = ",".join(texts)
         # The values are kept as well: an id is that of another object once its own is gone.
-        self._arrays[member] = values, dict(zip(map(id, values), texts, strict=True)), whole
+        self._arrays[member] = values, dict(zip(ids, texts, strict=True)), whole
         return whole
 
     def served(self, served: Mapping[int, Served]) -> str:

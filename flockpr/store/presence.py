@@ -165,13 +165,14 @@ class Presence:
 
         Efficiency only: without it two daemons' commits collide and one decides again.
         """
-        if self._turn is None or not patience:
+        turn = self._turn
+        if patience and turn is None:
             return self._wait(ORDER, patience)
         got = self._lock(self._holder(), ORDER)
-        if got is not False:  # or locks fail
+        if got is not False or turn is None or not patience:  # or locks fail
             return bool(got)
         try:
-            return self._turn.wait(patience)
+            return turn.wait(patience)
         except (OSError, RuntimeError) as error:
             log.warning("%s: cannot wait for byte %#x: %s", self._path, ORDER, error)
             return False
