@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flockpr.block.absent import answer_without_unit, encode_lun, report_luns
     from flockpr.block.disk import Disk
+    from flockpr.block.launches import Launch
     from flockpr.block.nexus import DiskNexus
     from flockpr.block.pool import MAX_BUFFER, Buffer, Pool
     from flockpr.block.reply import Direction, ScsiReply, Transfer
+    from flockpr.block.ring import Ring
     from flockpr.block.rows import MAX_TRANSFER
     from flockpr.block.table import transfer_of
 
@@ -26,7 +28,9 @@ __all__ = [
     "Direction",
     "Disk",
     "DiskNexus",
+    "Launch",
     "Pool",
+    "Ring",
     "ScsiReply",
     "Transfer",
     "answer_without_unit",
@@ -39,9 +43,11 @@ __all__ = [
 _HOMES = {
     "absent": ("answer_without_unit", "encode_lun", "report_luns"),
     "disk": ("Disk",),
+    "launches": ("Launch",),
     "nexus": ("DiskNexus",),
     "pool": ("MAX_BUFFER", "Buffer", "Pool"),
     "reply": ("Direction", "ScsiReply", "Transfer"),
+    "ring": ("Ring",),
     "rows": ("MAX_TRANSFER",),
     "table": ("transfer_of",),
 }

@@ -7,12 +7,16 @@ touches an image. Each method is the bare call: no retry, no translation, no pol
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
+from flockpr.block.ring import Ring
 from flockpr.store.syscalls import Syscalls
+
+log = logging.getLogger(__name__)
 
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02
@@ -35,6 +39,16 @@ class ImageCalls(Syscalls):
     ) -> int:
         """The system call pwritev2; `durable` is RWF_DSYNC: back only when it is on disk."""
         return os.pwritev(fd, buffers, offset, os.RWF_DSYNC if durable else 0)
+
+    def ring(self, room: int) -> Ring[Any] | None:
+        """For reads and writes that the kernel carries out meanwhile; None where all of them have
+        to go through `preadv` and `pwritev`, or where the system has none.
+        """
+        try:
+            return Ring(room)
+        except OSError as error:
+            log.debug("no asynchronous input and output: %s", error)
+            return None
 
     def fdatasync(self, fd: int) -> None:
         """The system call fdatasync."""

@@ -7,7 +7,7 @@ SYNCHRONIZE CACHE or FUA wait until the storage says that it is stable; so WCE i
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from flockpr.block import senses
 from flockpr.block.device import Answer, Device, Task
@@ -43,6 +43,10 @@ def _refusal(
     return cdb_field(length_at) if blocks > most else None
 
 
+Span: TypeAlias = tuple[int, int]
+"""Offset of the first byte on the medium, and bytes."""
+
+
 class Read:
     """READ(6), (10), (12), (16)."""
 
@@ -65,6 +69,14 @@ class Read:
         task.buffer = None
         return ScsiReply(Status.GOOD, b"", (buffer.view,), buffer.release)
 
+    def span(self, device: Device, cdb: bytes) -> Span | None:
+        """What it reads, by one call; None where it is refused or reads nothing."""
+        lba, blocks = self.extent(cdb)
+        at = self._length_at
+        if not blocks or _refusal(device, cdb, lba, blocks, length_at=at, most=LIMITS.transfer):
+            return None
+        return lba * BLOCK, blocks * BLOCK
+
 
 class Write:
     """WRITE(6), (10), (12), (16)."""
@@ -86,6 +98,18 @@ class Write:
         if view:
             device.medium.write(view, lba * BLOCK, durable=durable)
         return (device.unstable(task) if durable else None) or GOOD
+
+    def span(self, device: Device, cdb: bytes) -> Span | None:
+        """What it writes, by one call; None where it is refused or writes nothing, and with FUA:
+        that may take a call more.
+        """
+        lba, blocks = self._extent(cdb)
+        at = self._length_at
+        if not blocks or _refusal(device, cdb, lba, blocks, length_at=at, most=LIMITS.transfer):
+            return None
+        if cdb[1] & _FUA and cdb[0] > 0x1F:
+            return None
+        return lba * BLOCK, blocks * BLOCK
 
 
 class WriteAndVerify:

@@ -21,7 +21,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -33,11 +33,13 @@ from flockpr.block.attached import Attached
 from flockpr.block.calls import ImageCalls
 from flockpr.block.device import Device, Task
 from flockpr.block.inquiry import Face, inquiry
+from flockpr.block.launches import Launch, Launches
 from flockpr.block.medium import Cancelled, FlushFailed, Medium, PermitLike
 from flockpr.block.nexus import DiskNexus
 from flockpr.block.pool import MAX_BUFFER, Pool
 from flockpr.block.quiet import QuietLog
 from flockpr.block.reply import BUSY, TASK_ABORTED, ScsiReply, Transfer
+from flockpr.block.ring import Ring
 from flockpr.block.rows import Route, Row
 from flockpr.block.served import Refresher, Served, UnitsLike
 from flockpr.block.shared import Shared
@@ -133,6 +135,7 @@ class Disk:
         self._medium = Medium(path, calls, self._grown)
         self._device = Device(self._face, self._medium, read_only=read_only)
         self._served = Served(units, identity.name, door)
+        self._launches = Launches(self._device, self._served, self._pool, self._failed)
         self._refresher = Refresher(self._served, self._medium.look_again, identity.name)
         self._lock = threading.Lock()
         self._shared = Shared(self._served, self._refresher, self._device, identity.target_ports)
@@ -190,6 +193,11 @@ class Disk:
     def _unclaim(self) -> None:
         if self._claim is not None:
             self._claim.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it serves nobody any more."""
+        return self._closed
 
     def deleted(self) -> bool:
         """Whether the LUN is known to be deleted; one that is merely missing is not."""
@@ -314,6 +322,60 @@ class Disk:
             log.exception("%s: internal error", self.identity.name)
             return self._device.check(INTERNAL_TARGET_FAILURE)
 
+    def ring(self, room: int) -> Ring[Any] | None:
+        """For reads and writes of this disk that the kernel carries out meanwhile, so many at the
+        most; None where each has to be waited for.
+
+        Only on file systems of one host. A process that is killed with such calls under way ends
+        when they do, which on a network is when the file server answers, however long that takes.
+        """
+        local = self._guard is None or self._guard.promise.one_host
+        return self._calls.ring(room) if local and self._permit.direct else None
+
+    def launch(
+        self,
+        session: DiskNexus,
+        cdb: bytes,
+        data_out: memoryview,
+        *,
+        cancelled: Callable[[], bool] = never,
+    ) -> Launch | None:
+        """Admit a read or write that the kernel is to carry out; never waits, never raises.
+
+        Args:
+            session: Who sends it.
+            cdb: Its CDB; any bytes.
+            data_out: What has come of its data; not to be changed before `land`.
+            cancelled: Whether the transport no longer wants it.
+
+        Returns:
+            What `land` is to be called with when the kernel has done it. None: nothing was done,
+            `execute` has the answer.
+        """
+        try:
+            row = find(cdb)
+            if isinstance(row, Sense) or row.span is None or row.refusal(cdb) is not None:
+                return None
+            if self._withheld is not None or cancelled() or self._left(session):
+                return None
+            return self._launches.begin(row, session, cdb, data_out)
+        except Exception:
+            log.exception("%s: internal error", self.identity.name)
+            return None
+
+    def land(self, launch: Launch, result: int) -> ScsiReply:
+        """Answer a command that was launched; never raises.
+
+        Args:
+            launch: It.
+            result: The bytes that the kernel moved, or minus an errno.
+        """
+        try:
+            return self._launches.end(launch, result)
+        except Exception:
+            log.exception("%s: internal error", self.identity.name)
+            return self._device.check(INTERNAL_TARGET_FAILURE)
+
     def glance(self, session: DiskNexus, cdb: bytes) -> ScsiReply | None:
         """Answer a command that reads reservations by a look at the newest transaction.
 
@@ -389,11 +451,14 @@ class Disk:
         except Cancelled:
             return TASK_ABORTED
         except OSError as error:
-            if isinstance(error, FlushFailed):
-                self._medium.stability.told(task.nexus)
-            reading = row.access in (AccessClass.READ, AccessClass.ALWAYS)
-            sense = self._medium.failure(error, writing=not reading)
-            return BUSY if sense is None else device.check(sense)
+            return self._failed(row, task.nexus, error)
+
+    def _failed(self, row: Row, nexus: DiskNexus, error: OSError) -> ScsiReply:
+        if isinstance(error, FlushFailed):
+            self._medium.stability.told(nexus)
+        reading = row.access in (AccessClass.READ, AccessClass.ALWAYS)
+        sense = self._medium.failure(error, writing=not reading)
+        return BUSY if sense is None else self._device.check(sense)
 
     def _kept_out(self) -> ScsiReply:
         if self._closed:

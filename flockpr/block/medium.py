@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,6 +79,9 @@ class PermitLike(Protocol):
 
     def enter(self, deadline: float) -> bool:
         """An I/O begins; False: not in time."""
+
+    def enter_at_once(self) -> bool:
+        """An I/O begins, unless something would have to be waited for."""
 
     def leave(self) -> None:
         """An I/O has ended."""
@@ -242,6 +246,34 @@ class Medium:
                     put(aligned, offset + start, durable)
         if durable and not self._durable_writes:
             self.sync()
+
+    def claim(self, start: int, end: int) -> int | None:
+        """A write of these bytes begins that the kernel is to carry out; `ranges.leave` ends it.
+        None where it has to wait, or would make the file longer.
+        """
+        return None if end > self._end else self.ranges.enter_at_once(start, end)
+
+    def read_ended(self, view: memoryview, offset: int, result: int) -> None:
+        """The kernel has carried out a read: make it whole.
+
+        Args:
+            view: Where it was to read to.
+            offset: From where on.
+            result: Bytes that it read, or minus an errno.
+
+        Raises:
+            OSError: As `read`.
+        """
+        if result != len(view):
+            self._read_rest(view, offset, _moved(result))
+
+    def write_ended(self, view: memoryview, offset: int, result: int) -> None:
+        """As `read_ended`, of a write; who calls it has the range still."""
+        if result == len(view):
+            return
+        # Where it says EINVAL, memory was not aligned as the disk wants it, and nothing was done.
+        done = 0 if result == -errno.EINVAL else _moved(result)
+        self.write_alone(view[done:], offset + done)
 
     def _put_stably(self, view: memoryview, offset: int, durable: bool) -> None:
         """As `_put`, where the kernel may tell of what others wrote as well."""
@@ -437,6 +469,12 @@ class Medium:
         if error.errno == errno.EINVAL and not flush:
             return INTERNAL_TARGET_FAILURE
         return senses.WRITE_ERROR if writing or flush else senses.READ_ERROR
+
+
+def _moved(result: int) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
 
 
 def pieces(length: int) -> Iterator[tuple[int, int]]:

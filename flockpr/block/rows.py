@@ -88,6 +88,7 @@ class Row:
         buffered: Its data-in are blocks and are read into memory of the pool.
         quick: It is one system call on the image, or none, and waits for nothing else.
         reads_state: It reads reservations, and may be answered by a glance.
+        span: Which bytes it reads or writes, where that is all and one call does it; else None.
         seconds: How long it may take.
     """
 
@@ -104,6 +105,7 @@ class Row:
     buffered: bool = False
     quick: Callable[[bytes], bool] = _never
     reads_state: bool = False
+    span: Callable[[Device, bytes], data.Span | None] | None = None
     seconds: int = SHORT
 
     length: int = attrs.field(init=False, repr=False)
@@ -159,16 +161,18 @@ def bytes_of(extent: Extent, most: int = LIMITS.transfer) -> Amount:
 def reading(opcode: int, name: str, form: Form, flags: str) -> Row:
     """READ, of one length."""
     extent, length_at, rest = form
+    handler = data.Read(extent, length_at)
     return Row(
         opcode,
         name,
         usage(f"{opcode:02x}{flags}{rest}"),
         direction=Direction.IN,
         amount=bytes_of(extent),
-        handler=data.Read(extent, length_at),
+        handler=handler,
         medium=True,
         buffered=True,
         quick=_always,
+        span=handler.span,
         seconds=LONG,
     )
 
@@ -178,16 +182,19 @@ def writing(
 ) -> Row:
     """A command that writes as many blocks as it brings."""
     extent, length_at, rest = form
+    handler = kind(extent, length_at)
+    plain = isinstance(handler, data.Write)
     return Row(
         opcode,
         name,
         usage(f"{opcode:02x}{flags}{rest}"),
         direction=Direction.OUT,
         amount=bytes_of(extent),
-        handler=kind(extent, length_at),
+        handler=handler,
         medium=True,
         writes=True,
-        quick=_without_fua if kind is data.Write else _never,
+        quick=_without_fua if plain else _never,
+        span=handler.span if isinstance(handler, data.Write) else None,
         seconds=LONG,
     )
 

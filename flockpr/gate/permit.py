@@ -144,11 +144,15 @@ class Permit:
             Whether it may be done. If not, `fault` says why, or else a command that narrows
             access took too long.
         """
+        return self.enter_at_once() or self._enter_slowly(deadline)
+
+    def enter_at_once(self) -> bool:
+        """As `enter`, if nothing has to be waited for; False says nothing else."""
         with self._lock:
-            if self._phase is _OPEN:
-                self._inside += 1
-                return True
-        return self._enter_slowly(deadline)
+            if self._phase is not _OPEN:
+                return False
+            self._inside += 1
+            return True
 
     def leave(self) -> None:
         """End a read or write."""

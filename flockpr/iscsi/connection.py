@@ -77,6 +77,7 @@ class Connection:
         self._execution = Execution(
             door,
             self._carry_out,
+            client=sock.fileno(),
             start=self._take_over,
             readable=lambda: bool(self._poll.poll(0)),
         )

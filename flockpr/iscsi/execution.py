@@ -54,6 +54,7 @@ class Execution:
     Args:
         door: What connections share.
         going_on: Carries out events that come of memory that was found.
+        client: Descriptor of the connection.
         start: Starts another thread that reads from the connection.
         readable: Whether something waits to be read.
 
@@ -69,6 +70,7 @@ class Execution:
         door: Door,
         going_on: Callable[[Sequence[events.Event]], None],
         *,
+        client: int,
         start: Callable[[], None],
         readable: Callable[[], bool],
     ) -> None:
@@ -76,6 +78,7 @@ class Execution:
         self._going_on = going_on
         self.inline = Inline(
             door.relief,
+            client=client,
             execute=self.execute,
             answer=self._answer,
             hand_over=self._hand_over,

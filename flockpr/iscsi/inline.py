@@ -4,10 +4,16 @@ A read or write of a disk that does not hang takes less time than to hand it to 
 So it is executed by the thread that read it, and several that came together are answered
 together. If one takes long (see `relief`), another thread goes on reading; the first one answers
 its command when that ends, and is gone.
+
+Reads and writes that came together, or while others are under way, are launched (see `flights`):
+the kernel carries them out while the thread reads on. As long as something flies the thread waits
+for nothing but the client and the disks; before it does anything else that may have to wait, all of
+it lands, because whoever takes access away waits for that.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -16,6 +22,7 @@ from typing import Final, TypeAlias
 
 from flockpr.block import ScsiReply
 from flockpr.iscsi.commands import CommandTask
+from flockpr.iscsi.flights import Flight, FlightRing, Flights, finish
 from flockpr.iscsi.output import Loan, Release
 from flockpr.iscsi.relief import Relief
 
@@ -42,12 +49,14 @@ class Inline:
         hand_over: Lets a thread of its LUN execute a command.
         start: Starts a thread that reads, or raises RuntimeError.
         readable: Whether something that the client sent waits to be read.
+        client: Descriptor of the connection.
     """
 
     def __init__(
         self,
         relief: Relief,
         *,
+        client: int,
         execute: Callable[[CommandTask], None],
         answer: Callable[[Sequence[Done]], None],
         hand_over: Callable[[CommandTask], None],
@@ -64,7 +73,9 @@ class Inline:
         self._thread = _NOBODY
         self._medium = self._glances = True
         self._number = 0
-        self._task: CommandTask | None = None
+        self._at: CommandTask | FlightRing | Flights | None = None
+        self._client = client
+        self._flights = Flights(client)
         self._ready: deque[CommandTask] = deque()
         self._done: list[Done] = []
         self._bytes = 0
@@ -110,11 +121,14 @@ class Inline:
         """Take a command that can be executed, if the calling thread is to execute it; `work`
         does.
         """
+        transfer = task.transfer
         if (
-            not (self._glances if task.transfer.glance else task.transfer.quick and self._medium)
+            not (self._glances if transfer.glance else transfer.quick and self._medium)
             or self._thread != threading.get_ident()
-            or not task.channel.lun.tasks.pace.quick()
         ):
+            return False
+        pace = task.channel.lun.tasks.pace
+        if not pace.quick() and (pace.hangs or self._flights.ring_of(task) is None):
             return False
         self._ready.append(task)
         return True
@@ -130,11 +144,16 @@ class Inline:
         while ready and self._thread == me:
             task = ready.popleft()
             tasks = task.channel.lun.tasks
-            if not tasks.pace.quick():
+            quick = tasks.pace.quick()
+            flying = self.flying
+            if (ready or not quick or flying) and (ring := self._flights.launch(task)) is not None:
+                if ring.queued >= TOGETHER:
+                    self._submit(ring)
+            elif flying or not quick:
                 self._hand_over(task)
             elif task.transfer.quick and tasks.begin(task):
                 self._run(task, me)
-            elif task.transfer.glance and self._glance(task, me) and tasks.begin(task):
+            elif task.transfer.glance and self._glance(task) and tasks.begin(task):
                 self._execute(task)  # what could have hung has not
             else:
                 self._hand_over(task)
@@ -142,6 +161,8 @@ class Inline:
                 not ready or len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER
             ):
                 answered |= self._flush()  # after which a read may go on that was held back
+        if self._thread == me and self._flights.count:
+            self._depart()
         return answered
 
     def _run(self, task: CommandTask, me: int) -> None:
@@ -156,7 +177,7 @@ class Inline:
         self._relief.end(self)
         pace.took(took, self._others)
 
-    def _glance(self, task: CommandTask, me: int) -> bool:
+    def _glance(self, task: CommandTask) -> bool:
         """Try to answer it by a look at the reservations; whether the caller is to do so."""
         attachment = task.channel.attachment
         # Not only after the look: what an ORDERED command before it does has to be seen by it.
@@ -166,19 +187,24 @@ class Inline:
         try:
             task.reply = attachment.lun.disk.glance(attachment.disk_nexus, task.command.cdb)
         finally:
-            with self._lock:
-                if self._thread == me:
-                    self._task = None
-        if self._thread != me:
+            mine = self._unwatched()
+        if not mine:
             attachment.lun.tasks.pace.loose(task)
-            return False
-        self._relief.end(self)
-        return task.reply is not None
+        return mine and task.reply is not None
 
-    def _watched(self, task: CommandTask) -> None:
+    def _watched(self, at: CommandTask | FlightRing | Flights) -> None:
         self._number += 1  # before the task: nobody is relieved of another one
-        self._task = task
+        self._at = at
         self._relief.begin(self, self._number)
+
+    def _unwatched(self) -> bool:
+        """It took no time; False if it did, and another thread is the one that reads."""
+        with self._lock:
+            if self._thread != threading.get_ident():
+                return False
+            self._at = None
+        self._relief.end(self)
+        return True
 
     def _others(self) -> bool:
         return bool(self._ready) or self._readable()
@@ -187,6 +213,99 @@ class Inline:
         """The thread that read ends: what it took goes its way."""
         while self._ready:
             self._hand_over(self._ready.popleft())
+        self._flights.close()
+
+    # ------------------------------------------------------------------ what flies
+
+    @property
+    def flying(self) -> bool:
+        """Whether the kernel carries something out for this thread; it must not wait, then, but
+        in `await_client` or `settle`.
+        """
+        return bool(self._flights.count)
+
+    def await_client(self) -> bool:
+        """Wait for the client, or until something has landed, which is answered.
+
+        Returns:
+            Whether the client has sent something, and the calling thread is to read it.
+        """
+        readable, rings = self._flights.wait()
+        return self._land(rings) and readable
+
+    def settle(self) -> bool:
+        """Wait until nothing flies, and answer it.
+
+        Returns:
+            False: that took long, and another thread is the one that reads.
+        """
+        flights = self._flights
+        if not flights.count:
+            return True
+        if not self._depart():
+            return False
+        while flights.count:
+            self._watched(flights)
+            rings = flights.wait_for_disks()
+            if not self._unwatched():
+                flights.finish(rings, self._landed)
+                return False
+            if not self._land(rings):
+                return False
+        return True
+
+    def _depart(self) -> bool:
+        """Tell the kernel of all that was launched. False: that took long, and another thread is
+        the one that reads.
+        """
+        return all(self._submit(ring) for ring in self._flights.queues)
+
+    def _submit(self, ring: FlightRing) -> bool:
+        self._watched(ring)
+        refused = ring.submit()
+        mine = self._unwatched()
+        if refused and mine:
+            # No memory, or a file system that has no such thing: let them be sent again.
+            self._flights.ground(ring)
+        for flight in refused:
+            self._landed(flight, -errno.EAGAIN)
+        if not mine:
+            finish(ring, self._landed)
+        return mine
+
+    def _land(self, rings: Sequence[FlightRing]) -> bool:
+        """Take from the kernel what is over, and answer it; False as with `_depart`."""
+        odd: list[tuple[Flight, int]] = []
+        for ring in rings:
+            for flight, result in ring.reap():
+                if result != len(flight[1].view):
+                    odd.append((flight, result))
+                    continue
+                self._landed(flight, result)
+                if len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER:
+                    self._flush()
+        mine = not odd or self._land_odd(odd)
+        if mine:
+            self._flush()
+        return mine
+
+    def _land_odd(self, odd: Sequence[tuple[Flight, int]]) -> bool:
+        """Land what failed, or was done in part: more has to be asked of the disk."""
+        mine = True
+        for flight, result in odd:
+            if mine:
+                self._watched(flight[0])
+            self._landed(flight, result)
+            mine = mine and self._unwatched()
+        return mine
+
+    def _landed(self, flight: Flight, result: int) -> None:
+        task, launch = flight
+        lun = task.channel.lun
+        reply = lun.disk.land(launch, result)
+        if not self.keep(task, reply):
+            lun.tasks.pace.loose(task)
+            self._answer(((task, reply),))
 
     # ------------------------------------------------------------------ answers
 
@@ -199,7 +318,7 @@ class Inline:
         with self._lock:
             if self._thread != threading.get_ident():
                 return False
-            self._task = None
+            self._at = None
             self._done.append((task, reply))
             self._bytes += task.reserved
             return True
@@ -217,22 +336,33 @@ class Inline:
     def relieve(self, number: int) -> None:
         """See `relief.Reader`: nothing of the others may wait for the command that takes long."""
         with self._lock:
-            task = self._task
-            if self._number != number or task is None or self._thread in _NO_THREAD:
+            at = self._at
+            if self._number != number or at is None or self._thread in _NO_THREAD:
                 return
             try:
                 self._start()  # it waits in `begin`
             except RuntimeError:
                 return
             self._thread = _SOMEBODY
-            self._task = None
-            task.channel.lun.tasks.pace.stuck(task)
+            self._at = None
+            for task in self._left_with(at):
+                task.channel.lun.tasks.pace.stuck(task)
             waiting = list(self._ready)
             self._ready.clear()
             self._relief.end(self)  # before the other one begins with a command
         self._flush()
         for each in waiting:
             self._hand_over(each)
+
+    def _left_with(self, at: CommandTask | FlightRing | Flights) -> Sequence[CommandTask]:
+        """What the thread that is relieved has to see to; the rest is for the one that reads."""
+        if isinstance(at, CommandTask):
+            return (at,)
+        if isinstance(at, Flights):
+            self._flights = Flights(self._client)
+            return at.tasks()
+        self._flights.leave_out(at)
+        return [task for task, _ in at.commands()]
 
 
 class Sent:

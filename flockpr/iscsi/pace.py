@@ -44,6 +44,11 @@ class Pace:
         """Whether a command may keep the thread that read it."""
         return not self._stuck and (not self._until or self._clock() >= self._until)
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a command takes so long that somebody else reads."""
+        return bool(self._stuck)
+
     def took(self, seconds: float, waiting: Callable[[], bool]) -> None:
         """A command has been executed by the thread that read it.
 

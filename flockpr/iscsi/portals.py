@@ -26,6 +26,10 @@ BACKLOG = 4096
 RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_LUN = 16
 """A disk's image, lock directory and locks; what a commit opens for a moment."""
+DESCRIPTORS_EACH = 2
+"""A connection's socket, and what tells of the end of what it launched (see `flights`); where it
+has more LUNs than one and there is none left, their commands are waited for.
+"""
 
 _TRANSIENT = frozenset({errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 _PAUSE = 0.05
@@ -192,5 +196,5 @@ def affordable_connections(luns: int, doors: int = 1) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 16
-    room = (soft - RESERVED_DESCRIPTORS - luns * DESCRIPTORS_PER_LUN) // doors
+    room = (soft - RESERVED_DESCRIPTORS - luns * DESCRIPTORS_PER_LUN) // DESCRIPTORS_EACH // doors
     return max(16, min(4096, room))

@@ -29,6 +29,10 @@ ENOUGH: Final = 16
 """Readings in a row that brought reservation commands alone, before a connection sits down."""
 RETRY: Final = 0.5
 """Seconds after which a thread that could not be started is tried again."""
+_PASSING: Final = frozenset(
+    (Command, events.DataComplete, events.DataRefused, events.Released, events.TaskManagement)
+)
+"""Events that keep nobody waiting, whatever they say."""
 _RESERVING: Final = frozenset((Opcode.PERSISTENT_RESERVE_IN, Opcode.PERSISTENT_RESERVE_OUT))
 
 
@@ -152,27 +156,45 @@ class Reading:
             log.exception("%s: closed after an unexpected error", self._wire.output.who)
             if not inline.reading:
                 self._wire.abandon()
-        if inline.reading:
+        if inline.reading and inline.settle():
             self._end()
             self._over.set()
 
     def _read_all(self) -> None:
         inline, output, protocol = self._inline, self._wire.output, self._wire.protocol
-        found, self._left = self._left, ()
-        self._carry_out(found)
-        inline.work()
-        while inline.reading and not (protocol.closing or output.broken):
-            if output.pending > self._most:
-                self._wait_for_room()
-            received = self._receive()
-            if received is None:
+        received: Sequence[events.Event] | None = self._left
+        self._left = ()
+        while received is not None:
+            if not self._deal_with(received):
                 return
-            self._carry_out(received)
-            inline.work()
-            if received:
-                self._still = self._still + 1 if suits(received) else 0
-                if self._still >= ENOUGH and self._sit_down():
+            if protocol.closing or output.broken:
+                return
+            if output.pending > self._most:
+                if not inline.settle():
                     return
+                self._wait_for_room()
+                inline.work()  # reads that were held back go on
+                if not inline.reading:
+                    return
+            waits = not inline.flying or inline.await_client()
+            received = self._receive() if waits else ()
+
+    def _deal_with(self, received: Sequence[events.Event]) -> bool:
+        """Carry out what has come; False if the calling thread is not to read any more."""
+        inline = self._inline
+        if inline.flying and not _PASSING.issuperset(map(type, received)):
+            # It may wait for the end of commands, and nobody else sees to those that fly.
+            self._left = received
+            if not inline.settle():
+                return False
+            self._left = ()
+        self._carry_out(received)
+        inline.work()
+        if received:
+            self._still = self._still + 1 if suits(received) else 0
+            if self._still >= ENOUGH and not inline.flying and self._sit_down():
+                return False
+        return inline.reading
 
     def _wait_for_room(self) -> None:
         """The client takes nothing: read nothing either. The tick ends it in time."""

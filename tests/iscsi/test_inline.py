@@ -50,6 +50,9 @@ class Attachment:
         self.meanwhile: Callable[[], object] = bool
         self.tasks = TaskSet("disk", workers=1, most=100, most_each=100)
 
+    def ring(self, _room: int) -> None:
+        """No command is launched."""
+
     def glance(self, _nexus: object, _cdb: bytes) -> ScsiReply | None:
         """What a look at the reservations gives."""
         if self.gate is not None:
@@ -76,6 +79,7 @@ class Rig:
         self.no_threads = False
         self.inline = Inline(
             self.relief,
+            client=-1,
             execute=self.execute,
             answer=self.answer,
             hand_over=self.handed.append,

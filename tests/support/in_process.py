@@ -17,6 +17,7 @@ from flockpr.iscsi.settings import Limits, LunSettings, Portal
 from flockpr.store.identity import LunIdentity
 from flockpr.units import Units
 from tests.support.iscsi_client import Initiator
+from tests.support.rings import ThreadRing
 from tests.support.target_rig import Session, Url, initiator_name
 
 PATIENCE = 100.0
@@ -68,6 +69,10 @@ class HangingCalls(ImageCalls):
         if self._locks_hang and kind != fcntl.F_UNLCK:
             self._pass()
         super().set_lock(fd, kind, start, length)
+
+    def ring(self, room: int) -> ThreadRing:
+        """What is launched is done by the calls below, and may hang as well."""
+        return ThreadRing(room, self.preadv, self.pwritev)
 
     def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """The system call preadv, when it may."""

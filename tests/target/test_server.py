@@ -20,8 +20,10 @@ from flockpr.gate import Permit
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
 from flockpr.iscsi.execution import Execution
+from flockpr.iscsi.flights import FlightRing, Flights
 from flockpr.iscsi.management import LAST_WORDS
 from flockpr.iscsi.output import Output, Release
+from flockpr.iscsi.pace import Pace
 from flockpr.iscsi.server import TargetServer
 from flockpr.iscsi.settings import ChapAccount, Limits, LunSettings, Portal
 from flockpr.store.identity import target_name
@@ -55,6 +57,16 @@ READ = sbc_cdbs.read(0, 1)
 WRITE = sbc_cdbs.write(0, 1)
 BLOCK = bytes(range(256)) * 2
 MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True, params=["executed", "launched"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who carries out a read or write that comes alone: a thread of ours, or the kernel."""
+    way = str(request.param)
+    if way == "launched":
+        # What comes alone is launched where the disk is slow.
+        monkeypatch.setattr(Pace, "quick", lambda _: False)
+    return way
 
 
 @pytest.fixture
@@ -235,6 +247,7 @@ def test_lun_0_that_does_not_exist_answers_inquiry_and_report_luns(tmp_path: pat
 # ---------------------------------------------------------------------- reservations at a look
 
 
+@pytest.mark.parametrize("way", ["executed"], indirect=True)
 def test_read_keys_is_answered_by_a_look_and_sees_what_others_commit(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,8 +405,16 @@ class LateReader:
                 self.executed.append(bytes(task.data_out))
             execute(execution, task)
 
+        def launched(flights: Flights, task: CommandTask) -> FlightRing | None:
+            ring = launch(flights, task)
+            if ring is not None and task.command.cdb[:1] == WRITE[:1]:
+                self.executed.append(bytes(task.data_out))
+            return ring
+
+        launch = Flights.launch
         monkeypatch.setattr(Execution, "arrived", held)
         monkeypatch.setattr(Execution, "execute", noted)
+        monkeypatch.setattr(Flights, "launch", launched)
 
     def send(self, session: Session) -> None:
         """Send some writes of which only the first is read."""
