@@ -25,13 +25,13 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from flockpr import events
 from flockpr.block import senses
 from flockpr.block.absent import report_luns
 from flockpr.block.administration import no_medium
 from flockpr.block.attached import Attached
 from flockpr.block.calls import ImageCalls
 from flockpr.block.device import Device, Task
+from flockpr.block.footing import Footing
 from flockpr.block.inquiry import Face, inquiry
 from flockpr.block.launches import Launch, Launches
 from flockpr.block.medium import Cancelled, FlushFailed, Medium, PermitLike
@@ -46,9 +46,9 @@ from flockpr.block.shared import Shared
 from flockpr.block.table import find, transfer_of
 from flockpr.core.access import AccessClass
 from flockpr.core.model import Nexus
-from flockpr.errors import Busy, ConfigError, ServedElsewhere, StoreError, StoreUnavailable
+from flockpr.errors import ConfigError, StoreError
 from flockpr.filesystems import Guard, Promise
-from flockpr.gate import HostClaim, Permit
+from flockpr.gate import Permit
 from flockpr.logical_unit import failure
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE, LUN_NOT_SUPPORTED, Sense
 from flockpr.store.identity import LunIdentity
@@ -143,41 +143,25 @@ class Disk:
         self._device.on_change = self._attached.tell
         self._closed = False
         self._calls = calls
-        self._guard = guard
-        self._withheld: StoreUnavailable | None = None
-        self._withheld_since = 0.0
-        self._claim: HostClaim | None = None
+        self._footing = Footing(path, guard, calls)
         make = permit or functools.partial(_permit, root, identity, calls)
         self._permit = self._medium.permit = make(self._shared.reopened, self._on_descriptor)
         self._open(os.path.join(root, identity.name) if claim else None, patience)
 
     def _open(self, claimed: str | None, patience: float) -> None:
+        footing = self._footing
         try:
-            if claimed is not None:
-                self._take_claim(claimed, patience, alone=self._alone)
-            before = self._alone
+            alone = claimed is not None and footing.claim(claimed, patience)
             self._permit.open()
-            if claimed is not None and self._alone and not before:
+            if claimed is not None and footing.alone and not alone:
                 # Its locks turned out to be none worth the name, and that was allowed.
-                self._unclaim()
-                self._take_claim(claimed, patience, alone=True)
+                footing.release()
+                footing.claim(claimed, patience)
             if not self._medium.blocks:
                 raise ConfigError(f"{self._medium.path} has not a single block")
         except BaseException:
             self.close()
             raise
-
-    @property
-    def _alone(self) -> bool:
-        """Whether one host's targets alone may serve it."""
-        return self._guard is not None and self._guard.promise.exclusive
-
-    def _take_claim(self, path: str, patience: float, *, alone: bool) -> None:
-        self._claim = HostClaim(path, exclusive=alone)
-        try:
-            self._claim.take(patience)
-        except Busy as error:
-            raise ServedElsewhere(*error.args) from error
 
     def close(self) -> None:
         """Let go of the image, and let other hosts serve the LUN; commands fail from now on."""
@@ -188,11 +172,7 @@ class Disk:
         for session in self._attached.close():
             self.detach(session)
         # Not before: another host's target would read and write beside those who are inside.
-        self._permit.close(self._unclaim)
-
-    def _unclaim(self) -> None:
-        if self._claim is not None:
-            self._claim.close()
+        self._permit.close(self._footing.release)
 
     @property
     def closed(self) -> bool:
@@ -201,37 +181,20 @@ class Disk:
 
     def deleted(self) -> bool:
         """Whether the LUN is known to be deleted; one that is merely missing is not."""
-        return self._claim is not None and self._claim.deleted()
-
-    # ------------------------------------------------------------------ what is promised
+        return self._footing.deleted()
 
     @property
     def promise(self) -> Promise | None:
         """What is promised on its file system; None for a test's disk."""
-        return None if self._guard is None else self._guard.promise
+        return self._footing.promise
 
     def look_at_promise(self) -> None:
-        """See whether what was promised at the start still holds; nobody gets in where it does
-        not, until it does again. Never touches the file system, which may hang.
-        """
-        fault = None if self._guard is None else self._guard.look()
-        before, self._withheld = self._withheld, fault
-        if fault is not None and before is None:
-            # The answer is NOT READY from here on, and what is under way ends.
-            self._permit.bar(self)
-            # The kernel may have lost the permit and taken it again without a word: only another
-            # one is worth something.
-            self._permit.renew()
-            self._withheld_since = time.monotonic()
-            events.lost_mount(self._medium.path, fault.what)
-        elif fault is None and before is not None:
-            self._permit.admit(self)
-            events.mount_back(self._medium.path, time.monotonic() - self._withheld_since)
+        """See whether what was promised at the start still holds (see `Footing.look`)."""
+        self._footing.look(self._permit)
 
     def _on_descriptor(self, fd: int) -> None:
         """The image was opened: is it where it was, and does QEMU stay away?"""
-        if self._guard is not None:
-            self._guard.opened(fd, self._calls)
+        self._footing.opened(fd)
         self._medium.opened(fd)
 
     @property
@@ -329,8 +292,7 @@ class Disk:
         Only on file systems of one host. A process that is killed with such calls under way ends
         when they do, which on a network is when the file server answers, however long that takes.
         """
-        local = self._guard is None or self._guard.promise.one_host
-        return self._calls.ring(room) if local and self._permit.direct else None
+        return self._calls.ring(room) if self._footing.local and self._permit.direct else None
 
     def launch(
         self,
@@ -356,7 +318,7 @@ class Disk:
             row = find(cdb)
             if isinstance(row, Sense) or row.span is None or row.refusal(cdb) is not None:
                 return None
-            if self._withheld is not None or cancelled() or self._left(session):
+            if self._footing.withheld is not None or cancelled() or self._left(session):
                 return None
             return self._launches.begin(row, session, cdb, data_out)
         except Exception:
@@ -413,7 +375,7 @@ class Disk:
             for _ in range(TRIES):
                 if task.cancelled() or self._left(task.nexus):
                     return TASK_ABORTED
-                if self._withheld is not None or not self._permit.enter(task.deadline):
+                if self._footing.withheld is not None or not self._permit.enter(task.deadline):
                     return self._kept_out()
                 try:
                     state = self._served.current()
@@ -463,7 +425,7 @@ class Disk:
     def _kept_out(self) -> ScsiReply:
         if self._closed:
             return self._device.check(LUN_NOT_SUPPORTED)
-        fault = self._withheld or self._permit.fault
+        fault = self._footing.withheld or self._permit.fault
         if fault is None:
             return BUSY
         self._log.error(str(fault), "%s: %s", self.identity.name, fault)

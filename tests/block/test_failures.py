@@ -301,7 +301,7 @@ def test_other_hosts_are_kept_away_until_the_last_write_has_ended(tmp_path: path
     with pytest.raises(Busy, match="another host"):
         HostClaim(path, host="other").take(0.0)
     disk._permit.leave()
-    wait_until(lambda: disk._claim is not None and disk._claim._fd < 0)
+    wait_until(lambda: disk._footing._claim is not None and disk._footing._claim._fd < 0)
     claim = HostClaim(path, host="other")
     claim.take()
     claim.close()

@@ -121,9 +121,9 @@ def test_nothing_is_launched_where_execute_would_wait_or_refuse(rig: Rig) -> Non
     rig.permit.fault = StoreUnavailable("lost", "there")
     assert launch(rig, read) is None
     rig.permit.fault = None
-    rig.disk._withheld = StoreUnavailable("another mount", "there")
+    rig.disk._footing.withheld = StoreUnavailable("another mount", "there")
     assert launch(rig, read) is None
-    rig.disk._withheld = None
+    rig.disk._footing.withheld = None
     rig.disk._served.drop()
     assert launch(rig, read) is None  # the state is not known
     rig.good(read)
