@@ -114,10 +114,14 @@ class CommitLog(Chain):
             files.discard(self._sys, aside, dir_fd=self._fd)
             raise Busy("the time for this command is over; nothing was done", self._path)
         identity = self._settle(document, aside, base)
+        try:
+            if identity is not None:
+                # Whoever builds on it makes both names durable before answering anybody.
+                settled()
+        finally:
+            self._forget()  # not before: on a share others would wait for one change more
         if identity is None:
             return None
-        # Whoever builds on it makes both names durable before answering anybody.
-        settled()
         self._make_durable(document, identity)
         return document
 
@@ -126,7 +130,9 @@ class CommitLog(Chain):
         aside = f"{ASIDE_PREFIX}{self._daemon}-{self._counter}"
         try:
             data = encode(document, self._parts)
-            files.write_new(self._sys, aside, data, dir_fd=self._fd, mode=self._mode)
+            files.write_new(
+                self._sys, aside, data, dir_fd=self._fd, mode=self._mode, ours=not self.coherent
+            )
         except OSError as error:
             path = f"{self._path}/{aside}"
             raise files.unavailable(error, "cannot write a commit", path) from error
@@ -161,9 +167,7 @@ class CommitLog(Chain):
             except StoreError as error:
                 raise self._not_known(document, error.what) from error
             time.sleep(0.05)
-        identity = self._identity_of(aside) if taken else None
-        self._forget()
-        return identity
+        return self._identity_of(aside) if taken else None
 
     def _identity_of(self, aside: str) -> Identity:
         """Of our document, by the name that only we use; one that fits nothing if it is gone."""

@@ -120,20 +120,47 @@ def read_all(syscalls: Syscalls, fd: int, first: int, most: int) -> bytes:
 
 
 def write_new(
-    syscalls: Syscalls, name: str, data: bytes, *, dir_fd: int, mode: int, sync: bool = True
+    syscalls: Syscalls,
+    name: str,
+    data: bytes,
+    *,
+    dir_fd: int,
+    mode: int,
+    sync: bool = True,
+    ours: bool = False,
 ) -> None:
-    """Create a file with these contents; `sync`: on stable storage before the return.
+    """Create a file with these contents.
 
     On any failure nothing of that name is left.
+
+    Args:
+        syscalls: Where the calls go.
+        name: The name.
+        data: What is to be in it.
+        dir_fd: Descriptor of the directory.
+        mode: Permission bits.
+        sync: Have it on stable storage before the return.
+        ours: Nobody else makes a file of that name, for it has an id of this process. A server is
+            not asked to see to that, then: on NFS that is a change more, which it makes durable.
+            What is found there all the same is left alone if it has bytes or another name.
 
     Raises:
         OSError: As the system call; FileExistsError if the name is taken.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if ours else os.O_EXCL)
     fd = syscalls.open(name, flags, mode, dir_fd=dir_fd)
     try:
+        status = syscalls.fstat(fd)
+    except BaseException:
+        close_quietly(syscalls, fd)
+        discard(syscalls, name, dir_fd=dir_fd)
+        raise
+    if ours and (status.st_size or status.st_nlink != 1):
+        close_quietly(syscalls, fd)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    try:
         try:
-            if stat.S_IMODE(syscalls.fstat(fd).st_mode) != mode:
+            if stat.S_IMODE(status.st_mode) != mode:
                 # The umask; on NFS it is one more change that the server has to make durable.
                 syscalls.fchmod(fd, mode)
             write_all(syscalls, fd, data)

@@ -74,6 +74,8 @@ def test_who_committed_last_writes_at_once() -> None:
     assert slow.index("write") > write
     assert slow.count("read") > quick.count("read")
     assert quick[link:] == slow[slow.index("link") :]
+    # Who waits for the right to commit next does not wait for what is only cleared away.
+    assert link < quick.index("lock", link) < quick.index("unlink")
     world.judge()
 
 

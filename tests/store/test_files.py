@@ -235,9 +235,45 @@ def test_file_of_a_taken_name_is_left_alone(directory: int, tmp_path: Path) -> N
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_file_of_our_own_name_is_made_without_asking_for_more(
+    directory: int, tmp_path: Path
+) -> None:
+    """No O_EXCL, which NFS makes a change more of; what has bytes or another name stays."""
+    flags: list[int] = []
+
+    class Noted(Syscalls):
+        """What is opened how."""
+
+        def open(self, path: str, how: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+            """See `Syscalls.open`."""
+            flags.append(how)
+            return super().open(path, how, mode, dir_fd=dir_fd)
+
+    def write(name: str) -> None:
+        files.write_new(Noted(), name, b"x", dir_fd=directory, mode=0o600, ours=True)
+
+    (tmp_path / "bytes").write_text("a commit")
+    (tmp_path / "linked").touch()
+    os.link(tmp_path / "linked", tmp_path / "commit")
+    os.symlink("nowhere", tmp_path / "symlink")
+    for name in ("bytes", "linked"):
+        with pytest.raises(FileExistsError):
+            write(name)
+    with pytest.raises(OSError) as refused:
+        write("symlink")
+    assert refused.value.errno == errno.ELOOP
+    assert (tmp_path / "bytes").read_text() == "a commit"
+    assert (tmp_path / "commit").read_bytes() == b""
+    assert not (tmp_path / "nowhere").exists()
+    write("new")
+    assert (tmp_path / "new").read_bytes() == b"x"
+    assert all(not how & os.O_EXCL and how & os.O_NOFOLLOW for how in flags)
+
+
+@pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("step", ["write", "fsync", "close", "fchmod", "fstat"])
 def test_file_that_cannot_be_written_leaves_no_name(
-    directory: int, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    directory: int, tmp_path: Path, step: str, ours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A half-written file is never found; a failed close is a failed write."""
     syscalls = Syscalls()
@@ -252,7 +288,7 @@ def test_file_that_cannot_be_written_leaves_no_name(
 
     mode = 0o606 if step == "fchmod" else 0o600  # which the umask takes some of
     with umask(0o077), pytest.raises(OSError, match="broken"):
-        files.write_new(syscalls, "file", b"x", dir_fd=directory, mode=mode)
+        files.write_new(syscalls, "file", b"x", dir_fd=directory, mode=mode, ours=ours)
     assert os.listdir(tmp_path) == []
 
 
