@@ -20,7 +20,8 @@ import attrs
 
 from flockpr.manager.vpd import designators
 
-_DELETED = " (deleted)"
+DELETED = " (deleted)"
+"""What the kernel appends to the name of an open file that has none any more."""
 _DM_MULTIPATH = re.compile(r"(?:part\d+-)?mpath-")
 _ATTRIBUTE_MAX = 8192
 _SG_MAJOR = 21
@@ -208,7 +209,7 @@ def _is_hex(text: str) -> bool:
 def _image_of_loop(loop: str) -> tuple[str, ...]:
     """Return the paths of a loop device's file if the device is the whole file."""
     path = _text(f"{loop}/backing_file", strip="\n")
-    if not path or path.endswith(_DELETED):
+    if not path or path.endswith(DELETED):
         return ()
     # A window into a file is a disk of its own, and other windows may be other disks.
     if any(_text(f"{loop}/{limit}") not in ("", "0") for limit in ("offset", "sizelimit")):

@@ -14,11 +14,13 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from flockpr.device_index import INDEX_FRESH
 from flockpr.filesystems.kinds import COHERENT
 from flockpr.filesystems.mounts import filesystem_type
+from flockpr.manager.device import DELETED
+from flockpr.manager.views import VIEWS, name_of
 
 MAX_KNOWN = 4096
 """Disks that are remembered; beyond it all are forgotten, which costs one look-up each."""
@@ -27,10 +29,14 @@ _BLKGETDISKSEQ = 0x80081280  # linux/fs.h, since Linux 5.15
 _SEQUENCE = struct.Struct("Q")
 
 
-def mark_of(descriptor: int) -> Hashable | None:
+def mark_of(descriptor: int, name: Callable[[int], str] = name_of) -> Hashable | None:
     """What tells the disk behind a descriptor from every other one; None where nothing does.
 
     Waits for nobody where the file is on a file system of this host.
+
+    Args:
+        descriptor: Of the disk.
+        name: Tells the name under which a file is open.
 
     Raises:
         OSError: As fstat.
@@ -38,7 +44,10 @@ def mark_of(descriptor: int) -> Hashable | None:
     found = os.fstat(descriptor)
     try:
         if stat.S_ISREG(found.st_mode):
-            return found.st_dev, found.st_ino, os.readlink(f"/proc/self/fd/{descriptor}")
+            path = name(descriptor)
+            # A file that is deleted is no disk of anybody's, but may look like one that is
+            # called so and had this inode a moment ago.
+            return None if path.endswith(DELETED) else (found.st_dev, found.st_ino, path)
         if stat.S_ISBLK(found.st_mode):
             sequence = fcntl.ioctl(descriptor, _BLKGETDISKSEQ, bytes(_SEQUENCE.size))
             return found.st_rdev, sequence
@@ -78,7 +87,7 @@ class Known:
         also where it cannot be examined: whoever looks it up says what is wrong.
         """
         try:
-            found = self._luns.get(mark_of(descriptor))
+            found = self._luns.get(mark_of(descriptor, VIEWS.name_of))
         except OSError:
             return None
         if found is None or time.monotonic() >= found[1]:

@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 from flockpr.manager.base import duplicate
 from flockpr.manager.known import on_this_host
+from flockpr.manager.views import VIEWS, told_of
 
 FRESH = 60.0
 """Seconds for which a file is believed to be where it was found: mounts come and go, and their
 numbers are used again."""
 MAX_FOUND = 4096
 """Files that are remembered; beyond it all are forgotten, which costs one look each."""
-_SIZE = 256
 _PLACE = re.compile(rb"^mnt_id:\t\d+\nino:\t\d+\n", re.MULTILINE)
 
 
@@ -59,6 +59,7 @@ class Files:
         self._places = places
         self._looked = threading.Event()
         self._looked.set()
+        self._last: tuple[bytes, bytes | None] = b"", None
 
     def harmless(self, descriptor: int, patience: float = 0.0) -> bool:
         """Whether a file is known to be closed without waiting for anybody. Never waits for the
@@ -68,7 +69,7 @@ class Files:
             descriptor: The file.
             patience: Seconds that this may take.
         """
-        place = _place(descriptor)
+        place = self._place(descriptor, told_of if patience else VIEWS.told_of)
         if place is None:
             return False
         found = self._places.harmless(place)
@@ -77,6 +78,21 @@ class Files:
             if self._looked.wait(patience):
                 found = self._places.harmless(place)
         return bool(found)
+
+    def _place(self, descriptor: int, told_of: Callable[[int], bytes]) -> bytes | None:
+        """The mount and the inode of a file, as the kernel knows them without asking the file
+        system; None where it does not say (before Linux 5.14).
+        """
+        try:
+            told = told_of(descriptor)
+        except OSError:
+            return None
+        last, place = self._last
+        if told != last:  # mostly it is the file of the command before
+            found = _PLACE.search(told)
+            place = found[0] if found else None
+            self._last = told, place
+        return place
 
     def _look(self, place: bytes, descriptor: int) -> None:
         try:
@@ -94,18 +110,3 @@ class Files:
 
         self._looked.clear()
         self._places.aside(look)
-
-
-def _place(descriptor: int) -> bytes | None:
-    """The mount and the inode of a file, as the kernel knows them without asking the file system;
-    None where it does not say (before Linux 5.14).
-    """
-    try:
-        info = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            found = _PLACE.search(os.read(info, _SIZE))
-        finally:
-            os.close(info)
-    except OSError:
-        return None
-    return found[0] if found else None

@@ -235,7 +235,7 @@ def test_descriptor_that_cannot_be_examined_is_an_answer_at_the_desk(
 ) -> None:
     """The one that a thread gives, and no broken connection, which QEMU would only repeat."""
 
-    def broken(_: int) -> None:
+    def broken(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     units.names[os.readlink(f"/proc/self/fd/{disk}")] = "disk"

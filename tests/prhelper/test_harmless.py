@@ -107,6 +107,19 @@ def test_another_file_of_the_same_mount_is_looked_at_by_itself(disk: int) -> Non
     os.close(pipe)
 
 
+def test_files_in_turn_are_told_apart(disk: int) -> None:
+    """They come with the same number, and what was told of the one says nothing of the other."""
+    ends = os.pipe()
+    files, number = Files(Places(at_once)), os.dup(disk)
+    for _ in range(3):
+        os.dup2(disk, number)
+        assert files.harmless(number)
+        os.dup2(ends[0], number)
+        assert not files.harmless(number)
+    for descriptor in (*ends, number):
+        os.close(descriptor)
+
+
 def test_client_has_one_look_at_a_time(disk: int) -> None:
     """A file that hangs costs a thread, and its client passes no second one for that."""
     hanging: list[Callable[[], None]] = []
@@ -140,9 +153,14 @@ def test_look_that_fails_says_nothing(disk: int, monkeypatch: pytest.MonkeyPatch
 
 def test_old_kernel_says_nothing_of_the_inode(disk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """So nothing is harmless there."""
-    real = os.read
-    monkeypatch.setattr(os, "read", lambda *given: real(*given).partition(b"ino:")[0])
-    assert not Files(Places(at_once)).harmless(disk)
+
+    def old(told: Callable[..., bytes]) -> Callable[..., bytes]:
+        return lambda *given: told(*given).partition(b"ino:")[0]
+
+    for call in ("read", "pread"):
+        monkeypatch.setattr(os, call, old(getattr(os, call)))
+    for patience in (0.0, DEADLINE):
+        assert not Files(Places(at_once)).harmless(disk, patience)
 
 
 # --------------------------------------------------------------------------- who is served where

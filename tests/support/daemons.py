@@ -276,12 +276,14 @@ class Daemon:
         return {int(name) for name in os.listdir(f"/proc/{self.pid}/task")}
 
     def descriptors(self) -> list[str]:
-        """What it has open."""
-        found = []
-        for name in os.listdir(f"/proc/{self.pid}/fd"):
+        """What it has open, without the few files of procfs by which it looks at others: which
+        numbers these are for, and how many, is a matter of what came before.
+        """
+        place, found = f"/proc/{self.pid}/fd", []
+        for name in os.listdir(place):
             with contextlib.suppress(OSError):
-                found.append(os.readlink(f"/proc/{self.pid}/fd/{name}"))
-        return sorted(found)
+                found.append(os.readlink(f"{place}/{name}"))
+        return sorted(name for name in found if not name.startswith(place))
 
     def resident(self) -> int:
         """Bytes of its memory that are resident."""
