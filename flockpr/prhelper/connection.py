@@ -34,6 +34,7 @@ A_MOMENT = 0.1
 OVERDUE = 1.0
 """Seconds between two looks whether a command takes too long."""
 
+_IN = int(Opcode.PERSISTENT_RESERVE_IN)
 _PAUSED = frozenset((Status.BUSY, Status.TASK_SET_FULL))
 _STOPPED = "the client stopped amid a request or a response"
 
@@ -344,7 +345,7 @@ class Connection:
         request = inbox.read_now()
         if request is None:
             return Turn.END
-        self._peeks = request.opcode == Opcode.PERSISTENT_RESERVE_IN
+        self._peeks = request.opcode == _IN
         lost = request.descriptor_lost
         if not at_once or not (lost or self._files.harmless(inbox.descriptor)):
             self._left = request

@@ -6,7 +6,9 @@ import array
 import logging
 import os
 import socket
+import struct
 import time
+from collections.abc import Iterable
 
 from flockpr.errors import ProtocolViolation
 from flockpr.prhelper.protocol import CDB_LENGTH, Conversation, Request
@@ -18,6 +20,8 @@ DESCRIPTOR_ROOM = 8
 more; whatever more than this is sent shows as MSG_CTRUNC."""
 
 _INT = array.array("i").itemsize
+_ONE = struct.Struct("i")
+_SOCKET, _RIGHTS = socket.SOL_SOCKET, socket.SCM_RIGHTS
 _CUT, _PEEK, _CLOEXEC = map(
     int, (socket.MSG_CTRUNC, socket.MSG_PEEK, socket.MSG_CMSG_CLOEXEC)
 )  # as numbers, since to combine flags that have names takes as long as to read
@@ -111,38 +115,47 @@ class Inbox:
         self._sock.recv_into(self._peeked, CDB_LENGTH)
 
     def _read_some(self) -> tuple[bytes, Request | None]:
-        wanted = self._conversation.wanted
+        conversation = self._conversation
+        wanted = conversation.wanted
         came, lost = 0, False
-        if self._conversation.takes_descriptors:
+        if conversation.takes_descriptors:
             data, control, flags, _ = self._sock.recvmsg(wanted, _CONTROL_SIZE, _CLOEXEC)
             came, lost = self._took(control, cut=bool(flags & _CUT))
         else:
             # Without room for them the kernel drops descriptors that come here.
             data = self._sock.recv(wanted)
         if not data:
-            missing = self._conversation.end()
+            missing = conversation.end()
             if missing:
                 _log.info("%s: the stream ended within %s", self._name, missing)
             return data, None
-        if self._conversation.idle:
-            self.deadline = time.monotonic() + self._request
-        request = self._conversation.receive(data, came, lost=lost)
-        if self._conversation.idle:
+        begins = conversation.idle
+        request = conversation.receive(data, came, lost=lost)
+        if request is not None or conversation.idle:
             self.deadline = None
+        elif begins:
+            self.deadline = time.monotonic() + self._request
         return data, request
 
     def _took(self, control: list[tuple[int, int, bytes]], *, cut: bool) -> tuple[int, bool]:
         """Keep descriptors: how many came, and whether one was lost."""
-        came = array.array("i")
+        came: list[int] = []
         for level, kind, data in control:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                came.frombytes(data[: len(data) - len(data) % _INT])
+            if level == _SOCKET and kind == _RIGHTS:
+                came += _numbers(data)
         self._descriptors += came
         if cut and came:
             raise ProtocolViolation("more than one file descriptor with a request")
         if cut:
             _log.error("%s: no room for a passed descriptor: too many open files", self._name)
         return len(came), cut
+
+
+def _numbers(data: bytes) -> Iterable[int]:
+    """The descriptors in a control message; mostly it is one."""
+    if len(data) == _INT:
+        return _ONE.unpack(data)
+    return array.array("i", data[: len(data) - len(data) % _INT])
 
 
 def close_all(descriptors: list[int]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flockpr.errors import ProtocolViolation
 from flockpr.prhelper.protocol import (
     GREETING,
+    MAX_KNOWN,
     MAX_TRANSFER,
     Conversation,
     Request,
@@ -157,6 +158,40 @@ def test_descriptor_of_the_last_request_does_not_serve_the_next() -> None:
     conversation.receive(cdb(IN, 8), 1)
     with pytest.raises(ProtocolViolation, match="no file descriptor"):
         conversation.receive(cdb(IN, 8))
+
+
+def test_request_that_comes_again_is_checked_again() -> None:
+    """It is known, and what comes with it is not: a descriptor, none, two, or one that was lost."""
+    again = cdb(IN, 8)
+    conversation = greeted()
+    for _ in range(3):
+        assert conversation.receive(again, 1) == Request(again)
+    for came in (0, 1):
+        lost = conversation.receive(again, came, lost=True)
+        assert lost == Request(again, descriptor_lost=True)
+    assert conversation.receive(again, 1) == Request(again)
+    assert conversation.receive(again[:8], 1) is None
+    assert conversation.receive(again[8:]) == Request(again)
+    with pytest.raises(ProtocolViolation, match="more than one"):
+        conversation.receive(again, 2)
+
+
+def test_data_that_looks_like_a_known_request_is_data() -> None:
+    """A parameter list may have any bytes."""
+    conversation, known = greeted(), cdb(IN, 8)
+    assert conversation.receive(known, 1) == Request(known)
+    for _ in range(2):
+        assert conversation.receive(cdb(OUT, 16), 1) is None
+        assert conversation.receive(known) == Request(cdb(OUT, 16), known)
+
+
+@given(st.lists(st.integers(0, 9), max_size=40))
+def test_known_requests_are_few_and_right(lengths: list[int]) -> None:
+    """However many different ones a guest sends."""
+    conversation = greeted()
+    for length in lengths:
+        assert conversation.receive(cdb(IN, length), 1) == Request(cdb(IN, length))
+        assert len(conversation._known) <= MAX_KNOWN
 
 
 def test_second_descriptor_breaks_the_stream_at_once() -> None:
