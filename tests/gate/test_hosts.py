@@ -17,6 +17,7 @@ from flockpr.store.layout import HOSTS
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, Aside, Failing
+from tests.support.helper import open_descriptors
 
 
 @pytest.fixture
@@ -164,11 +165,7 @@ def test_claim_of_a_file_that_the_server_forgot_is_deleted_while_its_root_is_the
     server = Forgetful()
     claim = HostClaim(lun, syscalls=server)
     claim.take()
-    server.held = next(
-        int(name)
-        for name in os.listdir("/proc/self/fd")
-        if os.path.realpath(f"/proc/self/fd/{name}") == f"{lun}/locks"
-    )
+    server.held = next(int(name) for name, found in open_descriptors() if found == f"{lun}/locks")
     if not mounted:
         os.rename(tmp_path, f"{tmp_path}-aside")
     assert claim.deleted() is deleted

@@ -17,6 +17,7 @@ from flockpr.gate import watch
 from flockpr.gate.doorbell import Doorbell, provide
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, SIZE, Aside, Failing, Rig, eventually, soon
+from tests.support.helper import open_descriptors
 from tests.support.starved import starve
 
 
@@ -476,8 +477,7 @@ def test_closed_permit_that_was_never_used_holds_nothing(rig: Rig) -> None:
 
 def opened(path: str) -> int:
     """Descriptors of this process that lead to a file."""
-    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    return sum(os.path.realpath(link) == path for link in links)
+    return len([found for _, found in open_descriptors() if found == path])
 
 
 def test_image_that_was_replaced_is_opened_anew(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
