@@ -16,6 +16,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import attrs
 
@@ -37,6 +38,8 @@ _REFUSED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMLINK}
 )
 """Answers to a first LINK that say it was not done, nor will be."""
+_NONE: Final[Identity] = (-1, -1, -1, -1)
+"""That of no file."""
 
 
 @attrs.frozen
@@ -170,11 +173,15 @@ class CommitLog(Chain):
         return self._identity_of(aside) if taken else None
 
     def _identity_of(self, aside: str) -> Identity:
-        """Of our document, by the name that only we use; one that fits nothing if it is gone."""
+        """Of our document, by the name that only we use; one that fits nothing if it is gone, or
+        where nobody asks for it.
+        """
+        if not self.coherent:
+            return _NONE
         try:
             return identity_of(self._sys.stat(aside, dir_fd=self._fd))
         except OSError:
-            return (-1, -1, -1, -1)
+            return _NONE
 
     def _was_not_done(self, base: Document) -> bool:
         """Whether a LINK that was refused had no effect: a file server may link, and then

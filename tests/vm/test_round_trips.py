@@ -51,7 +51,8 @@ def test_commands_cost_few_round_trips(short_path: Path) -> None:
         for what, seen in found.items()
     }
     assert found["commit"]["calls"]["LINK"] == pytest.approx(1.0)
-    assert found["commit"]["calls"]["SETATTR"] == found["raw"]["calls"]["SETATTR"]
+    # The bare calls create with O_EXCL, which the server makes durable twice.
+    assert "SETATTR" not in found["commit"]["calls"]
     assert ours["read"] <= 2
-    assert ours["commit"] <= 16
+    assert ours["commit"] <= 15
     assert ours["idle minute"] <= 12
