@@ -35,22 +35,30 @@ class Histogram:
         total: Seconds of all of them together.
     """
 
-    buckets: tuple[int, ...] = (0,) * len(BUCKETS)
-    count: int = 0
-    total: float = 0.0
-
-    def with_one(self, seconds: float) -> Histogram:
-        """It, and one more."""
-        place = bisect.bisect_left(BUCKETS, seconds)
-        buckets = self.buckets
-        if place < len(buckets):
-            buckets = (*buckets[:place], buckets[place] + 1, *buckets[place + 1 :])
-        return Histogram(buckets, self.count + 1, self.total + seconds)
+    buckets: tuple[int, ...]
+    count: int
+    total: float
 
 
-_NOTHING = Histogram()
+class Tally:
+    """Counts one after the other, for a histogram."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS) + 1)  # the last is of what is in none
+        self._total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self._counts[bisect.bisect_left(BUCKETS, seconds)] += 1
+        self._total += seconds
+
+    def histogram(self) -> Histogram:
+        """All until now."""
+        return Histogram(tuple(self._counts[:-1]), sum(self._counts), self._total)
+
+
 _lock = threading.Lock()
-_seen: dict[tuple[Kind, str], Histogram] = {}
+_seen: dict[tuple[Kind, str], Tally] = {}
 
 
 def observe(kind: Kind, where: str, seconds: float) -> None:
@@ -63,12 +71,15 @@ def observe(kind: Kind, where: str, seconds: float) -> None:
     """
     key = (kind, where)
     with _lock:
-        if key not in _seen and len(_seen) >= _MOST_PLACES:
-            key = (kind, "")
-        _seen[key] = _seen.get(key, _NOTHING).with_one(max(0.0, seconds))
+        tally = _seen.get(key)
+        if tally is None:
+            if len(_seen) >= _MOST_PLACES:
+                key = (kind, "")
+            tally = _seen.setdefault(key, Tally())
+        tally.add(max(0.0, seconds))
 
 
 def histograms() -> Mapping[tuple[Kind, str], Histogram]:
     """What was seen since the process began, by kind and lock directory."""
     with _lock:
-        return dict(_seen)
+        return {key: tally.histogram() for key, tally in _seen.items()}

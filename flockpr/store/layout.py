@@ -95,9 +95,9 @@ LUN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 def commit_name(number: int) -> str:
     """File name of a numbered commit."""
-    return f"{number:0{NUMBER_DIGITS}d}.json"
+    return str(number).zfill(NUMBER_DIGITS) + ".json"
 
 
 def segment_name(first: int) -> str:
     """File name of the audit segment whose first transaction is `first`."""
-    return f"{first:0{NUMBER_DIGITS}d}.jsonl"
+    return str(first).zfill(NUMBER_DIGITS) + ".jsonl"
