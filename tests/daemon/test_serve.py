@@ -214,7 +214,7 @@ HANGING = """
         print("hanging", file=sys.stderr, flush=True)
         threading.Event().wait()
 
-    LogicalUnit.attempt = hang
+    LogicalUnit.attempt_all = hang
     from flockpr.cli import main
     sys.exit(main(sys.argv[1:]))
 """
