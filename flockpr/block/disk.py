@@ -294,6 +294,11 @@ class Disk:
         """
         return self._calls.ring(room) if self._footing.local and self._permit.direct else None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many reads and writes are launched that another one had better wait."""
+        return self._launches.crowded
+
     def launch(
         self,
         session: DiskNexus,

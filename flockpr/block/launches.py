@@ -9,6 +9,7 @@ cannot be launched at once, for whatever reason, is for `Disk.execute`, which fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from flockpr.block.device import Device
 from flockpr.block.medium import Medium
@@ -18,6 +19,11 @@ from flockpr.block.reply import GOOD, ScsiReply
 from flockpr.block.rows import Row
 from flockpr.block.served import Served
 from flockpr.spc.codes import Status
+
+MOST: Final = 64
+"""Commands of one disk, of all connections, that are under way before others wait: a disk is no
+quicker with more, and a command that takes access away waits for all of them.
+"""
 
 
 class Launch:
@@ -75,6 +81,12 @@ class Launches:
         self._served = served
         self._pool = pool
         self._failed = failed
+        self._under_way: set[Launch] = set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many are under way that others had better wait."""
+        return len(self._under_way) >= MOST
 
     def begin(self, row: Row, nexus: DiskNexus, cdb: bytes, data: memoryview) -> Launch | None:
         """Admit a command that is one call on the image.
@@ -91,7 +103,8 @@ class Launches:
         if span is None or (row.writes and len(data) != span[1]):
             return None
         permit = self._medium.permit
-        if not permit.enter_at_once():
+        # Without O_DIRECT a failure may be about what others wrote: see `stability`.
+        if not permit.direct or not permit.enter_at_once():
             return None
         launch = None
         try:
@@ -124,7 +137,9 @@ class Launches:
                 return None
             data = buffer.view
         fd = self._medium.permit.fd
-        return Launch(row, nexus, fd=fd, view=data, offset=offset, buffer=buffer, ticket=ticket)
+        launch = Launch(row, nexus, fd=fd, view=data, offset=offset, buffer=buffer, ticket=ticket)
+        self._under_way.add(launch)
+        return launch
 
     def end(self, launch: Launch, result: int) -> ScsiReply:
         """Answer one that is over.
@@ -146,6 +161,7 @@ class Launches:
         finally:
             if launch.ticket is not None:
                 medium.ranges.leave(launch.ticket)
+            self._under_way.discard(launch)
             medium.permit.leave()
             if launch.buffer is not None:
                 launch.buffer.release()

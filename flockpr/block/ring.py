@@ -4,10 +4,10 @@ A thread that calls `preadv` waits for one command of the disk, however many the
 a disk, though, is the quicker the more it knows of. `io_submit` tells it of all of them with one
 system call. Python has no such call, so ctypes makes it.
 
-The kernel reads and writes memory and descriptor of a command until it has said that it is over,
-also when the file has been closed meanwhile. So a command keeps both until `reap` returns it, and
-who drops a ring with commands under way waits for them. A process that is killed waits for them as
-well, before its locks are given back: nothing of it lands later.
+The kernel reads and writes the memory of a command until it has said that it is over, also when
+the file has been closed meanwhile. So that memory is kept until `reap` returns the command, and
+`close` waits for those that are under way. A process that is killed waits for them as well, before
+its locks are given back: nothing of it lands later.
 """
 
 from __future__ import annotations
@@ -88,16 +88,17 @@ class Ring(Generic[T]):
 
     def __init__(self, room: int) -> None:
         numbers = _NUMBERS.get(platform.machine())
-        if numbers is None:
+        # A program of 32 bits has other numbers than the kernel that it says is there.
+        if numbers is None or struct.calcsize("P") != 8:
             raise OSError(errno.ENOSYS, "no asynchronous input and output on this machine")
         self._numbers = numbers
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        context = ctypes.c_ulong(0)
-        if _setup(numbers.setup, room, ctypes.byref(context)) < 0:
-            number = ctypes.get_errno()
-            os.close(self.fd)
-            raise OSError(number, os.strerror(number))
-        self._context = context.value
+        self._context = 0
+        try:
+            self._set_up(room)
+        except OSError:
+            self.close()
+            raise
         self._blocks = ctypes.create_string_buffer(room * _IOCB.size)
         first = ctypes.addressof(self._blocks)
         self._addresses = [first + slot * _IOCB.size for slot in range(room)]
@@ -107,6 +108,13 @@ class Ring(Generic[T]):
         self._free = list(range(room))
         self._queued: list[int] = []
         self._held: list[tuple[T, object] | None] = [None] * room
+
+    def _set_up(self, room: int) -> None:
+        context = ctypes.c_ulong(0)
+        _check(_setup(self._numbers.setup, room, ctypes.byref(context)))
+        self._context = context.value
+        # Forbidden later it would leave commands behind of which nobody hears again.
+        _check(_getevents(self._numbers.events, self._context, 0, 0, None, _NO_TIME))
 
     @property
     def full(self) -> bool:
@@ -177,7 +185,9 @@ class Ring(Generic[T]):
             *(self._context, least, self._room, self._events, None if least else _NO_TIME),
         )
         if found <= 0:
-            return []  # a signal
+            if found and ctypes.get_errno() != errno.EINTR:
+                _check(found)
+            return []
         events = memoryview(self._events)[: found * _EVENT.size]
         return [(self._take(slot), result) for slot, _, result, _ in _EVENT.iter_unpack(events)]
 
@@ -189,8 +199,18 @@ class Ring(Generic[T]):
         return held[0]
 
     def close(self) -> None:
-        """Give it back; waits for what is under way. Once is enough, more is no error."""
-        if self.fd >= 0:
+        """Give it back. Waits for what is under way, and in any case some hundredths of a second
+        for the kernel; once is enough, more is no error.
+        """
+        if self._context:
             _destroy(self._numbers.destroy, self._context)
+            self._context = 0
+        if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

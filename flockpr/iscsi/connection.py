@@ -322,6 +322,7 @@ class Connection:
                 self._drain()
             if self._session is not None:
                 self._door.registry.end(self._session)
+            self._execution.inline.end()
             if self._reading.stopping or self._wire.protocol.closing:
                 self._last_words()
         except Exception:

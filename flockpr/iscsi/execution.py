@@ -275,16 +275,18 @@ class Execution:
         sent = Sent(done, self.returned)
         wire = self.wire
         left: Sequence[Release] = sent.releases
-        with wire.lock:
-            if not wire.closed:
-                for task, reply in done:
-                    self._say(wire.protocol, task, reply)
-                left = wire.send(*sent.releases)
-        for release in left:
-            release()
-        for task, _ in done:
-            task.channel.lun.tasks.finish(task)
-            self._over(task)
+        try:
+            with wire.lock:
+                if not wire.closed:
+                    for task, reply in done:
+                        self._say(wire.protocol, task, reply)
+                    left = wire.send(*sent.releases)
+        finally:  # whoever waits for the end of a command must not wait for ever
+            for release in left:
+                release()
+            for task, _ in done:
+                task.channel.lun.tasks.finish(task)
+                self._over(task)
 
     @staticmethod
     def _say(protocol: TargetConnection, task: CommandTask, reply: ScsiReply) -> None:

@@ -1,24 +1,31 @@
 """The reads and writes that the kernel carries out for one connection while its thread reads on.
 
-A ring for each disk: to tell the kernel of a command may hang where that disk does, and what flies
-to the others must not wait for it.
+Two rings for each disk: to tell the kernel of a command may hang where that disk does, and what
+flies to the others must not wait for it; nor may a read wait for a write, which hangs where a file
+system is frozen for a snapshot.
 """
 
 from __future__ import annotations
 
 import errno
 import select
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from flockpr.block import Disk, Launch, Ring
+from flockpr.block import Direction, Disk, Launch, Ring
+from flockpr.gate import aside
 from flockpr.iscsi.commands import CommandTask
 
 ROOM: Final = 64
-"""Commands of one connection that are under way to one disk: as many as a session has room for."""
+"""Commands of one ring that are under way."""
+AGAIN: Final = 5.0
+"""Seconds after which a ring is asked for again where there was none."""
 
 Flight: TypeAlias = tuple[CommandTask, Launch]
 FlightRing: TypeAlias = Ring[Flight]
+Place: TypeAlias = tuple[Disk, bool]
+"""A disk, and whether it is written to."""
 Landed: TypeAlias = Callable[[Flight, int], None]
 """Called with what is over, and what the kernel says of it (see `Ring.reap`)."""
 
@@ -33,7 +40,8 @@ class Flights:
     def __init__(self, client: int) -> None:
         self._client = client
         self._poll: select.poll | None = None
-        self._rings: dict[Disk, FlightRing | None] = {}
+        self._rings: dict[Place, FlightRing] = {}
+        self._none: dict[Place, float] = {}
         self._open: dict[int, FlightRing] = {}
 
     def ring_of(self, task: CommandTask) -> FlightRing | None:
@@ -41,16 +49,25 @@ class Flights:
         transfer = task.transfer
         if not (transfer.quick and transfer.length):
             return None
-        disk = task.channel.lun.disk
-        try:
-            return self._rings[disk]
-        except KeyError:
-            self._forget_closed()
-            ring = self._rings[disk] = disk.ring(ROOM)
-            if ring is not None:
-                self._open[ring.fd] = ring
-                self._poll = None
-            return ring
+        place = (task.channel.lun.disk, transfer.direction is Direction.OUT)
+        if self._none and time.monotonic() < self._none.get(place, 0.0):
+            return None
+        return self._rings.get(place) or self._ring_for(place)
+
+    def crowded(self, task: CommandTask) -> bool:
+        """Whether a command could be launched, but for how many others of its LUN are."""
+        transfer = task.transfer
+        return bool(transfer.quick and transfer.length and task.channel.lun.disk.crowded)
+
+    def _ring_for(self, place: Place) -> FlightRing | None:
+        self._forget_closed()
+        ring = place[0].ring(ROOM)
+        if ring is None:
+            self._none[place] = time.monotonic() + AGAIN
+            return None
+        self._rings[place] = self._open[ring.fd] = ring
+        self._poll = None
+        return ring
 
     def launch(self, task: CommandTask) -> FlightRing | None:
         """Let a command take off, as soon as its ring is submitted.
@@ -75,30 +92,30 @@ class Flights:
 
     def _forget_closed(self) -> None:
         """A session's LUNs come and go."""
-        for disk, ring in list(self._rings.items()):
-            if disk.closed and (ring is None or not ring.held):
-                del self._rings[disk]
-                if ring is not None:
-                    del self._open[ring.fd]
-                    ring.close()
-                    self._poll = None
+        for place in [place for place in self._none if place[0].closed]:
+            del self._none[place]
+        for place, ring in list(self._rings.items()):
+            if place[0].closed and not ring.held:
+                del self._rings[place], self._open[ring.fd]
+                self._poll = None
+                aside.begin(ring.close)
 
     @property
     def count(self) -> int:
         """How many are under way, or about to be."""
         count = 0
-        for ring in self._open.values():
+        for ring in list(self._open.values()):  # who was relieved may ask, too
             count += ring.held
         return count
 
     @property
     def queues(self) -> Sequence[FlightRing]:
         """Where the kernel has to be told of some."""
-        return [ring for ring in self._open.values() if ring.queued]
+        return [ring for ring in list(self._open.values()) if ring.queued]
 
     def tasks(self) -> Sequence[CommandTask]:
         """Those that are under way."""
-        return [task for ring in self._open.values() for task, _ in ring.commands()]
+        return [task for ring in list(self._open.values()) for task, _ in ring.commands()]
 
     def wait(self) -> tuple[bool, list[FlightRing]]:
         """Wait for the client or for a disk.
@@ -123,19 +140,19 @@ class Flights:
             poll.register(descriptor, select.POLLIN)
         return poll
 
-    def ground(self, ring: FlightRing) -> None:
-        """Let nothing more take off there; what is under way goes on."""
-        for disk, other in self._rings.items():
+    def ground(self, ring: FlightRing, seconds: float) -> None:
+        """Let nothing take off there for a while; what is under way goes on."""
+        for place, other in self._rings.items():
             if other is ring:
-                self._rings[disk] = None
+                self._none[place] = time.monotonic() + seconds
 
     def leave_out(self, ring: FlightRing) -> None:
         """Forget a ring that another thread has to see to; a new one may take its place."""
         self._open.pop(ring.fd, None)
         self._poll = None
-        for disk, other in list(self._rings.items()):
+        for place, other in list(self._rings.items()):
             if other is ring:
-                del self._rings[disk]
+                del self._rings[place]
 
     def finish(self, rings: Sequence[FlightRing], landed: Landed) -> None:
         """See to all that flies, some of it over in these rings, and end."""
@@ -148,11 +165,12 @@ class Flights:
 
     def close(self) -> None:
         """Nothing is under way any more, and nothing is launched."""
-        for ring in self._open.values():
-            ring.close()
+        rings = list(self._open.values())
         self._open.clear()
         self._rings.clear()
         self._poll = None
+        for ring in rings:
+            ring.close()
 
 
 def finish(ring: FlightRing, landed: Landed) -> None:

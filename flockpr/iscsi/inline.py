@@ -14,6 +14,7 @@ it lands, because whoever takes access away waits for that.
 from __future__ import annotations
 
 import errno
+import functools
 import threading
 import time
 from collections import deque
@@ -21,15 +22,21 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from flockpr.block import ScsiReply
+from flockpr.gate import aside
 from flockpr.iscsi.commands import CommandTask
 from flockpr.iscsi.flights import Flight, FlightRing, Flights, finish
 from flockpr.iscsi.output import Loan, Release
+from flockpr.iscsi.pace import REST
 from flockpr.iscsi.relief import Relief
 
 Done: TypeAlias = tuple[CommandTask, ScsiReply]
 
 TOGETHER: Final = 8
 """Answers of one system call: the client goes on with them while the next are made."""
+SLOW: Final = 0.01
+"""Seconds that telling the kernel of commands may take before the thread leaves it for a while."""
+GROUNDED: Final = 60.0
+"""Seconds for which nothing is launched where the kernel did not take it."""
 BYTES_TOGETHER: Final = 128 << 10
 """Data-In from which on answers are sent without waiting for others."""
 
@@ -141,12 +148,17 @@ class Inline:
         """
         ready, me = self._ready, threading.get_ident()
         answered = False
+        later: list[CommandTask] = []
         while ready and self._thread == me:
             task = ready.popleft()
             tasks = task.channel.lun.tasks
             quick = tasks.pace.quick()
             flying = self.flying
-            if (ready or not quick or flying) and (ring := self._flights.launch(task)) is not None:
+            if flying and self._flights.crowded(task):
+                later.append(task)
+            elif (ready or not quick or flying) and (
+                ring := self._flights.launch(task)
+            ) is not None:
                 if ring.queued >= TOGETHER:
                     self._submit(ring)
             elif flying or not quick:
@@ -161,9 +173,19 @@ class Inline:
                 not ready or len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER
             ):
                 answered |= self._flush()  # after which a read may go on that was held back
-        if self._thread == me and self._flights.count:
-            self._depart()
+        if self._thread == me and self._flights.count and self._depart():
+            answered |= self._flush()
+        self._keep_for_later(later)
         return answered
+
+    def _keep_for_later(self, tasks: Sequence[CommandTask]) -> None:
+        """Those for which there is no room: they are tried again when something has landed."""
+        with self._lock:
+            if self.reading and self.flying:
+                self._ready.extend(tasks)
+                return
+        for task in tasks:
+            self._hand_over(task)
 
     def _run(self, task: CommandTask, me: int) -> None:
         pace = task.channel.lun.tasks.pace
@@ -211,8 +233,12 @@ class Inline:
 
     def close(self) -> None:
         """The thread that read ends: what it took goes its way."""
+        self._flush()
         while self._ready:
             self._hand_over(self._ready.popleft())
+
+    def end(self) -> None:
+        """Nothing is executed here any more; takes a moment."""
         self._flights.close()
 
     # ------------------------------------------------------------------ what flies
@@ -228,10 +254,11 @@ class Inline:
         """Wait for the client, or until something has landed, which is answered.
 
         Returns:
-            Whether the client has sent something, and the calling thread is to read it.
+            Whether the client has sent something.
         """
         readable, rings = self._flights.wait()
-        return self._land(rings) and readable
+        self._land(rings)
+        return readable
 
     def settle(self) -> bool:
         """Wait until nothing flies, and answer it.
@@ -240,9 +267,7 @@ class Inline:
             False: that took long, and another thread is the one that reads.
         """
         flights = self._flights
-        if not flights.count:
-            return True
-        if not self._depart():
+        if flights.count and not self._depart():
             return False
         while flights.count:
             self._watched(flights)
@@ -250,8 +275,8 @@ class Inline:
             if not self._unwatched():
                 flights.finish(rings, self._landed)
                 return False
-            if not self._land(rings):
-                return False
+            self._land(rings)
+        self._flush()
         return True
 
     def _depart(self) -> bool:
@@ -262,50 +287,56 @@ class Inline:
 
     def _submit(self, ring: FlightRing) -> bool:
         self._watched(ring)
+        begun = time.monotonic()
         refused = ring.submit()
-        mine = self._unwatched()
-        if refused and mine:
+        took = time.monotonic() - begun
+        if not self._unwatched():
+            for flight in refused:
+                self._landed(flight, -errno.EAGAIN)
+            finish(ring, self._landed)
+            return False
+        if refused:
             # No memory, or a file system that has no such thing: let them be sent again.
-            self._flights.ground(ring)
+            self._flights.ground(ring, GROUNDED)
+        elif took > SLOW:
+            # It is the disk that it waited for, as for blocks that have no place yet.
+            self._flights.ground(ring, REST)
         for flight in refused:
             self._landed(flight, -errno.EAGAIN)
-        if not mine:
-            finish(ring, self._landed)
-        return mine
+        return True
 
-    def _land(self, rings: Sequence[FlightRing]) -> bool:
-        """Take from the kernel what is over, and answer it; False as with `_depart`."""
-        odd: list[tuple[Flight, int]] = []
-        for ring in rings:
-            for flight, result in ring.reap():
-                if result != len(flight[1].view):
-                    odd.append((flight, result))
-                    continue
-                self._landed(flight, result)
-                if len(self._done) >= TOGETHER or self._bytes >= BYTES_TOGETHER:
-                    self._flush()
-        mine = not odd or self._land_odd(odd)
-        if mine:
-            self._flush()
-        return mine
-
-    def _land_odd(self, odd: Sequence[tuple[Flight, int]]) -> bool:
-        """Land what failed, or was done in part: more has to be asked of the disk."""
-        mine = True
-        for flight, result in odd:
-            if mine:
-                self._watched(flight[0])
-            self._landed(flight, result)
-            mine = mine and self._unwatched()
-        return mine
+    def _land(self, rings: Sequence[FlightRing]) -> None:
+        """Take from the kernel what is over, and answer it."""
+        over = [flight for ring in rings for flight in ring.reap()]
+        replies = [self._reply(flight, result) for flight, result in over]  # before one can fail
+        for done in replies:
+            if done is not None:
+                self.keep(*done)
+        self._flush()
 
     def _landed(self, flight: Flight, result: int) -> None:
+        """Answer one that is over, whoever reads."""
+        done = self._reply(flight, result)
+        if done is not None and not self.keep(*done):
+            self._answer_late(done)
+
+    def _reply(self, flight: Flight, result: int) -> Done | None:
+        """Land it. None: what failed, or was done in part, for which more has to be asked of the
+        disk, is landed and answered by a thread of its own.
+        """
         task, launch = flight
-        lun = task.channel.lun
-        reply = lun.disk.land(launch, result)
-        if not self.keep(task, reply):
-            lun.tasks.pace.loose(task)
-            self._answer(((task, reply),))
+        if result not in (len(launch.view), -errno.EAGAIN):
+            aside.begin(functools.partial(self._land_aside, flight, result))
+            return None
+        return task, task.channel.lun.disk.land(launch, result)
+
+    def _land_aside(self, flight: Flight, result: int) -> None:
+        task, launch = flight
+        self._answer_late((task, task.channel.lun.disk.land(launch, result)))
+
+    def _answer_late(self, done: Done) -> None:
+        done[0].channel.lun.tasks.pace.loose(done[0])
+        self._answer((done,))
 
     # ------------------------------------------------------------------ answers
 
@@ -324,12 +355,24 @@ class Inline:
             return True
 
     def _flush(self) -> bool:
-        with self._lock:
-            done, self._done = self._done, []
-            self._bytes = 0
-        if done:
+        """Answer what is done, some at a time; whether there was anything."""
+        answered = False
+        while done := self._next():
             self._answer(done)
-        return bool(done)
+            answered = True
+        return answered
+
+    def _next(self) -> Sequence[Done]:
+        with self._lock:
+            done, size, count = self._done, 0, 0
+            for task, _ in done[:TOGETHER]:
+                size += task.reserved
+                count += 1
+                if size >= BYTES_TOGETHER:
+                    break
+            done, self._done = done[:count], done[count:]
+            self._bytes = 0
+        return done
 
     # ------------------------------------------------------------------ who takes over
 

@@ -27,9 +27,7 @@ RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_LUN = 16
 """A disk's image, lock directory and locks; what a commit opens for a moment."""
 DESCRIPTORS_EACH = 2
-"""A connection's socket, and what tells of the end of what it launched (see `flights`); where it
-has more LUNs than one and there is none left, their commands are waited for.
-"""
+"""A connection's socket, and one that tells of the end of what it launched (see `flights`)."""
 
 _TRANSIENT = frozenset({errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 _PAUSE = 0.05

@@ -154,11 +154,18 @@ class Reading:
             self._read_all()
         except Exception:
             log.exception("%s: closed after an unexpected error", self._wire.output.who)
-            if not inline.reading:
-                self._wire.abandon()
-        if inline.reading and inline.settle():
+            self._wire.abandon()  # also where another thread reads by now
+        if inline.reading and self._settled():
             self._end()
             self._over.set()
+
+    def _settled(self) -> bool:
+        """Whether nothing flies any more, and the calling thread is the one to end it all."""
+        try:
+            return self._inline.settle()
+        except Exception:
+            log.exception("%s: internal error", self._wire.output.who)
+            return True
 
     def _read_all(self) -> None:
         inline, output, protocol = self._inline, self._wire.output, self._wire.protocol
@@ -182,6 +189,8 @@ class Reading:
     def _deal_with(self, received: Sequence[events.Event]) -> bool:
         """Carry out what has come; False if the calling thread is not to read any more."""
         inline = self._inline
+        if not inline.reading:
+            return False
         if inline.flying and not _PASSING.issuperset(map(type, received)):
             # It may wait for the end of commands, and nobody else sees to those that fly.
             self._left = received

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flockpr.block import MAX_BUFFER, Disk, DiskNexus, Pool
-from flockpr.block.launches import Launch
+from flockpr.block.launches import MOST, Launch
 from flockpr.block.senses import CAPACITY_CHANGED
 from flockpr.errors import StoreUnavailable
 from flockpr.gate import Permit
@@ -135,6 +135,8 @@ def test_nothing_is_launched_where_execute_would_wait_or_refuse(rig: Rig) -> Non
     assert landed(rig, must(rig, read), BLOCK).status is Status.GOOD
     rig.disk._device.read_only = False
     other = rig.disk.attach(B)
+    rig.run(cdbs.TEST_UNIT_READY, of=other)
+    rig.good(read, of=other)
     rig.disk.detach(other)
     assert launch(rig, read, of=other) is None
     assert rig.permit.inside == rig.disk._pool.lent == 0
@@ -348,6 +350,7 @@ def test_reservation_waits_for_what_flies_at_another_target(tmp_path: pathlib.Pa
         while permit.enter_at_once():  # until it has knocked
             permit.leave()
         assert stranger.launch(sessions[1], cdbs.write(1, 1), aligned(DATA)) is None
+        thread.join(0.2)
         assert not reserved
         assert stranger.land(write, carried_out(write)).status is Status.GOOD
         thread.join(60.0)
@@ -357,3 +360,20 @@ def test_reservation_waits_for_what_flies_at_another_target(tmp_path: pathlib.Pa
         for disk, unit in zip(disks, units, strict=True):
             disk.close()
             assert unit.close(60.0)
+
+
+def test_many_under_way_are_a_crowd_until_they_land(rig: Rig) -> None:
+    """Whoever takes access away waits for all of them."""
+    begun = [must(rig, cdbs.read(0, 1)) for _ in range(MOST)]
+    seen = [rig.disk.crowded]
+    for each in begun:
+        landed(rig, each, BLOCK)
+        seen.append(rig.disk.crowded)
+    assert seen == [True] + [False] * MOST
+
+
+def test_nothing_is_launched_through_the_page_cache(rig: Rig) -> None:
+    """There a failure may be about what others wrote, who have to be told."""
+    rig.permit.direct = False
+    assert launch(rig, cdbs.read(0, 1)) is None
+    assert rig.permit.inside == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
 import pathlib
 import platform
 import select
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -160,6 +162,30 @@ def test_ring_that_cannot_be_had_leaves_no_descriptor(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ring, "_setup", lambda *_: -1)
     assert ImageCalls().ring(ROOM) is None
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_ring_whose_commands_could_not_be_reaped_is_none(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A container may forbid one call of the three."""
+
+    def forbidden(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(ring, "_getevents", forbidden)
+    with pytest.raises(OSError) as refused:
+        Ring[int](ROOM)
+    assert refused.value.errno == number
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_program_of_32_bits_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its system calls have other numbers, whatever the kernel calls the machine."""
+    monkeypatch.setattr(struct, "calcsize", lambda _: 4)
+    assert ImageCalls().ring(ROOM) is None
 
 
 def test_closing_twice_is_no_error() -> None:

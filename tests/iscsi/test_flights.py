@@ -5,18 +5,22 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 from flockpr.block import Direction, ScsiReply, Transfer
 from flockpr.block.reply import BUSY, GOOD
+from flockpr.iscsi import inline
 from flockpr.iscsi.command import Command
 from flockpr.iscsi.commands import CommandTask
 from flockpr.iscsi.flights import ROOM
 from flockpr.iscsi.housekeeper import Timer
 from flockpr.iscsi.inline import TOGETHER, Done, Inline
+from flockpr.iscsi.pace import REST
 from flockpr.iscsi.relief import Relief
 from flockpr.iscsi.tasks import Ending, Line, Order, Phase, TaskSet
 from tests.support.rings import ThreadRing
@@ -31,25 +35,32 @@ class Disk:
     def __init__(self) -> None:
         self.lun = self.attachment = self.disk = self
         self.disk_nexus = None
-        self.closed = False
+        self.closed = self.crowded = False
         self.tasks = TaskSet("disk", workers=1, most=100, most_each=100)
         self.launched: list[Flight] = []
         self.admits = True
         self.rings: list[ThreadRing] = []
         self.has_ring = True
         self.landing: Callable[[int], object] = abs
+        self.made: Callable[[ThreadRing], object] = bool
 
     def hangs(self) -> bool:
         """Whether one of its commands takes long."""
         return self.tasks.pace.hangs
+
+    def all_closed(self) -> bool:
+        """Whether nothing is left of its rings."""
+        return all(ring.fd == -1 for ring in self.rings)
 
     def ring(self, room: int) -> ThreadRing | None:
         """One more."""
         assert room == ROOM
         if not self.has_ring:
             return None
-        self.rings.append(ThreadRing(room, self.move, self.move))
-        return self.rings[-1]
+        ring = ThreadRing(room, self.move, self.move)
+        self.rings.append(ring)
+        self.made(ring)
+        return ring
 
     def move(self, fd: int, views: Sequence[memoryview], offset: int) -> int:
         """What the kernel would do, when the test lets it."""
@@ -96,6 +107,9 @@ class Rig:
         self.due: list[Callable[[], None]] = []
         self.ours, self.client = socket.socketpair()
         self.disk = Disk()
+        self.disk.made = self._made
+        self.submitting: Callable[[], object] = bool
+        self.refusing: Callable[[ThreadRing], list[Any]] | None = None
         self.line = Line()
         self.answers: list[list[CommandTask]] = []
         self.replies: dict[CommandTask, ScsiReply] = {}
@@ -112,6 +126,14 @@ class Rig:
             start=self.start,
             readable=lambda: False,
         )
+
+    def _made(self, ring: ThreadRing) -> None:
+        ring.submitting = self._submitting
+        if self.refusing is not None:
+            ring.submit = partial(self.refusing, ring)  # type: ignore[method-assign]
+
+    def _submitting(self) -> object:
+        return self.submitting()
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """See `Housekeeper`."""
@@ -145,6 +167,13 @@ class Rig:
         with self.changed:
             assert self.changed.wait_for(lambda: self.replies.keys() >= {*tasks}, PATIENCE)
 
+    def until(self, true: Callable[[], bool]) -> None:
+        """Wait for it."""
+        end = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
     def ended(self, task: Any, ending: Ending) -> None:
         """Over."""
 
@@ -166,7 +195,7 @@ class Rig:
         self.readers[0].join(PATIENCE)
         assert self.inline.resume()
 
-    def task(self, *, order: int = Order.SIMPLE, length: int = SIZE) -> Any:
+    def task(self, *, order: int = Order.SIMPLE, length: int = SIZE, writes: bool = False) -> Any:
         """A command that has arrived."""
         command = Command(1, 0, 0, bytes(16), order, True, False, 0, 0, 0, False, 1)
         task = CommandTask(
@@ -175,7 +204,7 @@ class Rig:
             order=order,
             command=command,
             channel=self.disk,  # type: ignore[arg-type]
-            transfer=Transfer(Direction.IN, length, quick=True),
+            transfer=Transfer(Direction.OUT if writes else Direction.IN, length, quick=True),
         )
         assert self.disk.tasks.enter(task)
         return task
@@ -204,8 +233,9 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    """One; nothing flies at the end."""
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """One; nothing flies at the end. That the machine is busy means nothing."""
+    monkeypatch.setattr(inline, "SLOW", PATIENCE)
     made = Rig()
     yield made
     made.let_go()
@@ -410,39 +440,115 @@ def test_what_the_kernel_refuses_is_busy_and_then_waited_for(rig: Rig) -> None:
     assert rig.executed == tasks
 
 
-def test_failure_is_landed_with_somebody_looking(rig: Rig) -> None:
-    """To find out what is wrong asks more of the disk: another thread reads if that hangs."""
-    go, landing_it = threading.Event(), threading.Event()
+def test_everything_that_is_refused_is_answered_at_once(rig: Rig) -> None:
+    """Also where nothing else flies, whose end somebody would wait for."""
+    submit = ThreadRing.submit
+
+    def refused(ring: ThreadRing) -> list[Any]:
+        ring.refuse = 2
+        return submit(ring)
+
+    rig.refusing = refused
     tasks = rig.begin(2)
-    first, second = rig.disk.launched
-    first.result = -errno.EIO
+    assert {rig.replies[task] for task in tasks} == {BUSY}
+    assert not rig.flying()
+    assert rig.more(2) == rig.executed
+
+
+def test_failure_is_landed_by_a_thread_of_its_own(rig: Rig) -> None:
+    """To find out what is wrong asks more of the disk; nothing waits for that."""
+    go = threading.Event()
+    first, second = rig.begin(2)
+    failing, other = rig.disk.launched
+    failing.result = -errno.EIO
 
     def landing(result: int) -> None:
         if result < 0:
-            landing_it.set()
             assert go.wait(PATIENCE)
 
     rig.disk.landing = landing
-    rig.inline.pause()
-    mine: list[bool] = []
-
-    def settle() -> None:
-        rig.inline.resume()
-        mine.append(rig.inline.settle())
-
-    thread = threading.Thread(target=settle)
-    thread.start()
-    first.go.set()
-    assert landing_it.wait(PATIENCE)
-    rig.take_over()
-    assert rig.disk.hangs()
+    failing.go.set()
+    assert not rig.inline.await_client()
+    other.go.set()
+    assert not rig.inline.await_client()
+    assert rig.replies == {second: GOOD}
+    assert not rig.flying()
     go.set()
+    rig.until_answered(first)
+    assert rig.replies[first] is BUSY
+
+
+def test_read_does_not_wait_for_a_write_that_hangs(rig: Rig) -> None:
+    """A file system that is frozen for a snapshot: writes hang while the kernel is told of them."""
+    hangs = threading.Event()
+    rig.submitting = hangs.wait
+    over: list[bool] = []
+
+    def read() -> None:
+        rig.inline.begin()
+        tasks = [rig.task(writes=True), rig.task()]
+        for task in tasks:
+            assert rig.inline.take(task)
+        rig.inline.work()
+        over.append(rig.inline.reading)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    rig.take_over()
+    assert rig.flying()  # the read
+    rig.submitting = bool
+    rig.inline.work()
+    rig.disk.launched[1].go.set()
+    assert not rig.inline.await_client()
+    assert len(rig.replies) == 1
+    hangs.set()
+    rig.let_go()
     thread.join(PATIENCE)
-    assert mine == [False]
-    assert rig.replies == {tasks[0]: BUSY}
-    second.go.set()
+    assert over == [False]
+    assert len(rig.replies) == 2
+
+
+def test_disk_that_takes_its_time_to_be_told_is_left_for_a_while(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that tells it cannot read; threads of the LUN may wait instead."""
+    monkeypatch.setattr(inline, "SLOW", 0.0)
+    rig.begin(2)
+    rig.let_go()
     assert rig.inline.settle()
-    assert rig.replies[tasks[1]] is GOOD
+    tasks = rig.more(2)
+    assert rig.executed == tasks
+    now = time.monotonic() + REST
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    rig.more(2)
+    assert rig.flying()
+
+
+def test_crowd_waits_for_something_to_land(rig: Rig) -> None:
+    """And for nobody else's commands."""
+    rig.begin(2)
+    rig.disk.crowded = True
+    waiting = rig.more(2)
+    assert not rig.handed
+    assert not rig.executed
+    assert rig.inline.take(late := rig.task(length=0))
+    rig.inline.work()
+    assert rig.handed == [late]
+    rig.disk.launched[0].go.set()
+    assert not rig.inline.await_client()
+    rig.disk.crowded = False
+    rig.inline.work()
+    rig.let_go()
+    assert rig.inline.settle()
+    rig.until_answered(*waiting)
+
+
+def test_crowd_of_others_is_left_to_threads(rig: Rig) -> None:
+    """Who has nothing in the air would not hear of the end of theirs."""
+    rig.disk.crowded = True
+    rig.disk.admits = False
+    tasks = rig.begin(2)
+    assert rig.executed == tasks
 
 
 def test_slow_disk_is_launched_to_instead_of_handed_over(rig: Rig) -> None:
@@ -470,6 +576,6 @@ def test_rings_of_disks_that_are_closed_are_given_back(rig: Rig) -> None:
         rig.more(2)
         rig.let_go()
         assert rig.inline.settle()
-        assert gone.rings[0].fd == -1
-    rig.inline.close()
+        rig.until(gone.all_closed)
+    rig.inline.end()
     assert rig.disk.rings[0].fd == -1

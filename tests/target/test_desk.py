@@ -110,7 +110,7 @@ def test_parameter_list_that_is_asked_for_comes_to_the_desk(root: pathlib.Path) 
 
 
 def test_who_reads_and_writes_leaves_the_desk_and_comes_back(rig: Rig) -> None:
-    """With the very commands that it has sent, in their order."""
+    """With the very commands that it has sent."""
     session = rig.session("a")
     for _ in range(3):
         sit(rig, session)
@@ -118,12 +118,11 @@ def test_who_reads_and_writes_leaves_the_desk_and_comes_back(rig: Rig) -> None:
         tasks = [
             initiator.submit(session.lun, KEYS, read=512),
             initiator.submit(session.lun, WRITE, BLOCK),
-            initiator.submit(session.lun, READ, read=512),
             initiator.submit(session.lun, KEYS, read=512),
         ]
-        replies = [initiator.wait(task) for task in tasks]
-        assert [reply.status for reply in replies] == [GOOD] * 4
-        assert replies[2].data == BLOCK
+        assert [initiator.wait(task).status for task in tasks] == [GOOD] * 3
+        # Not together with the WRITE: of two SIMPLE commands either may come first.
+        assert session.command(READ, read=512).data == BLOCK
         assert seated(rig) == 0
         assert initiator.ping(b"hello") == b"hello"
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import pathlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from flockpr.block import Ring
 from flockpr.block.calls import ImageCalls
+from flockpr.iscsi.output import Output
 from flockpr.iscsi.settings import Limits
 from tests.support import sbc_cdbs
 from tests.support.in_process import HangingCalls, Rig, open_below
-from tests.support.iscsi_client import Task
+from tests.support.iscsi_client import ConnectionLost, Task
 from tests.support.target_rig import CONFLICT, GOOD, Session, eventually, make_root
 
 REGISTER, RESERVE, PREEMPT = 6, 1, 4
@@ -180,3 +184,27 @@ def test_reads_that_are_held_back_fly_when_there_is_room(
             tasks = [read(session, 0, blocks) for _ in range(DEPTH)]
             assert all(session.initiator.wait(task).data == data for task in tasks)
     assert flown.count > 0
+
+
+def test_error_while_answers_are_sent_ends_the_connection_and_its_commands(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for commands that nobody will answer: the initiator can log in again."""
+    session = rig.session("a")
+    send = Output.send
+
+    def broken(output: Output, *arguments: Any) -> Any:
+        if len(arguments) > 1 and not output.broken:  # answers of commands
+            raise OSError(errno.ENOSPC, "no place in epoll")
+        return send(output, *arguments)
+
+    monkeypatch.setattr(Output, "send", broken)
+    with contextlib.suppress(ConnectionLost):
+        for _ in range(DEPTH):
+            read(session, 0, 8)
+    eventually(lambda: not rig.server.connections, "that the connection ends")
+    monkeypatch.setattr(Output, "send", send)
+    eventually(lambda: not rig.server.sessions, "that the session ends")
+    assert rig.disks["disk"]._permit._inside == 0  # type: ignore[attr-defined]
+    again = rig.session("a")
+    assert again.initiator.wait(read(again, 0, 1)).status == GOOD
