@@ -141,16 +141,13 @@ class Conversation:
                 return known
         if not 1 <= len(data) <= self.wanted:
             raise ValueError(f"{len(data)} bytes given where 1 to {self.wanted} are wanted")
-        self._buffer += data
-        self.wanted -= len(data)
         self._descriptors += descriptors
         self._lost = self._lost or lost
         if self._descriptors > 1:
             raise ProtocolViolation("more than one file descriptor with a request")
-        if self.wanted:
+        part = self._whole(data)
+        if not part:
             return None
-        part = bytes(self._buffer)
-        self._buffer.clear()
         match self._phase:
             case _Phase.FEATURES:
                 self._check_features(part)
@@ -168,6 +165,18 @@ class Conversation:
         if self._phase is _DATA_OUT:
             return "data-out"
         return "a CDB" if self._buffer else ""
+
+    def _whole(self, data: bytes) -> bytes:
+        """What is complete with these bytes, which mostly are all of it; empty if nothing is."""
+        self.wanted -= len(data)
+        if not self._buffer and not self.wanted:
+            return data
+        self._buffer += data
+        if self.wanted:
+            return b""
+        part = bytes(self._buffer)
+        self._buffer.clear()
+        return part
 
     def _check_features(self, part: bytes) -> None:
         (requested,) = FEATURE_WORD.unpack(part)
