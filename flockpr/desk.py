@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from flockpr.units.hush import Hush
 from flockpr.units.respite import Respite
 
 _log = logging.getLogger("flockpr.desk")
@@ -121,6 +122,7 @@ class Desk(Generic[_Sitter]):
 
     Attributes:
         alone: As given.
+        hush: For whoever answers several connections that sit here.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Desk(Generic[_Sitter]):
     ) -> None:
         self._serve = serve
         self.alone = alone
+        self.hush = Hush()
         self._ended = ended
         self._lock = threading.Lock()
         self._poll = select.epoll()
@@ -248,6 +251,9 @@ class Desk(Generic[_Sitter]):
             answered = False
             if self._resting:
                 self._wake.set()
+            if self.hush.lasts:
+                self.hush.wait()
+                ready = self._poll.poll(0)  # more have come by now
             for descriptor, _ in ready:
                 sitter = sitting.get(descriptor)
                 if sitter is None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from flockpr.core.model import Nexus
 from flockpr.logical_unit import Result
+from flockpr.units import Hush
 
 _log = logging.getLogger("flockpr.manager.attendance")
 
@@ -50,6 +51,26 @@ class QuickUnits(UnitsLike, Protocol):
 
     def looks_hang(self) -> None:
         """Say that a call of `read_at_once` takes far too long."""
+
+
+@runtime_checkable
+class CallingUnits(UnitsLike, Protocol):
+    """Units that call whoever asks, where a future is not needed."""
+
+    def submit_to(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes,
+        *,
+        answered: Callable[[Result], object],
+        hush: Hush | None,
+        door: str,
+        report_attentions: bool,
+        long_parameter_length: bool,
+    ) -> None:
+        """Queue a command; see `flockpr.units.Units`."""
 
 
 class Attendance:

@@ -5,20 +5,41 @@ from __future__ import annotations
 import abc
 import contextlib
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
-from flockpr.logical_unit import Result
+from flockpr.errors import StoreError
+from flockpr.logical_unit import Result, failure
 from flockpr.spc import sense as senses
 from flockpr.spc.codes import Opcode, Status
 from flockpr.spc.transport_id import InitiatorPort
+from flockpr.units import Hush
+
+_log = logging.getLogger("flockpr.manager")
 
 _T = TypeVar("_T")
 
 POOL_SIZE = 16
+
+
+class Asker(Protocol):
+    """Who waits for the answer to one command, without a thread."""
+
+    def begins(self) -> None:
+        """The descriptor is not needed any more, and `answered` may be called from now on. May be
+        called once for each command; raises nothing.
+        """
+
+    def answered(self, result: Result) -> None:
+        """The answer, in whatever thread; returns at once."""
+
+    @property
+    def hush(self) -> Hush | None:
+        """Of whoever the answer wakes; see `Units.submit_to`."""
 
 
 class PRManager(abc.ABC):
@@ -67,22 +88,24 @@ class PRManager(abc.ABC):
         future.add_done_callback(lambda _: os.close(own))
         return future
 
-    def execute_releasing(
-        self, fd: int, cdb: bytes, data_out: bytes, release: Callable[[], object]
-    ) -> Future[Result]:
-        """As `execute`, and let go of the descriptor before the command wakes another thread, if
-        that can be: two threads that run at once wait for each other at every system call.
+    def execute_for(
+        self, fd: int, cdb: bytes, data_out: bytes, asker: Asker
+    ) -> Future[Result] | None:
+        """As `execute`, and where that can be done without a future, without one. The asker can
+        then let go of the descriptor before the command wakes another thread: two threads that
+        run at once wait for each other at every system call.
 
         Args:
             fd: A descriptor of the disk.
             cdb: The command.
             data_out: Its parameter list.
-            release: Closes the descriptor; raises nothing, and may be called again.
+            asker: Whose it is.
+
+        Returns:
+            As `execute`; or None: the asker is called, or was.
         """
-        try:
-            return self.execute(fd, cdb, data_out)
-        finally:
-            release()
+        del asker
+        return self.execute(fd, cdb, data_out)
 
     @property
     def reads_blindly(self) -> bool:
@@ -196,6 +219,22 @@ def settle(future: Future[Result], cdb: bytes, timeout: float) -> Result:
         return BUSY
     if future.done():
         return future.result()
+    return unsettled(cdb)
+
+
+def failed(error: BaseException) -> Future[Result]:
+    """The end of a command that could not be handed to a logical unit."""
+    future: Future[Result] = Future()
+    if isinstance(error, StoreError):
+        _log.warning("%s", error)
+        future.set_result(failure(error))
+    else:
+        future.set_exception(error)
+    return future
+
+
+def unsettled(cdb: bytes) -> Result:
+    """What is said of a command that does not end in time, and may have an effect still."""
     if cdb[:1] == bytes((Opcode.PERSISTENT_RESERVE_IN,)):
         return BUSY
     return Result.check(senses.OUTCOME_UNKNOWN)

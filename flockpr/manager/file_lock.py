@@ -14,13 +14,15 @@ from typing import ClassVar
 from flockpr.core.model import Nexus
 from flockpr.errors import Busy, ConfigError, StoreError, StoreUnavailable
 from flockpr.logical_unit import Result, failure
-from flockpr.manager.attendance import Attendance, QuickUnits, UnitsLike
+from flockpr.manager.attendance import Attendance, CallingUnits, QuickUnits, UnitsLike
 from flockpr.manager.base import (
     BUSY,
+    Asker,
     PRManager,
     complete,
     copy_result,
     duplicate,
+    failed,
     in_thread,
     settle,
 )
@@ -32,6 +34,8 @@ from flockpr.spc.codes import Opcode
 from flockpr.spc.transport_id import InitiatorPort
 
 _log = logging.getLogger("flockpr.manager")
+
+_IN = int(Opcode.PERSISTENT_RESERVE_IN)
 
 GRACE = 5.0
 """Seconds beyond the units' own timeout after which a command is given up here."""
@@ -104,6 +108,7 @@ class FileLockManager(PRManager):
         self.identify = identify
         self.lookups = Lookups()
         self.known = Known()
+        self.calling = units if isinstance(units, CallingUnits) else None
         self.quick: QuickUnits | None = None
         if not report_attentions and isinstance(units, QuickUnits):
             self.quick = units
@@ -201,23 +206,43 @@ class Seat(PRManager):
 
         The future can be cancelled until the logical unit has the command.
         """
-        return self.execute_releasing(fd, cdb, data_out, lambda: None)
-
-    def execute_releasing(
-        self, fd: int, cdb: bytes, data_out: bytes, release: Callable[[], object]
-    ) -> Future[Result]:
-        """See `PRManager.execute_releasing`."""
         opcode = cdb[0] if cdb else None
         if opcode == Opcode.PERSISTENT_RESERVE_OUT and not writable(fd):
             refused: Future[Result] = Future()
             refused.set_result(Result.check(senses.INVALID_OPCODE))
             return refused
         if self._manager.lun is not None:
-            release()
             return self._submit(self._manager.lun, cdb, data_out)
         future: Future[Result] = Future()
         self._look_up(future, fd, cdb, data_out)
         return future
+
+    def execute_for(
+        self, fd: int, cdb: bytes, data_out: bytes, asker: Asker
+    ) -> Future[Result] | None:
+        """See `PRManager.execute_for`."""
+        manager = self._manager
+        lun, units = manager.lun, manager.calling
+        if lun is None or units is None or not (cdb[0] == _IN or writable(fd)):
+            return self.execute(fd, cdb, data_out)
+        self._where = lun
+        try:
+            self._attend(lun)
+            asker.begins()
+            units.submit_to(
+                lun,
+                self.nexus,
+                cdb,
+                data_out,
+                answered=asker.answered,
+                hush=asker.hush,
+                door=manager.door,
+                report_attentions=manager.report_attentions,
+                long_parameter_length=manager.long_parameter_length,
+            )
+        except BaseException as error:  # noqa: BLE001, raised again by whoever waits
+            return failed(error)
+        return None
 
     @property
     def reads_blindly(self) -> bool:
@@ -377,12 +402,7 @@ class Seat(PRManager):
             if inner.running():
                 return inner
         except BaseException as error:  # noqa: BLE001, raised again by whoever waits
-            inner = Future()
-            if isinstance(error, StoreError):
-                _log.warning("%s", error)
-                inner.set_result(failure(error))
-            else:
-                inner.set_exception(error)
+            inner = failed(error)
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()
         inner.add_done_callback(lambda done: copy_result(done, future))

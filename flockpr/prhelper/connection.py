@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 from typing import Protocol
 
 import attrs
@@ -21,6 +20,7 @@ from flockpr.prhelper.guest import Guest
 from flockpr.prhelper.harmless import Files, Places
 from flockpr.prhelper.identity import Identifier
 from flockpr.prhelper.inbox import Inbox, close_all
+from flockpr.prhelper.pending import Pending
 from flockpr.prhelper.protocol import Request, encode_response
 from flockpr.prhelper.seating import Seating
 from flockpr.spc.codes import Opcode, Status
@@ -59,21 +59,6 @@ class Limits:
     handshake: float = 60.0
     request: float = 60.0
     command: float = 15.0
-
-
-@attrs.define(eq=False)
-class _Pending:
-    """A command that the units carry out.
-
-    Attributes:
-        request: The command.
-        future: What comes of it.
-        started: When it was handed over, by `time.monotonic`.
-    """
-
-    request: Request
-    future: Future[Result]
-    started: float
 
 
 class House(Protocol):
@@ -153,11 +138,12 @@ class Connection:
         self._wanted = 1
         self._peeks = True
         # What follows is told between threads, with the lock held.
-        self._turns = threading.Condition()
+        self._lock = threading.RLock()
+        self._turns = threading.Condition(self._lock)
         self._sitting = False
         self._parked = False
         self._under_way = False
-        self._pending: _Pending | None = None
+        self._pending: Pending | None = None
         self._unsent: tuple[float, bytes] | None = None
 
     def serve(self) -> bool:
@@ -312,7 +298,7 @@ class Connection:
         pending, deadline = self._pending, self._inbox.deadline
         if pending is not None:
             if now - pending.started >= self._limits.command:
-                self._conclude(pending)
+                self.conclude(pending)
         elif deadline is not None and now >= deadline and not self._under_way:
             _log.warning("%s: closed: %s", self._name, _STOPPED)
             self.abandon()
@@ -367,35 +353,45 @@ class Connection:
         return Turn.LEAVE
 
     def _begin(self, request: Request) -> None:
-        """Hand a request to the units. With what is called last another thread may go on with
-        this connection.
+        """Hand a request to the units. From `begins` on, and with what is called last, another
+        thread may go on with this connection.
         """
-        started = time.monotonic()
-        future = self._guest.begin(request, self._inbox.descriptor, self._let_go)
+        pending = Pending(self, request, time.monotonic(), self._desk.hush)
+        future = self._guest.begin(request, self._inbox.descriptor, pending)
+        if future is not None:
+            pending.future = future
+            self.begins(pending)
+            future.add_done_callback(pending.ended)
+
+    def begins(self, pending: Pending) -> None:
+        """See `Owner.begins`."""
         self._let_go()
-        pending = _Pending(request, future, started)
-        with self._turns:
+        with self._lock:
             self._under_way = True
             self._pending = pending
-        future.add_done_callback(lambda _: self._conclude(pending))
 
     def _let_go(self) -> None:
         """Close the descriptors that came."""
         close_all(self._inbox.take_descriptors())
 
-    def _conclude(self, pending: _Pending) -> None:
+    def conclude(self, pending: Pending, result: Result | None = None) -> None:
         """Send the response to a command; in whatever thread it has ended, or is given up."""
-        with self._turns:
+        with self._lock:
             if self._pending is not pending:
                 return
             self._pending = None
-        if not self._until_error(lambda: self._answer(pending)):
+        try:
+            self._answer(pending, result)
+        except Exception as error:  # noqa: BLE001, logged
+            self._until_error(_raising(error))
             self.abandon()
             self._answered()
 
-    def _answer(self, pending: _Pending) -> bool:
+    def _answer(self, pending: Pending, result: Result | None) -> None:
         request = pending.request
-        result = self._guest.outcome(request, pending.future, pending.started)
+        if result is None:
+            result = self._guest.outcome(request, pending.future)
+        self._guest.note(request, result, pending.started)
         response = encode_response(request, result.status, result.sense, result.data_in)
         pause = BUSY_PAUSE if result.status in _PAUSED else 0.0
         sent = self._send_now(response) if self._sitting and not pause else 0
@@ -403,7 +399,6 @@ class Connection:
             self._answered()
         else:
             self._leave_unsent(pause, response[sent:])
-        return True
 
     def _send_now(self, response: bytes) -> int:
         """How many bytes the client's socket has taken."""
@@ -414,10 +409,11 @@ class Connection:
 
     def _answered(self) -> None:
         """A response was sent: the client gets on."""
-        with self._turns:
+        with self._lock:
             self._under_way = False
             parked, self._parked = self._parked, False
-            self._turns.notify_all()
+            if not self._sitting:  # else no thread waits for it
+                self._turns.notify_all()
         if parked:
             self._desk.watch_again(self)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
 from concurrent.futures import Future
 
 from flockpr.logical_unit import Result
 from flockpr.manager import PRManager
-from flockpr.manager.base import BUSY, in_thread, settle
+from flockpr.manager.base import BUSY, Asker, in_thread, settle, unsettled
 from flockpr.prhelper.door import answer, decided_here, note, noted, unexpected
 from flockpr.prhelper.identity import Identifier, Identity
 from flockpr.prhelper.protocol import MAX_TRANSFER, Request, encode_response, transfer_length
@@ -127,44 +126,55 @@ class Guest:
 
     # ------------------------------------------------------------------ where it is
 
-    def begin(
-        self, request: Request, descriptor: int, release: Callable[[], object]
-    ) -> Future[Result]:
+    def begin(self, request: Request, descriptor: int, asker: Asker) -> Future[Result] | None:
         """Hand a request to the units.
 
         Args:
             request: The request.
             descriptor: That came with it.
-            release: Closes it; called as soon as it is not needed any more, or not at all.
+            asker: Whose it is.
+
+        Returns:
+            What it comes to; None if the asker is called, or was.
         """
         assert self._acting is not None
         manager, port = self._acting
         try:
             result = decided_here(request)
             if result is None:
-                return manager.execute_releasing(descriptor, request.cdb, request.data_out, release)
+                return manager.execute_for(descriptor, request.cdb, request.data_out, asker)
         except Exception:  # noqa: BLE001, logged and answered
             result = unexpected(port)
         future: Future[Result] = Future()
         future.set_result(result)
         return future
 
-    def outcome(self, request: Request, future: Future[Result], started: float) -> Result:
+    def outcome(self, request: Request, future: Future[Result] | None) -> Result:
         """What a request that was begun has come to by now.
 
         Args:
             request: The request.
             future: From `begin`; where it is not done the outcome is not known.
+        """
+        if future is None:
+            return unsettled(request.cdb)
+        try:
+            return settle(future, request.cdb, 0)
+        except Exception:  # noqa: BLE001, logged and answered
+            assert self._acting is not None
+            return unexpected(self._acting[1])
+
+    def note(self, request: Request, result: Result, started: float) -> None:
+        """Log a request that was begun.
+
+        Args:
+            request: The request.
+            result: The answer.
             started: When it was begun, by `time.monotonic`.
         """
         assert self._acting is not None
         manager, port = self._acting
-        try:
-            result = settle(future, request.cdb, 0)
-        except Exception:  # noqa: BLE001, logged and answered
-            result = unexpected(port)
         note(manager, request, port, result, started)
-        return result
 
     def response_at_once(self, cdb: bytes, descriptor: int) -> bytes | None:
         """The response to a command that only reads what is known; None for all others.

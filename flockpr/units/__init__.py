@@ -13,6 +13,7 @@ host that hangs. It does so on a second thread of the LUN, and the commands behi
 from __future__ import annotations
 
 from flockpr.logical_unit import ServedState
+from flockpr.units.hush import Hush
 from flockpr.units.units import Units
 
-__all__ = ["ServedState", "Units"]
+__all__ = ["Hush", "ServedState", "Units"]

@@ -47,6 +47,9 @@ class Line:
                 self._thread = thread  # not before: nobody would start another one
             self._queue.append((request, narrowing))
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     def waiting(self) -> list[AnyRequest]:
         """Those that have not ended; the first is being run."""
         with self._lock:

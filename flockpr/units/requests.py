@@ -14,6 +14,7 @@ from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result, failure
 from flockpr.spc.cdb import parse_command
 from flockpr.spc.codes import Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
+from flockpr.units.hush import Hush
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +22,19 @@ T = TypeVar("T")
 
 
 class Request(Generic[T]):
-    """One thing that is asked for; its future is what comes of it.
+    """One thing that is asked for.
 
     Args:
-        work: Carries it out.
         deadline: When it is to be answered, by `time.monotonic`.
     """
 
     nexus: Nexus | None = None
     """Who asks, if it is a nexus."""
+    hush: Hush | None = None
+    """Of whoever the answer may wake, if that is known."""
 
-    def __init__(self, work: Callable[[LogicalUnit], T | Narrowing], deadline: float) -> None:
-        self.work = work
+    def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.future: Future[T] = Future()
-        self.future.set_running_or_notify_cancel()  # nobody can cancel what may be issued
         self._lock = threading.Lock()
         self._issued = False
         self._over = False
@@ -70,7 +69,7 @@ class Request(Generic[T]):
     def finish(self, value: T) -> None:
         """Answer it, unless that was done."""
         if self._first():
-            self.future.set_result(value)
+            self._give(value)
 
     def refuse(self, error: StoreError) -> None:
         """Answer it with a failure, unless it was answered."""
@@ -102,6 +101,37 @@ class Request(Generic[T]):
             over, self._over = self._over, True
         return not over
 
+    def work(self, unit: LogicalUnit) -> T | Narrowing:
+        """Carry it out."""
+        raise NotImplementedError
+
+    def _give(self, value: T) -> None:
+        raise NotImplementedError
+
+    def _refuse(self, error: StoreError) -> None:
+        raise NotImplementedError
+
+
+class Question(Request[T]):
+    """What is asked for beside commands; its future is what comes of it.
+
+    Args:
+        work: Carries it out.
+        deadline: When it is to be answered, by `time.monotonic`.
+    """
+
+    def __init__(self, work: Callable[[LogicalUnit], T | Narrowing], deadline: float) -> None:
+        super().__init__(deadline)
+        self._work = work
+        self.future: Future[T] = running()
+
+    def work(self, unit: LogicalUnit) -> T | Narrowing:
+        """Carry it out."""
+        return self._work(unit)
+
+    def _give(self, value: T) -> None:
+        self.future.set_result(value)
+
     def _refuse(self, error: StoreError) -> None:
         self.future.set_exception(error)
 
@@ -114,6 +144,9 @@ class Command(Request[Result]):
         cdb: The command descriptor block.
         data_out: Its parameter list.
         deadline: When it is to be answered, by `time.monotonic`.
+        answered: Called once, with the result, in whichever thread it ends. Not a future: to make
+            one takes a sixth of what it takes to decide the command.
+        hush: Of whoever that may wake.
         report_attentions: See `LogicalUnit.execute`.
         long_parameter_length: See `LogicalUnit.execute`.
     """
@@ -125,11 +158,15 @@ class Command(Request[Result]):
         data_out: bytes,
         deadline: float,
         *,
+        answered: Callable[[Result], object],
+        hush: Hush | None,
         report_attentions: bool,
         long_parameter_length: bool,
     ) -> None:
-        super().__init__(self._attempt, deadline)
+        super().__init__(deadline)
         self.nexus: Nexus = nexus
+        self.hush = hush
+        self._answered = answered
         self._cdb = cdb
         self._data_out = data_out
         self._report = report_attentions
@@ -139,10 +176,15 @@ class Command(Request[Result]):
         """It, for `LogicalUnit.attempt_all`."""
         command = parse_command(self._cdb, self._data_out, long_parameter_length=self._long)
         return Order(
-            self.nexus, command, self._report, self.deadline, self.may_issue, lambda: self.over
+            self.nexus, command, self._report, self.deadline, self.may_issue, self.withdrawn
         )
 
-    def _attempt(self, unit: LogicalUnit) -> Result | Narrowing:
+    def withdrawn(self) -> bool:
+        """As `over`."""
+        return self._over
+
+    def work(self, unit: LogicalUnit) -> Result | Narrowing:
+        """Carry it out alone."""
         return unit.attempt_all([self.order()])[0]
 
     def crowd_out(self) -> None:
@@ -153,8 +195,22 @@ class Command(Request[Result]):
         """INTERNAL TARGET FAILURE."""
         self.finish(Result.check(INTERNAL_TARGET_FAILURE))
 
+    def _give(self, value: Result) -> None:
+        try:
+            self._answered(value)
+        except Exception:
+            # Who asked is not to stop the thread that answers all others.
+            log.exception("internal error")
+
     def _refuse(self, error: StoreError) -> None:
-        self.future.set_result(failure(error))
+        self._give(failure(error))
 
 
 AnyRequest = Request[Any]
+
+
+def running() -> Future[Any]:
+    """A future that nobody can cancel, since what it stands for may be issued."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future

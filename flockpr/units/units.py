@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ from flockpr.core.model import Nexus
 from flockpr.device_index import DeviceIndex
 from flockpr.logical_unit import LogicalUnit, Result, ServedState
 from flockpr.store.identity import check_label, check_lun_name
-from flockpr.units.requests import Command, Request
+from flockpr.units.hush import Hush
+from flockpr.units.requests import Command, Question, running
 from flockpr.units.respite import Respite
 from flockpr.units.worker import Worker
 
@@ -76,15 +77,63 @@ class Units:
         Raises:
             ConfigError: `lun` cannot be the name of a LUN.
         """
+        future: Future[Result] = running()
+        self.submit_to(
+            lun,
+            nexus,
+            cdb,
+            data_out,
+            answered=future.set_result,
+            hush=None,
+            door=door,
+            report_attentions=report_attentions,
+            long_parameter_length=long_parameter_length,
+        )
+        return future
+
+    def submit_to(
+        self,
+        lun: str,
+        nexus: Nexus,
+        cdb: bytes,
+        data_out: bytes,
+        *,
+        answered: Callable[[Result], object],
+        hush: Hush | None,
+        door: str,
+        report_attentions: bool,
+        long_parameter_length: bool,
+    ) -> None:
+        """As `submit`, for whoever wants to be called: that takes less than a future does.
+
+        Args:
+            lun: Name of the LUN.
+            nexus: Who sends it.
+            cdb: The command descriptor block.
+            data_out: Its parameter list.
+            answered: Is called once with the result, where a future would be done: in the thread
+                of the LUN or another one, maybe before this returns. It must not wait.
+            hush: Of whoever the answers wake; is begun where several are given one after the
+                other.
+            door: Name of the door, for the record.
+            report_attentions: See `LogicalUnit.execute`.
+            long_parameter_length: See `LogicalUnit.execute`.
+
+        Raises:
+            ConfigError: `lun` cannot be the name of a LUN; then it is never called.
+        """
         command = Command(
             nexus,
             cdb,
             data_out,
             self._deadline(),
+            answered=answered,
+            hush=hush,
             report_attentions=report_attentions,
             long_parameter_length=long_parameter_length,
         )
-        return self._put(lun, door, command)
+        if not self._worker(lun, door).put(command):
+            command.crowd_out()
 
     def read_at_once(
         self,
@@ -124,7 +173,7 @@ class Units:
         Raises:
             ConfigError: `lun` cannot be the name of a LUN.
         """
-        return self._put(lun, door, Request(LogicalUnit.served_state, self._deadline()))
+        return self._put(lun, door, Question(LogicalUnit.served_state, self._deadline()))
 
     def reset(self, lun: str, door: str = "api") -> Future[None]:
         """LOGICAL UNIT RESET, see `LogicalUnit.reset`. The future is done within about `timeout`
@@ -138,7 +187,7 @@ class Units:
         def work(unit: LogicalUnit) -> None:
             unit.reset(timeout=max(0.0, deadline - time.monotonic()))
 
-        return self._put(lun, door, Request(work, deadline))
+        return self._put(lun, door, Question(work, deadline))
 
     def attend(self, lun: str, nexus: Nexus, door: str = "api") -> None:
         """A door says that a nexus is connected; returns at once, done in its turn."""
@@ -201,10 +250,10 @@ class Units:
     def _deadline(self) -> float:
         return time.monotonic() + self._timeout
 
-    def _put(self, lun: str, door: str, request: Request[T]) -> Future[T]:
-        if not self._worker(lun, door).put(request):
-            request.crowd_out()
-        return request.future
+    def _put(self, lun: str, door: str, question: Question[T]) -> Future[T]:
+        if not self._worker(lun, door).put(question):
+            question.crowd_out()
+        return question.future
 
     def _worker(self, lun: str, door: str) -> Worker:
         worker = self._workers.get((lun, door))

@@ -8,13 +8,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from flockpr.core.model import Nexus
 from flockpr.errors import StoreError
 from flockpr.logical_unit import LogicalUnit, Narrowing, Order, Result
 from flockpr.store.opening import open_store
 from flockpr.units.crowd import Crowd
+from flockpr.units.hush import Hush
 from flockpr.units.line import Line
 from flockpr.units.requests import AnyRequest, Command
 
@@ -83,7 +84,7 @@ class Worker:
     def put(self, request: AnyRequest) -> bool:
         """Queue a request; False if too many wait already."""
         with self._wake:
-            if len(self._queue) + len(self._line.waiting()) >= MAX_QUEUED or self._closing:
+            if len(self._queue) + len(self._line) >= MAX_QUEUED or self._closing:
                 return False
             self._queue.append(request)
             self._accepted += 1
@@ -225,7 +226,9 @@ class Worker:
         """Whether a command has to wait because its nexus left and that has not been said yet:
         the LUN would take it for one of the nexus that is gone.
         """
-        wish = None if request.nexus is None else self._wishes.get(request.nexus)
+        if not self._wishes or request.nexus is None:
+            return False
+        wish = self._wishes.get(request.nexus)
         return wish is not None and wish.left and wish.after <= self._begun
 
     def _due(self) -> dict[Nexus, _Wish]:
@@ -297,8 +300,7 @@ class Worker:
         try:
             unit = self._opened()
             self._say(unit)
-            for request, answer in _carried_out(unit, requests):
-                self._pass_on(request, answer)
+            self._pass_all_on(_carried_out(unit, requests))
         except StoreError as error:
             self._tell(error)
             for request in requests:
@@ -307,6 +309,20 @@ class Worker:
             log.exception("%s: internal error", self.name)
             for request in requests:
                 request.fail()
+
+    def _pass_all_on(self, answers: Collection[tuple[AnyRequest, object]]) -> None:
+        """Answer them; whom that wakes has to wait for the last, if there are several."""
+        hushed: set[Hush] = set()
+        if len(answers) > 1:
+            hushed = {one.hush for one, _ in answers if one.hush is not None}
+        for hush in hushed:
+            hush.begin()
+        try:
+            for request, answer in answers:
+                self._pass_on(request, answer)
+        finally:
+            for hush in hushed:
+                hush.end()
 
     def _pass_on(self, request: AnyRequest, answer: object) -> None:
         if not isinstance(answer, Narrowing):
@@ -342,7 +358,7 @@ class Worker:
 
 def _carried_out(
     unit: LogicalUnit, requests: Sequence[AnyRequest]
-) -> Iterable[tuple[AnyRequest, object]]:
+) -> Collection[tuple[AnyRequest, object]]:
     """What comes of requests; of several, which are commands, with as few commits as possible.
 
     One that cannot even be read is answered here.
@@ -358,4 +374,4 @@ def _carried_out(
                 log.exception("internal error")
                 request.fail()
     answers = unit.attempt_all(list(orders.values())) if orders else []
-    return zip(orders, answers, strict=True)
+    return list(zip(orders, answers, strict=True))

@@ -166,6 +166,28 @@ def test_command_at_the_desk_is_answered_in_bounded_time(units: Readers, disk: i
         assert client.run(disk, READ_KEYS) == (0, bytes(96), bytes(8))
 
 
+def test_desk_is_quiet_while_several_are_answered(
+    units: Readers, disk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes meanwhile is answered afterwards; or soon, if whoever answers them hangs."""
+    monkeypatch.setattr("flockpr.units.hush.MOST", DEADLINE)
+    with serving(manager=at(units)) as served, RawClient(served.path) as client:
+        sit(served, client, disk)
+        hush = served.server.seating.desk.hush
+        hush.begin()
+        client.send(READ_KEYS.ljust(16, b"\0"), disk)
+        time.sleep(0.1)
+        assert units.at_once == 0
+        hush.end()
+        assert client.reply()[0] == Status.GOOD
+
+        monkeypatch.setattr("flockpr.units.hush.MOST", 0.002)
+        hush.begin()
+        assert client.run(disk, READ_KEYS)[0] == Status.GOOD
+        assert units.at_once == 2
+        hush.end()
+
+
 def test_file_is_let_go_of_before_a_command_is_carried_out_at_the_desk(
     units: Readers, disk: int
 ) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
@@ -29,6 +29,7 @@ from flockpr.prhelper.server import HelperServer
 from flockpr.spc.cdb import parse_command
 from flockpr.spc.codes import Status
 from flockpr.spc.transport_id import InitiatorPort
+from flockpr.units import Hush
 
 DEADLINE = 60.0
 """Seconds after which a busy machine is no excuse any more."""
@@ -103,6 +104,18 @@ class MemoryUnits:
             self._states[lun] = outcome.state
             future.set_result(Result.of(outcome.reply))
         return future
+
+    def submit_to(
+        self,
+        *command: Any,
+        answered: Callable[[Result], object],
+        hush: Hush | None,
+        **options: Any,
+    ) -> None:
+        """As `submit`, for whoever wants to be called."""
+        del hush
+        future = self.submit(*command, **options)
+        future.add_done_callback(lambda done: answered(done.result()))
 
     def attend(self, lun: str, nexus: Nexus, door: str) -> None:
         """Note it."""
