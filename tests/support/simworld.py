@@ -325,13 +325,17 @@ class World:
                 self.carried.setdefault(document.number, []).append(sent)
 
     def _sender_of(self, author: Daemon, applied: Applied, document: Document) -> Sent:
-        """Which command of a daemon a line is about: of those under way, else the latest."""
+        """Which command of a daemon a line is about: of those under way, else the latest; of two
+        equal ones under way, which may be in two transactions, the one that has none yet.
+        """
         own = [sent for sent in reversed(self.sent) if sent.daemon is author]
-        return next(
+        found = [
             sent
             for sent in (*author.under_way, *own)
             if document.number not in sent.numbers and _is_of(sent, applied)
-        )
+        ]
+        twins = (sent for sent in author.under_way if sent in found and not sent.numbers)
+        return next(twins, found[0])
 
     def tell_twins_apart(self, together: list[Sent]) -> None:
         """Of equal commands that came together a line of the audit trail is the one's that was
