@@ -46,18 +46,16 @@ class Flights:
 
     def ring_of(self, task: CommandTask) -> FlightRing | None:
         """What may carry a command out; None where it has to be waited for."""
-        transfer = task.transfer
-        if not (transfer.quick and transfer.length):
+        if not _is_plain(task):
             return None
-        place = (task.channel.lun.disk, transfer.direction is Direction.OUT)
+        place = (task.channel.lun.disk, task.transfer.direction is Direction.OUT)
         if self._none and time.monotonic() < self._none.get(place, 0.0):
             return None
         return self._rings.get(place) or self._ring_for(place)
 
     def crowded(self, task: CommandTask) -> bool:
         """Whether a command could be launched, but for how many others of its LUN are."""
-        transfer = task.transfer
-        return bool(transfer.quick and transfer.length and task.channel.lun.disk.crowded)
+        return _is_plain(task) and task.channel.lun.disk.crowded
 
     def _ring_for(self, place: Place) -> FlightRing | None:
         self._forget_closed()
@@ -171,6 +169,12 @@ class Flights:
         self._poll = None
         for ring in rings:
             ring.close()
+
+
+def _is_plain(task: CommandTask) -> bool:
+    """Whether a command is one read or write of the image."""
+    transfer = task.transfer
+    return transfer.quick and transfer.length > 0
 
 
 def finish(ring: FlightRing, landed: Landed) -> None:

@@ -183,8 +183,8 @@ class Reading:
                 inline.work()  # reads that were held back go on
                 if not inline.reading:
                     return
-            waits = not inline.flying or inline.await_client()
-            received = self._receive() if waits else ()
+            reads = not inline.flying or inline.await_client()
+            received = self._receive() if reads else ()
 
     def _deal_with(self, received: Sequence[events.Event]) -> bool:
         """Carry out what has come; False if the calling thread is not to read any more."""

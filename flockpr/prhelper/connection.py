@@ -175,15 +175,21 @@ class Connection:
         """Whether the connection goes on."""
         try:
             return work()
-        except ProtocolViolation as error:
-            _log.warning("%s: closed: %s", self._name, error)
-        except TimeoutError:
-            _log.warning("%s: closed: %s", self._name, _STOPPED)
-        except (ConnectionError, BrokenPipeError) as error:
-            _log.debug("%s: %s", self._name, error)
-        except Exception:  # noqa: BLE001, logged and answered
-            _log.exception("%s: closed after an unexpected error", self._name)
+        except Exception as error:  # noqa: BLE001, logged
+            self._log_end(error)
         return False
+
+    def _log_end(self, error: Exception) -> None:
+        """Say why the connection does not go on."""
+        match error:
+            case ProtocolViolation():
+                _log.warning("%s: closed: %s", self._name, error)
+            case TimeoutError():
+                _log.warning("%s: closed: %s", self._name, _STOPPED)
+            case ConnectionError():
+                _log.debug("%s: %s", self._name, error)
+            case _:
+                _log.error("%s: closed after an unexpected error", self._name, exc_info=error)
 
     # ------------------------------------------------------------------ in a thread
 
@@ -313,7 +319,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return Turn.STAY
         except Exception as error:  # noqa: BLE001, logged
-            self._until_error(_raising(error))
+            self._log_end(error)
             return Turn.END
 
     def _turn(self) -> Turn:
@@ -383,7 +389,7 @@ class Connection:
         try:
             self._answer(pending, result)
         except Exception as error:  # noqa: BLE001, logged
-            self._until_error(_raising(error))
+            self._log_end(error)
             self.abandon()
             self._answered()
 
@@ -429,10 +435,3 @@ class Connection:
         if sitting:
             self._desk.release(self)
             self._desk.alone(self)
-
-
-def _raising(error: Exception) -> Callable[[], bool]:
-    def again() -> bool:
-        raise error
-
-    return again
