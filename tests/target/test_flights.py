@@ -13,7 +13,9 @@ import pytest
 
 from flockpr.block import Ring
 from flockpr.block.calls import ImageCalls
+from flockpr.iscsi import inline
 from flockpr.iscsi.output import Output
+from flockpr.iscsi.pace import Pace
 from flockpr.iscsi.settings import Limits
 from tests.support import sbc_cdbs
 from tests.support.in_process import HangingCalls, Rig, open_below
@@ -43,7 +45,11 @@ class Counted:
 
 @pytest.fixture
 def flown(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    """The kernel's rings, and how much they are used."""
+    """The kernel's rings, and how much they are used: whatever may be launched is, also what comes
+    alone, and however busy the machine is.
+    """
+    monkeypatch.setattr(Pace, "quick", lambda _: False)
+    monkeypatch.setattr(inline, "SLOW", 60.0)
     monkeypatch.setattr(HangingCalls, "ring", ImageCalls.ring)
     return Counted(monkeypatch)
 
