@@ -56,6 +56,7 @@ class UnitsLike(Protocol):
         door: str = "api",
         *,
         report_attentions: bool = False,
+        looks: bool = True,
     ) -> Result | None:
         """The answer to a command that only reads, if nobody has to be waited for."""
 
@@ -141,11 +142,18 @@ class Served:
                 self._copy = Copy(found.state, at)
         return found.state
 
-    def glance(self, nexus: Nexus, cdb: bytes) -> Result | None:
+    def glance(self, nexus: Nexus, cdb: bytes, *, looks: bool = True) -> Result | None:
         """The logical unit's answer to a command that reads, if it is GOOD and can be had by a
         look at the newest transaction; None: `submit` has it.
+
+        Args:
+            nexus: Who asks.
+            cdb: The command.
+            looks: See `LogicalUnit.read_at_once`.
         """
-        return self._units.read_at_once(self._lun, nexus, cdb, self._door, report_attentions=True)
+        return self._units.read_at_once(
+            self._lun, nexus, cdb, self._door, report_attentions=True, looks=looks
+        )
 
     def submit(
         self,

@@ -25,6 +25,7 @@ from flockpr.iscsi.pdu import (
     NO_TAG,
     READ,
     WRITE,
+    Opcode,
     RejectReason,
     lun_number,
     parse_segments,
@@ -39,10 +40,19 @@ _COMMAND: Final = Struct(">BB6xQIII4x16s")
 _DATA_OUT: Final = Struct(">xB14xII12xII4x")
 """Byte 1, ITT, TTT, DataSN, Buffer Offset (11.7)."""
 
+_COMMAND_ALONE: Final = int(Opcode.SCSI_COMMAND)
+_ONLY_READS: Final = frozenset((FINAL | READ, FINAL | READ | 1))
+"""The flags of a command that reads, UNTAGGED or SIMPLE (11.3.1)."""
+
+MOST_AT_ONCE: Final = 16
+"""Answers of one reading that are given where commands are read; others of other clients wait."""
+
 MAX_PENDING: Final = 1 << 20
 """Bytes of Data-Out that came unasked and for which the door has no memory yet."""
 
 Allocate = Callable[[Command], memoryview | None]
+AtOnce = Callable[[int, bytes], bytes]
+"""What a command reads, by LUN and CDB, if it is to be answered GOOD at once; or nothing."""
 
 
 class CommandSet:
@@ -55,10 +65,12 @@ class CommandSet:
         allowance: Counts immediate requests.
         tags: Gives target transfer tags.
         allocate: Gives the place for the Data-Out of a command.
+        at_once: Answers a command that reads and that nothing is before.
         found: Where events are put.
 
     Attributes:
         commands: By initiator task tag, in order of arrival.
+        passed: How many were answered at once.
     """
 
     def __init__(
@@ -70,8 +82,10 @@ class CommandSet:
         allowance: Allowance,
         tags: Tags,
         allocate: Allocate,
+        at_once: AtOnce,
         found: list[Event],
     ) -> None:
+        self.passed = 0
         self.commands: dict[int, Command] = {}
         self._stream = stream
         self._sender = sender
@@ -79,6 +93,7 @@ class CommandSet:
         self._allowance = allowance
         self._tags = tags
         self._allocate = allocate
+        self._at_once = at_once
         self._found = found
         self._pending = 0  # bytes in `Command.pending`
         self._current: Command | None = None  # whose data is being received
@@ -98,6 +113,20 @@ class CommandSet:
             return RejectReason.INVALID_PDU_FIELD
         if itt in self.commands:
             return RejectReason.TASK_IN_PROGRESS
+        if (
+            byte0 == _COMMAND_ALONE
+            and flags in _ONLY_READS
+            and not (length or ahs or self.commands or self._found)
+            and len(self._sender.queue) < MOST_AT_ONCE
+            and self._order.is_next(cmd_sn)
+            and (data := self._at_once(lun_number(lun_field), cdb))
+            and self._sender.holds(min(len(data), edtl))
+        ):
+            # Nothing else of the session is under way, so nothing has to know of it.
+            self._order.spend()
+            self._sender.answer_at_once(itt, edtl, data)
+            self.passed += 1
+            return DROP
         read, write = bool(flags & READ), bool(flags & WRITE)
         read_length = edtl if read and not write else 0
         if ahs:

@@ -81,7 +81,9 @@ class Connection:
             start=self._take_over,
             readable=lambda: bool(self._poll.poll(0)),
         )
-        protocol = TargetConnection(door.protocol, allocate=self._execution.allocate)
+        protocol = TargetConnection(
+            door.protocol, allocate=self._execution.allocate, at_once=self._execution.at_once
+        )
         self._wire = Wire(
             sock,
             protocol,

@@ -34,14 +34,17 @@ from flockpr.iscsi.session import TargetConnection
 from flockpr.iscsi.sessions import Attachment, Session
 from flockpr.iscsi.tasks import Drain, Ending, Phase, Task
 from flockpr.iscsi.wire import Wire
-from flockpr.spc.codes import Status
+from flockpr.spc.codes import Opcode, Status
 from flockpr.spc.sense import INTERNAL_TARGET_FAILURE
 
 log = logging.getLogger(__name__)
 
 _IN = Direction.IN
+_PR_IN = int(Opcode.PERSISTENT_RESERVE_IN)
 _GOOD, _TASK_ABORTED = Status.GOOD, Status.TASK_ABORTED
 
+_LITTLE = 8192
+"""Bytes of Data-In that are not worth counting."""
 _PREEMPTED = 5.0
 """Seconds that PREEMPT AND ABORT waits for the commands that it ends. It took the gate, so reads
 and writes that were let in before it was committed have ended by then; what is waited for are
@@ -181,6 +184,22 @@ class Execution:
             task.grant.release()
 
     # ------------------------------------------------------------------ arrival
+
+    def at_once(self, number: int, cdb: bytes) -> bytes:
+        """What a PERSISTENT RESERVE IN reads, where that is known; asked for under the lock when a
+        header was read. Empty: it goes the way of all commands.
+        """
+        if cdb[0] != _PR_IN or self.wire.output.pending:
+            return b""
+        channel = self.channels.get(number)
+        if channel is None:
+            return b""
+        attachment = channel.attachment
+        if not attachment.lun.tasks.passes(attachment.line):
+            return b""
+        data = attachment.lun.disk.read_at_once(attachment.disk_nexus, cdb)
+        # More is counted, so that a client takes it before it gets more.
+        return data if len(data) <= _LITTLE else b""
 
     def arrived(self, command: Command) -> None:
         """A command came, in the order that CmdSN gives."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from flockpr.iscsi.commandset import Allocate, CommandSet
+from flockpr.iscsi.commandset import Allocate, AtOnce, CommandSet
 from flockpr.iscsi.events import Event, Identification
 from flockpr.iscsi.order import RequestOrder
 from flockpr.iscsi.pdu import IMMEDIATE, OPCODE_MASK, Opcode, RejectReason
@@ -41,6 +41,7 @@ class FullFeature:
         sender: Where answers go.
         identification: Whose session it is.
         allocate: Gives the place for the Data-Out of a command.
+        at_once: See `CommandSet`.
         immediate_limit: Immediate requests that may be unanswered.
         broken: Called when the stream cannot be followed any more.
 
@@ -58,6 +59,7 @@ class FullFeature:
         identification: Identification,
         *,
         allocate: Allocate,
+        at_once: AtOnce,
         immediate_limit: int,
         broken: Callable[[str], None],
     ) -> None:
@@ -76,6 +78,7 @@ class FullFeature:
             allowance=allowance,
             tags=self.tags,
             allocate=allocate,
+            at_once=at_once,
             found=self.events,
         )
         self.requests = Requests(

@@ -147,6 +147,8 @@ class Inline:
             Whether it answered anything.
         """
         ready, me = self._ready, threading.get_ident()
+        if not (ready or self._done or self._flights.count):
+            return False
         answered = False
         later: list[CommandTask] = []
         while ready and self._thread == me:

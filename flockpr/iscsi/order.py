@@ -39,6 +39,17 @@ class RequestOrder:
         """
         return self.window.contains(number) and number not in self._held
 
+    def is_next(self, number: int) -> bool:
+        """Whether a non-immediate request with this CmdSN would be handed over at once, and nothing
+        after it.
+        """
+        window = self.window
+        return number == window.expected and not self._held and window.contains(number)
+
+    def spend(self) -> None:
+        """The request that is next has come and is over."""
+        self.window.advance()
+
     def arrive(self, immediate: bool, number: int, turn: Callable[[_T], None], item: _T) -> None:
         """Hands a request over when its turn has come, and those that waited for it.
 

@@ -114,12 +114,16 @@ class Output:
         if self._queue or len(chunks) > _MOST_CHUNKS:
             return self._queued(chunks, releases)
         try:
-            sent = self._socket.sendmsg(chunks, (), _FLAGS) if chunks else 0
+            if len(chunks) == 1:
+                sent = self._socket.send(chunks[0], _FLAGS)
+                left = len(chunks[0]) - sent
+            else:
+                sent = self._socket.sendmsg(chunks, (), _FLAGS) if chunks else 0
+                left = sum(map(len, chunks)) - sent
         except (BlockingIOError, InterruptedError):
-            sent = 0
+            return self._queued(chunks, releases)
         except OSError:
             return [*self.abandon(), *releases]
-        left = sum(map(len, chunks)) - sent
         if not left:
             return list(releases)
         return self._queued(_after(chunks, sent), releases)

@@ -101,7 +101,7 @@ class Reading:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._left: Sequence[events.Event] = ()
-        self._still = 0
+        self._still = self._seen = 0
         self.owner: Hashable = None
         self.heard = time.monotonic()
         self.pinged = False
@@ -199,11 +199,16 @@ class Reading:
             self._left = ()
         self._carry_out(received)
         inline.work()
-        if received:
+        if received or self._passed():
             self._still = self._still + 1 if suits(received) else 0
             if self._still >= ENOUGH and not inline.flying and self._sit_down():
                 return False
         return inline.reading
+
+    def _passed(self) -> bool:
+        """Whether commands were answered where they were read, since this was last asked."""
+        before, self._seen = self._seen, self._wire.protocol.passed
+        return self._seen != before
 
     def _wait_for_room(self) -> None:
         """The client takes nothing: read nothing either. The tick ends it in time."""
@@ -219,7 +224,10 @@ class Reading:
         with wire.lock:
             buffers = wire.protocol.get_buffers()
         try:
-            count = self._socket.recvmsg_into(buffers, 0, flags)[0]
+            if len(buffers) == 1:
+                count = self._socket.recv_into(buffers[0], 0, flags)
+            else:
+                count = self._socket.recvmsg_into(buffers, 0, flags)[0]
         except BlockingIOError:
             return ()
         except OSError as error:
@@ -271,7 +279,7 @@ class Reading:
             return Turn.LEAVE
         self._carry_out(found)
         # What is carried out by a thread of the LUN needs the interpreter now.
-        return Turn.ANSWERED if self._inline.work() else Turn.STAY
+        return Turn.ANSWERED if self._inline.work() or (not found and self._passed()) else Turn.STAY
 
     def park(self) -> bool:
         """See `desk.Sitter`; no turn ends so."""

@@ -218,26 +218,38 @@ class Sender:
     def _whole_read(self, command: Command, data: Buffer) -> bool:
         """Answers a read that fits one Data-In exactly, as most do; says whether it did."""
         length = len(data)
-        parameters = self.parameters
-        if (
-            length != command.edtl
-            or command.write
-            or not command.read
-            or not length
-            or length > parameters.send_limit
-            or length > parameters.max_burst_length
-        ):
+        if length != command.edtl or command.write or not command.read or not self.holds(length):
             return False
+        self._in_one(command.itt, data, length, 0, 0)
+        return True
+
+    def answer_at_once(self, itt: int, edtl: int, data: bytes) -> None:
+        """Answers a command that only reads with GOOD, in one Data-In, which `holds` the data.
+
+        Args:
+            itt: Its initiator task tag.
+            edtl: Its Expected Data Transfer Length.
+            data: What it reads; what the initiator does not take is cut off.
+        """
+        flags, residual = _difference(edtl, len(data))
+        data = data[:edtl]
+        self._in_one(itt, data, len(data), flags, residual)
+
+    def holds(self, length: int) -> bool:
+        """Whether one Data-In may hold so many bytes, and there are any."""
+        parameters = self.parameters
+        return 0 < length <= parameters.send_limit and length <= parameters.max_burst_length
+
+    def _in_one(self, itt: int, data: Buffer, length: int, flags: int, residual: int) -> None:
         window = self.window
         window.widen(self.outstanding)
         stat_sn = self.stat_sn
         self.stat_sn = (stat_sn + 1) & MASK
         header = _pack(
-            _DATA_IN, _LAST_WITH_STATUS, 0, 0, length, 0, command.itt, NO_TAG, stat_sn,
-            window.expected, window.maximum, 0, 0, 0,
+            _DATA_IN, _LAST_WITH_STATUS | flags, 0, 0, length, 0, itt, NO_TAG, stat_sn,
+            window.expected, window.maximum, 0, 0, residual,
         )  # fmt: skip
         self._emit(header, (data,), length)
-        return True
 
     def _data_in(
         self, command: Command, data: Sequence[Buffer], length: int, last: int, residual: int

@@ -27,7 +27,7 @@ import attrs
 
 from flockpr.iscsi import chap, digests, events, keys
 from flockpr.iscsi.command import Command
-from flockpr.iscsi.commandset import Allocate
+from flockpr.iscsi.commandset import Allocate, AtOnce
 from flockpr.iscsi.events import Event
 from flockpr.iscsi.fullphase import FullFeature
 from flockpr.iscsi.login import Admission, Login, LoginOutcome, LoginReply, LoginStatus
@@ -92,6 +92,11 @@ class ProtocolConfig:
         )
 
 
+def never_at_once(_lun: int, _cdb: bytes) -> bytes:
+    """Every command is an event."""
+    return b""
+
+
 class Phase(Enum):
     """Where a connection is."""
 
@@ -108,6 +113,10 @@ class TargetConnection:
         allocate: Called inside `received` when the header of a command with Data-Out was
             read: gives a writable view of bytes for as much as the command wants, or None
             when there is no memory now (`supply` then follows). It must not block.
+        at_once: Called inside `received` for a command that only reads, while no other is under
+            way, with its LUN (-1: none of ours) and CDB: gives what it reads, if it is to be
+            answered GOOD with that there and then, and nothing if it is to be an event. It must
+            not block.
         random: Gives unpredictable bytes.
 
     Attributes:
@@ -121,10 +130,12 @@ class TargetConnection:
         config: ProtocolConfig,
         *,
         allocate: Allocate,
+        at_once: AtOnce = never_at_once,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._config = config
         self._allocate = allocate
+        self._at_once = at_once
         self._events: list[Event] = []
         self._login = Login(config.offer(), random, config.chap_algorithms)
         self._sender = Sender(config.initial_stat_sn, CommandWindow(0, config.window))
@@ -265,6 +276,7 @@ class TargetConnection:
             self._sender,
             asked.identification,
             allocate=self._allocate,
+            at_once=self._at_once,
             immediate_limit=self._config.immediate_limit,
             broken=self.broken,
         )
@@ -297,6 +309,11 @@ class TargetConnection:
     def commands(self) -> tuple[Command, ...]:
         """Commands that are not answered, in order of arrival."""
         return tuple(self._full.commands.commands.values()) if self._full is not None else ()
+
+    @property
+    def passed(self) -> int:
+        """How many commands were answered at once."""
+        return self._full.commands.passed if self._full is not None else 0
 
     def supply(self, command: Command, view: memoryview) -> list[Event]:
         """Says, later than `allocate`, where the Data-Out of a command goes."""

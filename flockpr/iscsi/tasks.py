@@ -267,15 +267,16 @@ class TaskSet:
 
     def may_begin(self, task: Task) -> bool:
         """Whether `begin` would say True, at this moment."""
-        line = task.line
-        return not (
-            task.phase is not _GATHERING
-            or task.order > _SIMPLE
-            or line.ordered
-            or line.ended
-            or self._urgent
-            or self._begun >= self._most
-        )
+        return task.phase is _GATHERING and task.order <= _SIMPLE and self._free_for(task.line)
+
+    def passes(self, line: Line) -> bool:
+        """Whether a SIMPLE command that takes no time could, at this moment, arrive, begin, and be
+        over: nobody has to know of it.
+        """
+        return self._free_for(line) and line.count < self._most_each and not self._closed
+
+    def _free_for(self, line: Line) -> bool:
+        return not (line.ordered or line.ended or self._urgent or self._begun >= self._most)
 
     def _wants_thread(self) -> bool:
         """Whether one more thread is due; counts it already."""

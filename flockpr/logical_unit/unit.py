@@ -157,7 +157,7 @@ class LogicalUnit(Administration):
         return [self._answer(order, got) for order, got in zip(orders, verdicts, strict=True)]
 
     def read_at_once(
-        self, nexus: Nexus, cdb: bytes, *, report_attentions: bool = False
+        self, nexus: Nexus, cdb: bytes, *, report_attentions: bool = False, looks: bool = True
     ) -> Result | None:
         """Answer a command that only reads, if that takes no more than a look at the newest
         transaction; it is then the answer of `execute`.
@@ -168,6 +168,7 @@ class LogicalUnit(Administration):
             nexus: Who sends it.
             cdb: The command.
             report_attentions: As `execute`; a nexus that has one to be told gets no answer here.
+            looks: See `Store.head_at_once`.
 
         Returns:
             The result, whose status is GOOD; or None, which says nothing: use `execute`.
@@ -175,7 +176,7 @@ class LogicalUnit(Administration):
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            head = None if self._lost is not None else self._store.head_at_once()
+            head = None if self._lost is not None else self._store.head_at_once(looks=looks)
             if head is None or (report_attentions and self._decisions.owes(nexus, head.state)):
                 return None
             return self._decisions.glance.answer(nexus, cdb, head)

@@ -112,16 +112,21 @@ class Chain:
         except OSError as error:
             raise files.unavailable(error, "cannot read the commits", self._path) from error
 
-    def head_at_once(self) -> Document | None:
+    def head_at_once(self, *, looks: bool = True) -> Document | None:
         """The head, if it is the one known, durable, and proven so by looking at two names, or by
         nothing having changed since they were looked at.
 
         None says nothing: ask `head`. Only where names are always current, on a file system of
         one host, is that proof; there it does not wait for anybody either.
+
+        Args:
+            looks: Whether names may be looked at, which waits for a disk that dies.
         """
         document = self._head
         if document is None:
             return None
+        if not looks:
+            return document if document is self._looked and self._quiet() else None
         if document is self._looked and self._undisturbed():
             return document  # and it was durable when it was looked at
         self._looked = None
@@ -149,6 +154,11 @@ class Chain:
             return True
         self._vigil.begin()
         return False
+
+    def _quiet(self) -> bool:
+        vigil = self._vigil
+        self._asked = True
+        return vigil is not None and vigil.quiet()
 
     def rest(self) -> None:
         """To be called now and then: what nobody asks for any more is not watched any more,

@@ -91,9 +91,9 @@ class CommitLog(Chain):
         self._settle_old()
         return super().head()
 
-    def head_at_once(self) -> Document | None:
+    def head_at_once(self, *, looks: bool = True) -> Document | None:
         """See `Chain.head_at_once`."""
-        return None if self._unsettled is not None else super().head_at_once()
+        return None if self._unsettled is not None else super().head_at_once(looks=looks)
 
     def append(
         self,

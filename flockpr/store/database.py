@@ -97,8 +97,9 @@ class Database:
         self._head = document
         return document
 
-    def head_at_once(self) -> Document | None:
+    def head_at_once(self, *, looks: bool = True) -> Document | None:
         """Nothing: SQLite may wait for a lock, or play back what somebody left unfinished."""
+        del looks
         return None
 
     def rest(self) -> None:

@@ -190,11 +190,11 @@ class LunDirectory(Store):
             raise _deleted(self.path)
         return document.snapshot
 
-    def head_at_once(self) -> Snapshot | None:
+    def head_at_once(self, *, looks: bool = True) -> Snapshot | None:
         """See `Store.head_at_once`: a look at two names, or none."""
         if self._fd < 0 or time.monotonic() >= self._next_path_check:
             return None
-        document = self._transactions.head_at_once()
+        document = self._transactions.head_at_once(looks=looks)
         return None if document is None or document.snapshot.deleted else document.snapshot
 
     def likely_head(self) -> Snapshot | None:

@@ -24,7 +24,7 @@ class Transactions(Protocol):
     def head(self) -> Document:
         """The newest one, proven to be so. See `Store.head`."""
 
-    def head_at_once(self) -> Document | None:
+    def head_at_once(self, *, looks: bool = True) -> Document | None:
         """See `Store.head_at_once`."""
 
     def ensure_durable(self, number: int) -> None:

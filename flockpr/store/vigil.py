@@ -34,13 +34,18 @@ _ROOM: Final = 1 << 16
 
 
 class Vigil(Protocol):
-    """What is asked of one directory. `begin` and `undisturbed` never wait for a file system."""
+    """What is asked of one directory. But for `end` nothing waits for a file system."""
 
     def begin(self) -> None:
         """From now on; look at the names after that."""
 
     def undisturbed(self) -> bool:
         """Whether certainly nothing has changed in the directory since `begin`."""
+
+    def quiet(self) -> bool:
+        """As `undisturbed`, without waiting for anybody: False also when something has changed in
+        another directory, and was not told yet.
+        """
 
     def end(self) -> None:
         """Watch it no longer. Idempotent."""
@@ -54,6 +59,10 @@ class Nobody:
 
     def undisturbed(self) -> bool:
         """See `Vigil.undisturbed`."""
+        return False
+
+    def quiet(self) -> bool:
+        """See `Vigil.quiet`."""
         return False
 
     def end(self) -> None:
@@ -93,6 +102,9 @@ class _Watch:
             with queue.lock:
                 queue.drain()
         return not self.disturbed
+
+    def quiet(self) -> bool:
+        return not (self.disturbed or self._queue.anything(self._size) or self.disturbed)
 
     def end(self) -> None:
         with _lock:

@@ -143,16 +143,17 @@ class Units:
         door: str = "api",
         *,
         report_attentions: bool = False,
+        looks: bool = True,
     ) -> Result | None:
         """The answer to a command that only reads, if nobody has to be waited for; see
         `LogicalUnit.read_at_once`. None says nothing: use `submit`.
         """
-        if self._no_looks.lasts:
+        if looks and self._no_looks.lasts:
             return None
         worker = self._workers.get((lun, door))
         if worker is None:
             return None
-        return worker.read_at_once(nexus, cdb, report_attentions=report_attentions)
+        return worker.read_at_once(nexus, cdb, report_attentions=report_attentions, looks=looks)
 
     def passes(self, lun: str) -> bool:
         """Whether a LUN that `find_by_wwid` has named is marked as passed through to its device."""

@@ -92,12 +92,14 @@ class Worker:
                 self._wake.notify()
         return True
 
-    def read_at_once(self, nexus: Nexus, cdb: bytes, *, report_attentions: bool) -> Result | None:
+    def read_at_once(
+        self, nexus: Nexus, cdb: bytes, *, report_attentions: bool, looks: bool
+    ) -> Result | None:
         """See `LogicalUnit.read_at_once`; in the caller's thread."""
         unit = self._unit
         if unit is None or self._wishes or self._unsaid or self._closing:
             return None  # who it is a command of depends on what was said before it
-        return unit.read_at_once(nexus, cdb, report_attentions=report_attentions)
+        return unit.read_at_once(nexus, cdb, report_attentions=report_attentions, looks=looks)
 
     def attend(self, nexus: Nexus) -> None:
         """Take note that it is connected."""

@@ -350,6 +350,31 @@ def test_queue_that_ran_over_disturbs_everybody(watch: Vigil, directory: int) ->
     assert not watch.undisturbed()
 
 
+def test_quiet_waits_for_nobody(watch: Vigil, directory: int, tmp_path: Path) -> None:
+    """An event of whatever directory, which was not told yet, is enough to say no."""
+    assert not watch.quiet()
+    watch.begin()
+    assert watch.quiet()
+    other_fd = os.open(tmp_path, os.O_RDONLY)
+    other = keep_vigil(other_fd)
+    try:
+        touch(other_fd, "elsewhere")
+        assert module._queue is not None
+        with module._queue.lock:  # nobody has to let go of it
+            assert not watch.quiet()
+        assert watch.undisturbed()
+        assert watch.quiet()
+        touch(directory, "here")
+        assert not watch.quiet()
+        assert not watch.undisturbed()
+        assert not watch.quiet()
+    finally:
+        other.end()
+        os.close(other_fd)
+    watch.end()
+    assert not watch.quiet()
+
+
 def test_directory_that_is_removed_is_never_undisturbed_again(lun: str, tmp_path: Path) -> None:
     """The kernel stops telling of it, and says so, when the last one has closed it."""
     assert lun

@@ -64,9 +64,10 @@ class MemoryUnits:
         door: str = "api",
         *,
         report_attentions: bool = False,
+        looks: bool = True,
     ) -> Result | None:
         """Say nothing: whoever asks has to submit."""
-        del lun, nexus, cdb, door, report_attentions
+        del lun, nexus, cdb, door, report_attentions, looks
         return None
 
     def submit(

@@ -7,9 +7,10 @@ from typing import Any
 
 from flockpr.iscsi import events
 from flockpr.iscsi.command import Command
+from flockpr.iscsi.commandset import AtOnce
 from flockpr.iscsi.events import Event
 from flockpr.iscsi.login import Admission
-from flockpr.iscsi.session import Phase, ProtocolConfig, TargetConnection
+from flockpr.iscsi.session import Phase, ProtocolConfig, TargetConnection, never_at_once
 from tests.support.iscsi_wire import COMMAND, DATA_OUT, LOGIN, Pdu, PduReader, encode_text, pdu
 
 INITIATOR = "iqn.2026-01.org.example:initiator"
@@ -51,6 +52,7 @@ class Bench:
         config: Of the protocol.
         admission: What the door answers to a login.
         allocate: Where Data-Out goes; by default a new buffer of all that the initiator has.
+        at_once: What is known of commands that read; by default nothing.
         piece: Bytes are fed in pieces of this many; 0 feeds all at once.
 
     Attributes:
@@ -65,10 +67,14 @@ class Bench:
         *,
         admission: Admission | None = None,
         allocate: Callable[[Command], memoryview | None] | None = None,
+        at_once: AtOnce = never_at_once,
         piece: int = 0,
     ) -> None:
         self.connection = TargetConnection(
-            config or ProtocolConfig(), allocate=allocate or self._allocate, random=counting
+            config or ProtocolConfig(),
+            allocate=allocate or self._allocate,
+            at_once=at_once,
+            random=counting,
         )
         self.events: list[Event] = []
         self.buffers: dict[int, bytearray] = {}

@@ -745,6 +745,10 @@ class Watcher:
         """See `Vigil.undisturbed`."""
         return self._before == self._now()
 
+    def quiet(self) -> bool:
+        """See `Vigil.quiet`."""
+        return self.undisturbed()
+
     def end(self) -> None:
         """See `Vigil.end`."""
         self._before = None

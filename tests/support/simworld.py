@@ -126,10 +126,10 @@ class Daemon:
         return sent.result
 
     def glance(self, name: str) -> Result:
-        """READ KEYS, at once if that can be, as a door does it."""
+        """READ KEYS, at once if that can be, as doors do it: by what is known, then by a look."""
         of, cdb = nexus(name), in_cdb(0)
         sent = self._sent(of, cdb, b"")
-        found = self.unit.read_at_once(of, cdb)
+        found = self.unit.read_at_once(of, cdb, looks=False) or self.unit.read_at_once(of, cdb)
         self.under_way = []
         if found is None:
             self.world.sent.remove(sent)

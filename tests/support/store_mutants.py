@@ -342,6 +342,14 @@ MUTANTS: tuple[Mutant, ...] = (
         (_alternations("glance and register"), _asked_twice),
     ),
     Mutant(
+        "what is known is never believed to have changed",
+        Chain,
+        "_quiet",
+        "vigil is not None and vigil.quiet()",
+        "vigil is not None",
+        (_alternations("glance and register"),),
+    ),
+    Mutant(
         "what has changed is told once",
         Chain,
         "head_at_once",
