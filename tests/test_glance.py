@@ -60,6 +60,12 @@ def two(lun: str) -> Iterator[LogicalUnit]:
         yield unit
 
 
+def known(unit: LogicalUnit) -> list[int] | None:
+    """What A reads without a look."""
+    result = unit.read_at_once(A, READ_KEYS, looks=False)
+    return None if result is None else keys_in(result.data_in)
+
+
 def keys(unit: LogicalUnit) -> list[int] | None:
     """What A reads at once."""
     result = unit.read_at_once(A, READ_KEYS)
@@ -69,6 +75,38 @@ def keys(unit: LogicalUnit) -> list[int] | None:
 def asked(unit: LogicalUnit) -> list[int]:
     """What A reads when it waits."""
     return keys_in(unit.execute(A, READ_KEYS, report_attentions=False).data_in)
+
+
+def known_of(unit: LogicalUnit) -> list[int]:
+    """What it knows, once it has been asked often enough."""
+    for _ in range(3):
+        assert keys(unit) is not None
+    found = known(unit)
+    assert found is not None
+    return found
+
+
+def test_what_is_known_is_answered_without_a_look(one: LogicalUnit) -> None:
+    """Of what a glance has answered before, and of nothing else."""
+    assert known(one) is None
+    assert known_of(one) == [1]
+    assert one.read_at_once(A, READ_RESERVATION, looks=False) is None
+    found = one.read_at_once(A, READ_RESERVATION)
+    assert one.read_at_once(A, READ_RESERVATION, looks=False) is found
+    assert one.read_at_once(B, READ_KEYS, looks=False) is None
+
+
+def test_what_has_changed_is_not_known_before_it_was_looked_at(
+    one: LogicalUnit, two: LogicalUnit
+) -> None:
+    """Also where a look has been taken that found a successor: the vigil begins before it."""
+    assert known_of(one) == [1]
+    register(two, B, 2)
+    assert known(one) is None
+    assert keys(one) is None
+    assert known(one) is None
+    assert asked(one) == [1, 2]
+    assert known_of(one) == [1, 2]
 
 
 def test_read_is_answered_as_if_it_had_been_executed(one: LogicalUnit) -> None:

@@ -65,9 +65,6 @@ BUFFER_PATIENCE: Final = 1.0
 longer is one fewer for those who need none.
 """
 
-KNOWN: Final = 64
-"""CDBs that read reservations and were found in order, so that the next one is not looked at."""
-
 CLAIM_PATIENCE: Final = 2.0
 """Seconds that the targets of two hosts that begin at once get to find out which one serves."""
 
@@ -138,7 +135,6 @@ class Disk:
         self._medium = Medium(path, calls, self._grown)
         self._device = Device(self._face, self._medium, read_only=read_only)
         self._served = Served(units, identity.name, door)
-        self._readable: set[bytes] = set()
         self._launches = Launches(self._device, self._served, self._pool, self._failed)
         self._refresher = Refresher(self._served, self._medium.look_again, identity.name)
         self._lock = threading.Lock()
@@ -358,12 +354,17 @@ class Disk:
             What `execute` would reply; None where that takes more, or there is something else to
             be told: use `execute`.
         """
-        result = self._glance(session, cdb, looks=True)
+        try:
+            result = self._glance(session, cdb, looks=True)
+        except Exception:
+            log.exception("%s: internal error", self.identity.name)
+            return None
         return None if result is None else self._shared.result(result)
 
     def read_at_once(self, session: DiskNexus, cdb: bytes) -> bytes:
-        """The data of a command that reads reservations and is GOOD, as `glance` has it, where
-        no file system has to be asked: never waits for anything, so locks may be held.
+        """The data of a command that reads reservations and is GOOD, as `glance` has given it
+        before, where no file system has to be asked: never waits for anything nor takes long, so
+        locks may be held.
 
         Args:
             session: Who sends it.
@@ -372,23 +373,19 @@ class Disk:
         Returns:
             The data; empty where that takes more: use `glance`, or `execute`.
         """
-        result = self._glance(session, cdb, looks=False)
+        try:
+            result = self._glance(session, cdb, looks=False)
+        except Exception:  # noqa: BLE001, `glance` meets it as well, and may log
+            return b""
         return b"" if result is None else result.data_in
 
     def _glance(self, session: DiskNexus, cdb: bytes, *, looks: bool) -> Result | None:
-        if cdb not in self._readable:
-            row = find(cdb)
-            if isinstance(row, Sense) or not row.reads_state or row.refusal(cdb) is not None:
-                return None
-            if len(self._readable) < KNOWN:
-                self._readable.add(cdb)
+        row = find(cdb)
+        if isinstance(row, Sense) or not row.reads_state or row.refusal(cdb) is not None:
+            return None
         if self._left(session) or self._closed or session.waiting:
             return None
-        try:
-            return self._served.glance(session.nexus, cdb, looks=looks)
-        except Exception:
-            log.exception("%s: internal error", self.identity.name)
-            return None
+        return self._served.glance(session.nexus, cdb, looks=looks)
 
     def _left(self, session: DiskNexus) -> bool:
         """Whether a session was detached: another may have begun in its place, and nothing of

@@ -116,6 +116,7 @@ class CommandSet:
         if (
             byte0 == _COMMAND_ALONE
             and flags in _ONLY_READS
+            and edtl
             and not (length or ahs or self.commands or self._found)
             and len(self._sender.queue) < MOST_AT_ONCE
             and self._order.is_next(cmd_sn)

@@ -199,7 +199,8 @@ class Reading:
             self._left = ()
         self._carry_out(received)
         inline.work()
-        if received or self._passed():
+        passed = self._passed()
+        if received or passed:
             self._still = self._still + 1 if suits(received) else 0
             if self._still >= ENOUGH and not inline.flying and self._sit_down():
                 return False
@@ -278,8 +279,9 @@ class Reading:
             self._left = found
             return Turn.LEAVE
         self._carry_out(found)
+        passed = self._passed() and not found
         # What is carried out by a thread of the LUN needs the interpreter now.
-        return Turn.ANSWERED if self._inline.work() or (not found and self._passed()) else Turn.STAY
+        return Turn.ANSWERED if self._inline.work() or passed else Turn.STAY
 
     def park(self) -> bool:
         """See `desk.Sitter`; no turn ends so."""

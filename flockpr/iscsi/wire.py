@@ -1,8 +1,9 @@
 """The protocol object and the output of one connection, and the lock around both.
 
 Rules of the lock: nothing that can block happens under it, and no other connection's lock and no
-task set's is taken while it is held. What has to be called when it is free again (memory that was
-sent, commands that may go on) is collected and called then.
+task set's is taken while it is held; a logical unit's is tried for, and not waited for. What has
+to be called when it is free again (memory that was sent, commands that may go on) is collected and
+called then.
 """
 
 from __future__ import annotations

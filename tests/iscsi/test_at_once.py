@@ -10,7 +10,7 @@ from flockpr.iscsi.command import Command
 from flockpr.iscsi.commandset import MOST_AT_ONCE
 from flockpr.iscsi.session import ProtocolConfig
 from tests.support.iscsi_bench import FIRST_CMD_SN, Bench, command
-from tests.support.iscsi_wire import DATA_IN, Pdu, pdu
+from tests.support.iscsi_wire import DATA_IN, NOP_OUT, Pdu, pdu
 
 CDB = bytes((0x5E, 0, 0, 0, 0, 0, 0, 0x20, 0)).ljust(16, b"\0")
 ORDERED, HEAD_OF_QUEUE = 2, 3
@@ -89,7 +89,7 @@ def test_it_is_the_answer_that_a_door_would_give(
             assert isinstance(held, Command)
             bench.connection.respond(held, 0, b"", (data,))
             assert raw(bench) == expected
-    assert len(known.asked) == before + 1
+    assert len(known.asked) == (before + 1 if read else 0)
 
 
 def test_what_is_not_known_is_an_event() -> None:
@@ -164,6 +164,16 @@ def test_one_that_came_too_early_waits_and_is_an_event() -> None:
     assert bench.feed(ask(1)) == []
     found = bench.feed(ask(0))
     assert [event.itt for event in found if isinstance(event, Command)] == [0, 1]
+    assert known.asked == []
+
+
+def test_held_request_that_is_no_command_is_not_stranded() -> None:
+    """It has a number as well, and would never get its turn once that was passed."""
+    bench, known = bench_that_knows(b"data")
+    ping = pdu(NOP_OUT, itt=9, cmd_sn=FIRST_CMD_SN + 1, data=b"ping")
+    assert bench.feed(ping) == []
+    bench.feed(ask(0))
+    assert bench.connection.exp_cmd_sn == FIRST_CMD_SN + 2
     assert known.asked == []
 
 

@@ -51,6 +51,49 @@ def sent(tasks: TaskSet, client: Client, *, order: int = Order.SIMPLE, hang: boo
     return task
 
 
+def test_who_takes_no_time_passes_where_it_could_begin() -> None:
+    """Not beside an ORDERED one of its session, nor before one that is urgent."""
+    tasks = TaskSet("lun", workers=2, most=3, most_each=2)
+    one, other = Client(), Client()
+    assert tasks.passes(one.line)
+
+    ordered = sent(tasks, one, order=Order.ORDERED, hang=True)
+    one.wait_for(lambda: ordered in one.began)
+    assert not tasks.passes(one.line)
+    assert tasks.passes(other.line)
+    sent(tasks, other, hang=True)
+    other.wait_for(lambda: len(other.began) == 1)
+    urgent = sent(tasks, other, order=Order.HEAD_OF_QUEUE)
+    third = Client()
+    assert not tasks.passes(third.line)  # it waits for a thread
+    for client in (one, other):
+        for gate in client.gates.values():
+            gate.set()
+    other.wait_for(lambda: urgent in other.began)
+    over(tasks)()
+    assert tasks.passes(third.line)
+
+
+def test_nobody_passes_a_set_that_is_full_ended_or_closed() -> None:
+    """TASK SET FULL is for the task set to say."""
+    tasks = TaskSet("lun", workers=1, most=2, most_each=2)
+    one, other, third = Client(), Client(), Client()
+    sent(tasks, one, hang=True)
+    one.wait_for(lambda: len(one.began) == 1)
+    assert tasks.passes(one.line)
+    sent(tasks, one)
+    assert not tasks.passes(one.line)
+    assert not tasks.passes(third.line)  # two have begun
+    for gate in one.gates.values():
+        gate.set()
+    over(tasks)()
+    assert tasks.passes(one.line)
+    tasks.abort(lambda _task: None, last_of=other.line)
+    assert not tasks.passes(other.line)
+    tasks.close()
+    assert not tasks.passes(one.line)
+
+
 def over(tasks: TaskSet) -> Callable[[], None]:
     """Waits until nothing is in the set."""
 

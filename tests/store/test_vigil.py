@@ -375,6 +375,25 @@ def test_quiet_waits_for_nobody(watch: Vigil, directory: int, tmp_path: Path) ->
     assert not watch.quiet()
 
 
+def test_event_that_is_told_while_quiet_asks(
+    watch: Vigil, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has told of it between the look at the mark and that at the queue."""
+    watch.begin()
+    queue = module._queue
+    assert queue is not None
+    anything = queue.anything
+
+    def late(size: bytearray) -> bool:
+        touch(directory, "file")
+        with queue.lock:
+            queue.drain()
+        return anything(size)
+
+    monkeypatch.setattr(queue, "anything", late)
+    assert not watch.quiet()
+
+
 def test_directory_that_is_removed_is_never_undisturbed_again(lun: str, tmp_path: Path) -> None:
     """The kernel stops telling of it, and says so, when the last one has closed it."""
     assert lun

@@ -129,6 +129,19 @@ def _asked_twice() -> None:
         assert a.unit.read_at_once(of, cdb) is None
 
 
+def _known_and_not_looked() -> None:
+    """A look that found a successor has begun the vigil anew: nothing is known after it."""
+    stage = sweeps.OPERATIONS["glance"](False)
+    a, of, cdb = stage.a, nexus("a"), in_cdb(0)
+    a.keys("a")
+    for _ in range(3):
+        assert a.unit.read_at_once(of, cdb) is not None
+    assert a.unit.read_at_once(of, cdb, looks=False) is not None
+    stage.b.register("b", 7)
+    assert a.unit.read_at_once(of, cdb) is None
+    assert a.unit.read_at_once(of, cdb, looks=False) is None
+
+
 _part = functools.partial
 _LATE = _part(stalls.late_link, stop="open")
 _UNSETTLED = _part(stalls.unsettled, lands="during")
@@ -348,6 +361,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "vigil is not None and vigil.quiet()",
         "vigil is not None",
         (_alternations("glance and register"),),
+    ),
+    Mutant(
+        "what is quiet is known, looked at or not",
+        Chain,
+        "head_at_once",
+        "document if document is self._looked and self._quiet()",
+        "document if self._quiet()",
+        (_known_and_not_looked,),
     ),
     Mutant(
         "what has changed is told once",

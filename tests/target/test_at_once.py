@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from flockpr.core.model import Nexus
+from flockpr.iscsi import execution as module
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store.identity import TARGET_PORT
 from flockpr.store.removal import delete_lun
@@ -26,6 +28,7 @@ REGISTER, RESERVE, CLEAR, PREEMPT, REGISTER_IGNORE = 0, 1, 3, 4, 6
 KEYS = in_cdb(READ_KEYS, 512)
 WRITE = sbc_cdbs.write(0, 1)
 BLOCK = bytes(512)
+READ_10 = sbc_cdbs.read(0, 1).ljust(16, b"\0")
 
 
 @pytest.fixture
@@ -149,18 +152,20 @@ def test_unit_attention_that_only_this_process_knows_comes_first(rig: Rig) -> No
     assert keys_of(one) == []
 
 
-def test_lun_that_is_deleted_is_not_read_any_more(rig: Rig, root: pathlib.Path) -> None:
-    """What was known of it is of no use."""
+def test_lun_that_is_deleted_is_not_read_any_more(
+    rig: Rig, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command is refused: what was known of it is of no use."""
     session = rig.session("a")
     session.must(REGISTER, 0, 0xA)
     session.must(CLEAR, 0xA)
     known_to(session)
+    counted = Counted(rig, monkeypatch)
+    for _ in range(20):
+        assert keys_of(session) == []
+    assert counted.how["known"]
     delete_lun(str(root), "disk")
-
-    def gone() -> bool:
-        return not session.command(KEYS, read=512).good
-
-    eventually(gone, "that it is gone")
+    assert not session.command(KEYS, read=512).good
 
 
 @pytest.mark.parametrize(
@@ -222,18 +227,20 @@ def test_no_file_system_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     known_to(session)
     disk = rig.disks["disk"]
     at_once, stat = disk.read_at_once, os.stat
-    inside: list[object] = []
-    now: list[bool] = []
+    looked: list[object] = []
+    inside: list[int] = []
+    answers: Counter[bool] = Counter()
 
     def noted(*arguments: Any, **more: Any) -> os.stat_result:
-        if now:
-            inside.append(arguments)
+        if threading.get_ident() in inside:
+            looked.append(arguments)
         return stat(*arguments, **more)
 
     def asked(of: Any, cdb: bytes) -> bytes:
-        now.append(True)
+        inside.append(threading.get_ident())
         data = at_once(of, cdb)
-        now.clear()
+        inside.pop()
+        answers[bool(data)] += 1
         return data
 
     monkeypatch.setattr(os, "stat", noted)
@@ -243,4 +250,41 @@ def test_no_file_system_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
         if not turn % 10:
             session.must(REGISTER_IGNORE, 0, turn + 1)
     assert session.command(WRITE, BLOCK).good
-    assert inside == []
+    assert looked == []
+    assert answers[True]
+    assert answers[False]
+
+
+def test_when_nothing_is_said_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a client that takes nothing, of much, and by a session or a disk that is gone."""
+    session = rig.session("a")
+    session.must(REGISTER, 0, 0xA)
+    known_to(session)
+    (connection,) = rig.server._connections
+    execution, cdb = connection._execution, KEYS.ljust(16, b"\0")
+    attachment = execution.channels[session.lun].attachment
+    disk = rig.disks["disk"]
+
+    def known() -> bool:
+        keys_of(session)
+        keys_of(session)
+        return bool(execution.at_once(session.lun, cdb))
+
+    def never() -> bool:
+        return not any(execution.at_once(session.lun, cdb) for _ in range(3))
+
+    eventually(known, "that it is known")
+    assert not execution.at_once(session.lun + 1, cdb)
+    assert not execution.at_once(session.lun, READ_10)
+    for of, name, value in (
+        (execution.wire.output, "pending", 1),
+        (module, "_LITTLE", 15),
+        (attachment.disk_nexus, "attached", False),
+        (disk, "_closed", True),
+        (attachment.line, "ended", True),
+    ):
+        eventually(known, "that it is known")
+        with monkeypatch.context() as other:
+            other.setattr(of, name, value)
+            assert never(), name
+    eventually(known, "that it is known")
