@@ -140,6 +140,18 @@ def emit(lines: Sequence[str]) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
+def emit_nothing(root: str) -> None:
+    """Say to people that a root has no logical units, and what it has instead."""
+    from flockpr.store.listing import list_luns
+
+    count = len(list_luns(root, passed=True))
+    where = f"no logical units in {printable(root)}"
+    if count:
+        emit([f"{where}; of {count} that are passed on, ask their devices: `flockpr lun list`"])
+    else:
+        emit([f"{where}; `flockpr lun create NAME` makes one"])
+
+
 def report(verb: str, error: BaseException) -> ExitCode:
     """Say on standard error what went wrong and what to do; return the code to leave with."""
     print(f"flockpr {verb}: {printable(text_of(error))}", file=sys.stderr)

@@ -11,6 +11,7 @@ from flockpr.cli.common import (
     add_root,
     emit,
     emit_json,
+    emit_nothing,
     error_document,
     find_root,
     naming,
@@ -92,7 +93,7 @@ def _show(args: argparse.Namespace) -> int:
     blocks += [gate_lines(one) for one in documents if one["error"] is None]
     emit([line for block in blocks for line in ("", *block)][1:])
     if not names:
-        emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
+        emit_nothing(root)
     return code
 
 

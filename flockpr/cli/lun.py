@@ -12,6 +12,7 @@ from flockpr.cli.common import (
     add_root,
     emit,
     emit_json,
+    emit_nothing,
     error_document,
     find_root,
     may_be_configured,
@@ -231,7 +232,7 @@ def _list(args: argparse.Namespace) -> int:
     elif rows:
         emit(table(HEADINGS, rows))
     elif not documents:
-        emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
+        emit_nothing(root)
     return code
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flockpr.cli.common import add_json, add_root, emit, emit_json, find_root
+from flockpr.cli.common import add_json, add_root, emit, emit_json, emit_nothing, find_root
 from flockpr.cli.exit_codes import ExitCode
 from flockpr.cli.promise_view import configured_terms
 from flockpr.cli.style import style_for
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     emit(screen(collected, style_for()))
     emit([_probe_line(one) for one in probes])
     if not names:
-        emit([f"no logical units in {printable(root)}; `flockpr lun create NAME` makes one"])
+        emit_nothing(root)
     return collected.code
 
 

@@ -80,6 +80,10 @@ def test_lun_create_passed_marks_a_disk_and_promises_nothing(root: str, capsys: 
     assert "passed:       on to the device" in capsys.readouterr().out
     assert main(["status", "san"]) != 0
     assert "remedy: serve it with manager = auto or sgio" in capsys.readouterr().err
+    for verb in (["status"], ["gate", "show"]):
+        assert main(verb) == 0
+        assert "no logical units" in (said := capsys.readouterr().out)
+        assert "of 1 that are passed on" in said
     assert main(["lun", "delete", "san"]) == 0
 
 
