@@ -122,7 +122,7 @@ class Decisions:
         may have been decided on what was not committed.
         """
         guess = self._guess(orders, held)
-        ordered = guess is not None
+        ordered = asked = guess is not None
         try:
             while True:
                 self._begun = []
@@ -133,12 +133,12 @@ class Decisions:
                 made = self._plan(base, orders, held)
                 if made.state is base.state:
                     if guess is not None:
-                        guess = None
+                        guess, ordered = None, False
                         continue  # no commit will tell whether it is the newest
                     self._store.ensure_durable(base)
                     return self._done(made, base, held)
                 if not ordered:
-                    ordered = True
+                    ordered = asked = True
                     if self._store.order():
                         continue  # others committed while we waited: look again
                 late: list[Order] = []
@@ -148,11 +148,12 @@ class Decisions:
                     return dict.fromkeys(late or [one.order for one in made.changes], error)
                 if after is not None:
                     return self._done(made, after, held)
-                guess = None
+                if guess is not None:  # for which nobody may have asked for the right
+                    guess, ordered = None, False
         except (StoreError, NeedsGate) as error:
             return dict.fromkeys(orders, error)
         finally:
-            if ordered:
+            if asked:
                 self._store.disorder()
 
     def _guess(self, orders: Sequence[Order], held: Held | None) -> Snapshot | None:

@@ -36,6 +36,7 @@ from flockpr.store.strict import Malformed
 from flockpr.store.syscalls import Syscalls
 
 if TYPE_CHECKING:
+    from flockpr.store.statx import Attributes
     from flockpr.store.vigil import Vigil
 
 log = logging.getLogger(__name__)
@@ -441,6 +442,6 @@ def successor_of(document: Document, base: Document | Place) -> bool:
     return document.number == base.number + 1 and document.previous == base.txid
 
 
-def identity_of(status: os.stat_result) -> Identity:
+def identity_of(status: os.stat_result | Attributes) -> Identity:
     """What tells a file from another one that took its name."""
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)

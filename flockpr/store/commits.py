@@ -44,10 +44,11 @@ _NONE: Final[Identity] = (-1, -1, -1, -1)
 
 @attrs.frozen
 class _Issued:
-    """A commit that was issued, and the name that it was written under."""
+    """A commit that was issued, the name that it was written under, and what it is known by."""
 
     document: Document
     aside: str
+    identity: Identity
 
 
 class CommitLog(Chain):
@@ -85,6 +86,7 @@ class CommitLog(Chain):
         self._unsettled: _Issued | None = None
         self._counter = 0
         self._parts = Parts()
+        self._answers_now: bool | None = None
 
     def head(self) -> Document:
         """The newest document of the chain. See `Store.head` for what it raises."""
@@ -112,11 +114,11 @@ class CommitLog(Chain):
         document = self._author.successor(
             base, state, applied, served=served, deleted=deleted, format_number=format_number
         )
-        aside = self._write_aside(document)
+        issued = self._write_aside(document)
         if not may_issue():
-            files.discard(self._sys, aside, dir_fd=self._fd)
+            files.discard(self._sys, issued.aside, dir_fd=self._fd)
             raise Busy("the time for this command is over; nothing was done", self._path)
-        identity = self._settle(document, aside, base)
+        identity = self._settle(issued, base)
         try:
             if identity is not None:
                 # Whoever builds on it makes both names durable before answering anybody.
@@ -128,32 +130,33 @@ class CommitLog(Chain):
         self._make_durable(document, identity)
         return document
 
-    def _write_aside(self, document: Document) -> str:
+    def _write_aside(self, document: Document) -> _Issued:
         self._counter += 1
         aside = f"{ASIDE_PREFIX}{self._daemon}-{self._counter}"
         try:
             data = encode(document, self._parts)
-            files.write_new(
+            status = files.write_new(
                 self._sys, aside, data, dir_fd=self._fd, mode=self._mode, ours=not self.coherent
             )
         except OSError as error:
             path = f"{self._path}/{aside}"
             raise files.unavailable(error, "cannot write a commit", path) from error
-        return aside
+        return _Issued(document, aside, identity_of(status))
 
-    def _settle(self, document: Document, aside: str, base: Document) -> Identity | None:
+    def _settle(self, issued: _Issued, base: Document) -> Identity | None:
         """Link until the outcome is known. Repeating is safe: the same document cannot take
         its number twice. What remains unknown is left to `_settle_old`.
 
         Returns:
             What the committed file is known by; None if nothing was committed.
         """
-        self._unsettled = _Issued(document, aside)
+        self._unsettled = issued
+        document = issued.document
         deadline = time.monotonic() + self._patience
         refusals = _REFUSED
         while True:
             try:
-                taken = self._link(document, aside, base)
+                taken = self._link(document, issued.aside, base)
                 break
             except OSError as error:
                 if refusals:
@@ -170,16 +173,16 @@ class CommitLog(Chain):
             except StoreError as error:
                 raise self._not_known(document, error.what) from error
             time.sleep(0.05)
-        return self._identity_of(aside) if taken else None
+        return self._identity_of(issued) if taken else None
 
-    def _identity_of(self, aside: str) -> Identity:
-        """Of our document, by the name that only we use; one that fits nothing if it is gone, or
-        where nobody asks for it.
+    def _identity_of(self, issued: _Issued) -> Identity:
+        """Of our document, by the name that only we use; one that fits nothing if it is gone. On a
+        share, where the name would have to be asked for, that of what was written.
         """
         if not self.coherent:
-            return _NONE
+            return issued.identity
         try:
-            return identity_of(self._sys.stat(aside, dir_fd=self._fd))
+            return identity_of(self._sys.stat(issued.aside, dir_fd=self._fd))
         except OSError:
             return _NONE
 
@@ -221,12 +224,33 @@ class CommitLog(Chain):
             found = document if taken else self._read(document.number)
             # In this order: while the base stands, what was read after it is no phantom,
             # neither ours nor that of another stalled host.
-            if found is not None and self._stands(base):
+            if found is not None and self._still_stands(base):
                 return found.txid == document.txid
             return self._prove(document)
         except OSError as error:
             # The link is done or in doubt: this errno must not read as its refusal.
             raise OSError(errno.EIO, f"cannot prove its base: {error}") from error
+
+    def _still_stands(self, base: Document) -> bool:
+        """As `_stands`, after the link. Where the server is asked for attributes, it is enough that
+        the name, current since the directory was opened anew, leads to the file that we wrote
+        ourselves: nobody writes to a file that has been linked, and what takes the place of one
+        that was pruned was made later.
+        """
+        if not self.coherent and base is self._head and base.snapshot.daemon == self._daemon:
+            if self._answers_now is None:
+                self._answers_now = self._sys.answers_now(self._fd)
+            if self._answers_now and self._is_ours(commit_name(base.number)):
+                return True
+        return self._stands(base)
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether that is certain; else the document itself has to be read."""
+        try:
+            now = self._sys.stat_now(name, dir_fd=self._fd)
+        except OSError:
+            return False
+        return now.st_nlink > 0 and identity_of(now) == self._head_identity
 
     def _prove(self, document: Document) -> bool:
         """Whether a document whose base is gone, or not asked about, belongs to the chain.
@@ -307,7 +331,7 @@ class CommitLog(Chain):
             seal = self._author.successor(
                 head, head.snapshot.state, (), served=head.snapshot.served
             )
-            aside = self._write_aside(seal)
+            aside = self._write_aside(seal).aside
             try:
                 self._sys.link(aside, commit_name(seal.number), dir_fd=self._fd)
             except FileExistsError:

@@ -8,6 +8,7 @@ kept is a subclass's: as files (`lockdir`), or in a database (`sqlite`).
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 import logging
 import os
@@ -31,6 +32,7 @@ from flockpr.errors import (
 )
 from flockpr.store import files, publish
 from flockpr.store.base import Applied, AuditRecord, Served, Snapshot, Store
+from flockpr.store.courtesy import Courtesy
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import EventJournal, Journal, is_event, read_journals
@@ -42,8 +44,6 @@ from flockpr.store.transactions import Trail, Transactions
 
 log = logging.getLogger(__name__)
 
-ORDER_PATIENCE = 1.0
-"""Seconds to wait for the order lock; then commit without it: the link decides anyway."""
 PATH_CHECK = 1.0
 """Seconds between two looks whether the path still leads to the directory that is open."""
 UPKEEP = 5.0
@@ -101,7 +101,6 @@ class LunDirectory(Store):
         self._committed: Document | None = None
         self._committed_at = 0.0
         self._guess: Snapshot | None = None
-        self._ordered = False
         self._warned_of_view = False
         self._fd = self._open_lun()
         try:
@@ -117,6 +116,7 @@ class LunDirectory(Store):
             raise
         queues = syscalls is None and self._transactions.coherent  # a simulated one has no kernel
         self._presence = Presence(self._sys, self._fd, path, queues=queues)
+        self._courtesy = Courtesy(self._presence, path, sparing=not self._transactions.coherent)
         self._litter = Litter(self._sys, self._fd, self.litters)
         self._journal = Journal(
             self._sys, self._fd, daemon=self.daemon, host=self.host, mode=self._mode
@@ -181,6 +181,7 @@ class LunDirectory(Store):
         """See `Store.head`. A deleted logical unit is `LunNotFound`."""
         self._guess = None
         self._check_path()
+        before = self._transactions.known
         try:
             document = self._transactions.head()
         except (StateLost, StateUnreadable, StoreUnavailable):
@@ -188,6 +189,8 @@ class LunDirectory(Store):
             raise
         if document.snapshot.deleted:
             raise _deleted(self.path)
+        if before is not None and before.txid != document.txid:
+            self._courtesy.meet()
         return document.snapshot
 
     def head_at_once(self, *, looks: bool = True) -> Snapshot | None:
@@ -215,31 +218,15 @@ class LunDirectory(Store):
 
     def order(self) -> bool:
         """See `Store.order`."""
-        try:
-            self._ordered = self._presence.take_order(0)
-            if self._ordered:
-                return False
-            begun = time.monotonic()
-            self._ordered = self._presence.take_order(ORDER_PATIENCE)
-            timings.observe(timings.Kind.LOCK_WAIT, self.path, time.monotonic() - begun)
-        except StoreError as error:
-            log.warning("%s", error)
-            return False
-        return True
+        return self._courtesy.order()
 
     def order_at_once(self) -> bool:
         """See `Store.order_at_once`."""
-        try:
-            self._ordered = self._presence.take_order(0)
-        except StoreError as error:
-            log.warning("%s", error)
-        return self._ordered
+        return self._courtesy.order_at_once()
 
     def disorder(self) -> None:
         """See `Store.disorder`."""
-        if self._ordered:
-            self._ordered = False
-            self._presence.leave_order()
+        self._courtesy.disorder()
 
     def commit(
         self,
@@ -271,6 +258,7 @@ class LunDirectory(Store):
             log.error("outcome unknown: %s", error)
             raise
         if document is None:
+            self._courtesy.meet()
             if base is not self._guess:  # else it is how a wrong guess shows, and no collision
                 events.commit_conflict(self.path)
             return None
@@ -438,8 +426,7 @@ class LunDirectory(Store):
             raise files.unavailable(error, "cannot be opened", self.path) from error
         try:
             self._check_same(self._sys.fstat(fd), self._status, self.path)
-            truth = self._sys.stat(self.truth, dir_fd=fd)
-            self._check_same(truth, self._truth_status, f"{self.path}/{self.truth}")
+            self._check_truth(fd)
         except OSError as error:
             raise files.unavailable(error, "cannot be examined", self.path) from error
         finally:
@@ -449,6 +436,14 @@ class LunDirectory(Store):
         if self._lost_since is not None:
             events.mount_back(self.path, clock - self._lost_since)
             self._lost_since = None
+
+    def _check_truth(self, fd: int) -> None:
+        where, before = f"{self.path}/{self.truth}", self._truth_status
+        if self._guess is not None:  # who commits again and again: the attributes cost a call
+            with contextlib.suppress(OSError):
+                if self._sys.which(self.truth, dir_fd=fd) == (before.st_dev, before.st_ino):
+                    return
+        self._check_same(self._sys.stat(self.truth, dir_fd=fd), before, where)
 
     def _note_lost(self, why: str) -> None:
         """Once until it is back; a command line says it as its error."""

@@ -128,7 +128,7 @@ def write_new(
     mode: int,
     sync: bool = True,
     ours: bool = False,
-) -> None:
+) -> os.stat_result:
     """Create a file with these contents.
 
     On any failure nothing of that name is left.
@@ -143,6 +143,9 @@ def write_new(
         ours: Nobody else makes a file of that name, for it has an id of this process. A server is
             not asked to see to that, then: on NFS that is a change more, which it makes durable.
             What is found there all the same is left alone if it has bytes or another name.
+
+    Returns:
+        Its status: with `ours` when all was written, else when it was made.
 
     Raises:
         OSError: As the system call; FileExistsError if the name is taken.
@@ -166,12 +169,15 @@ def write_new(
             write_all(syscalls, fd, data)
             if sync:
                 syscalls.fsync(fd)
+            if ours:
+                status = syscalls.fstat(fd)
         finally:
             # A failed close on NFS can be the first word of a failed write.
             syscalls.close(fd)
     except BaseException:
         discard(syscalls, name, dir_fd=dir_fd)
         raise
+    return status
 
 
 def write_all(syscalls: Syscalls, fd: int, data: bytes) -> None:

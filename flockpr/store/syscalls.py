@@ -17,6 +17,7 @@ from flockpr.filesystems.kinds import COHERENT, TELLING
 from flockpr.filesystems.mounts import filesystem_type
 
 if TYPE_CHECKING:
+    from flockpr.store.statx import Attributes
     from flockpr.store.vigil import Vigil
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: 32 bytes with its padding
@@ -96,6 +97,18 @@ class Syscalls:
         """The system call stat of the name itself, never of what a link points to."""
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
+    def stat_now(self, name: str, *, dir_fd: int) -> Attributes:
+        """As `stat`, of attributes as they are at the server now; see `flockpr.store.statx`."""
+        from flockpr.store import statx  # loads ctypes: only who commits again and again
+
+        return statx.stat_now(name, dir_fd)
+
+    def which(self, name: str, *, dir_fd: int) -> tuple[int, int]:
+        """Device and inode number, without what has to be asked for; see `flockpr.store.statx`."""
+        from flockpr.store import statx
+
+        return statx.which(name, dir_fd)
+
     def fstat(self, fd: int) -> os.stat_result:
         """The system call fstat."""
         return os.fstat(fd)
@@ -164,6 +177,10 @@ class Syscalls:
         """
         device = os.fstat(fd).st_dev
         return filesystem_type(device) in COHERENT
+
+    def answers_now(self, fd: int) -> bool:
+        """Whether `stat_now` asks the server for what is seen through `fd`: NFS 4."""
+        return filesystem_type(os.fstat(fd).st_dev) == "nfs4"
 
     def await_changes(self, fd: int) -> None:
         """Wait until the calls that change a directory at this moment are done, on a file system

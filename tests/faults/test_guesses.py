@@ -13,13 +13,15 @@ from flockpr import events
 from flockpr.errors import LunNotFound
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
-from flockpr.store.directory import LIKELY, ORDER_PATIENCE, SETTLE_SECONDS
+from flockpr.store.courtesy import COMPANY, ORDER_PATIENCE, SPARED, SPARED_AT_MOST, SPARED_SECONDS
+from flockpr.store.directory import LIKELY, SETTLE_SECONDS
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 from tests.support.lun_tools import directory_of, register
 from tests.support.scsi import A
+from tests.support.simfs import Call, Client
 from tests.support.simworld import Daemon, Play, World
 
 _PLAYS: list[Play] = [
@@ -69,13 +71,14 @@ def test_who_committed_last_writes_at_once() -> None:
         slow = _calls_of_a_registration(daemon, 3)
 
     write, link = quick.index("write"), quick.index("link")
-    order, path, new = ["lock"], ["open", "fstat", "stat", "close"], ["open", "fstat"]
-    assert quick[:write] == [*order, *path, *new]
+    path, new = ["open", "fstat", "which", "close"], ["open", "fstat"]
+    assert quick[:write] == [*path, *new]
+    assert quick[link:] == ["link", "open", "close", "stat now", "unlink", "fsync"]
     assert slow.index("write") > write
-    assert slow.count("read") > quick.count("read")
-    assert quick[link:] == slow[slow.index("link") :]
+    assert "lock" in slow[: slow.index("write")]
     # Who waits for the right to commit next does not wait for what is only cleared away.
-    assert link < quick.index("lock", link) < quick.index("unlink")
+    link = slow.index("link")
+    assert slow[link:] == ["link", "open", "close", "stat now", "lock", "unlink", "fsync"]
     world.judge()
 
 
@@ -87,13 +90,82 @@ def test_who_has_the_right_to_commit_next_is_not_overtaken_by_a_guess() -> None:
         one.register("A", 1)
         waiting = directory_of(two.unit)
         assert waiting.order_at_once()
+        world.clock.now += SPARED_AT_MOST
         assert not directory_of(one.unit).order_at_once()
         begun = world.clock.now
         calls = _calls_of_a_registration(one, 2)
         assert calls.index("read") < calls.index("write")  # it looks, and waits for its turn
         assert world.clock.now - begun >= ORDER_PATIENCE
         waiting.disorder()
+        assert _calls_of_a_registration(one, 2)[0] == "lock"  # as long as there may be others
         assert "read" not in (again := _calls_of_a_registration(one, 3))[: again.index("write")]
+    world.judge()
+
+
+def test_who_is_alone_asks_for_the_right_to_commit_next_now_and_then() -> None:
+    """A few commits in a row go without it where they take long, and more where they do not."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        daemon = world.daemon()
+        daemon.register("A", 1)
+        asked = []
+        for key in range(2, 3 * (SPARED + 1) + 2):
+            world.clock.now += SPARED_SECONDS
+            asked.append("lock" in _calls_of_a_registration(daemon, key))
+        assert asked == [*[False] * SPARED, True] * 3
+        world.clock.now += SPARED_AT_MOST
+        assert "lock" in _calls_of_a_registration(daemon, 1)
+        for key in range(2, SPARED + 3):
+            assert "lock" not in _calls_of_a_registration(daemon, key)
+    world.judge()
+
+
+@pytest.mark.parametrize("seen", ["read", "lost", "taken"])
+def test_who_meets_another_daemon_asks_for_the_right_to_commit_next_each_time(seen: str) -> None:
+    """Whatever it notices it by: a commit that it sees, or loses to, or a byte that is taken."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        one, two = world.daemon(), world.daemon()
+        one.register("A", 1)
+        if seen == "taken":
+            waiting = directory_of(two.unit)
+            waiting.order()
+            world.clock.now += SPARED_AT_MOST
+            one.register("A", 2)
+            waiting.disorder()
+        else:
+            two.register("B", 1)
+            if seen == "read":
+                one.keys("A")
+            else:
+                one.register("A", 2)
+        for key in range(3, 6):
+            assert _calls_of_a_registration(one, key).count("lock") == 2
+        world.clock.now += COMPANY
+        one.register("A", 6)
+        assert "lock" not in _calls_of_a_registration(one, 7)
+    world.judge()
+
+
+def test_who_needs_longer_gets_on_beside_one_that_does_not_ask() -> None:
+    """It has the right to commit next at once, loses a few times, and is then waited for."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        one, two = world.daemon(), world.daemon()
+        one.register("A", 1)
+        hurried = 0
+
+        def hurry(_: Client, call: Call) -> None:
+            nonlocal hurried
+            store = directory_of(one.unit)
+            if call.name == "link" and store.likely_head() and store.order_at_once():
+                hurried += 1
+                one.register("A", hurried + 1)
+
+        two.client.before = hurry
+        assert two.register("B", 9).status is Status.GOOD
+        two.client.before = None
+    assert 0 < hurried <= SPARED
     world.judge()
 
 

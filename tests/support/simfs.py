@@ -20,6 +20,7 @@ from typing import NoReturn, TypeVar
 
 import attrs
 
+from flockpr.store.statx import Attributes
 from flockpr.store.syscalls import Syscalls
 from flockpr.store.vigil import Vigil
 
@@ -612,6 +613,22 @@ class Client(Syscalls):
             fail(errno.ENOENT, name)
         return _status(self.disk.nodes[number])  # attributes come from the cache, stale or not
 
+    def stat_now(self, name: str, *, dir_fd: int) -> Attributes:
+        """See `Syscalls.stat_now`. The name comes from the cache, what it leads to does not."""
+        return self._do("stat now", name, lambda: self._stat_now(name, dir_fd))
+
+    def _stat_now(self, name: str, dir_fd: int) -> Attributes:
+        _, _, number = self._resolve(name, dir_fd)
+        if number is None:
+            fail(errno.ENOENT, name)
+        now = _status(self._node(number))
+        return Attributes(now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size, now.st_nlink)
+
+    def which(self, name: str, *, dir_fd: int) -> tuple[int, int]:
+        """See `Syscalls.which`."""
+        status = self._do("which", name, lambda: self._stat(name, dir_fd))
+        return status.st_dev, status.st_ino
+
     def fstat(self, fd: int) -> os.stat_result:
         """See `Syscalls.fstat`."""
         return self._do("fstat", "", lambda: _status(self._handle(fd).node))
@@ -712,6 +729,11 @@ class Client(Syscalls):
         """See `Syscalls.coherent`."""
         self._handle(fd)
         return not self.forgetful
+
+    def answers_now(self, fd: int) -> bool:
+        """See `Syscalls.answers_now`."""
+        self._handle(fd)
+        return self.forgetful
 
     def await_changes(self, fd: int) -> None:
         """See `Syscalls.await_changes`: a call is one step here, so none is half done."""

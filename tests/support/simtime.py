@@ -11,9 +11,9 @@ from unittest import mock
 import attrs
 
 from flockpr.logical_unit import administration, orders, unit
-from flockpr.store import archive, commits, directory, presence
+from flockpr.store import archive, commits, courtesy, directory, presence
 
-_USERS = (administration, orders, unit, archive, commits, directory, presence)
+_USERS = (administration, orders, unit, archive, commits, courtesy, directory, presence)
 
 
 class Clock:

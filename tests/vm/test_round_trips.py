@@ -34,7 +34,8 @@ def table(found: dict[str, Any]) -> str:
         operations = sorted(seen["calls"].items(), key=lambda call: -call[1])
         listed = ", ".join(f"{name} {count:.2f}" for name, count in operations)
         total = sum(seen["calls"].values())
-        lines.append(f"{what:20} {total:6.2f} calls, {seen['ms']:6.2f} ms: {listed}")
+        ms = f"{seen['ms']:6.2f} ms, {seen['cpu']:6.2f} of them computed"
+        lines.append(f"{what:20} {total:6.2f} calls, {ms}: {listed}")
     return "\n".join(lines)
 
 
