@@ -28,6 +28,7 @@ from flockpr.store.base import Applied, Served
 from flockpr.store.chain import Chain, Identity, identity_of, successor_of
 from flockpr.store.document import Document, decode
 from flockpr.store.encoding import Parts, encode
+from flockpr.store.errands import Errands
 from flockpr.store.layout import ASIDE_PREFIX, commit_name
 from flockpr.store.strict import Malformed
 from flockpr.store.syscalls import Syscalls
@@ -42,13 +43,16 @@ _NONE: Final[Identity] = (-1, -1, -1, -1)
 """That of no file."""
 
 
-@attrs.frozen
+@attrs.define
 class _Issued:
-    """A commit that was issued, the name that it was written under, and what it is known by."""
+    """A commit that was issued, the name that it was written under, and what it is known by; its
+    descriptor, or -1.
+    """
 
     document: Document
     aside: str
     identity: Identity
+    fd: int = -1
 
 
 class CommitLog(Chain):
@@ -64,6 +68,7 @@ class CommitLog(Chain):
         mode: Permission bits of new files.
         patience: Seconds for which an issued commit of unknown outcome is followed up
             before the caller is told so.
+        errands: Where what no answer depends on is done on a share; None: at once.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class CommitLog(Chain):
         host: str = "",
         mode: int = 0o600,
         patience: float = 5.0,
+        errands: Errands | None = None,
     ) -> None:
         super().__init__(syscalls, lun_fd, path, incarnation=incarnation)
         self._daemon = daemon
@@ -86,6 +92,7 @@ class CommitLog(Chain):
         self._unsettled: _Issued | None = None
         self._counter = 0
         self._parts = Parts()
+        self._errands = errands
         self._answers_now: bool | None = None
 
     def head(self) -> Document:
@@ -116,15 +123,20 @@ class CommitLog(Chain):
         )
         issued = self._write_aside(document)
         if not may_issue():
-            files.discard(self._sys, issued.aside, dir_fd=self._fd)
+            self._put_away(issued)
             raise Busy("the time for this command is over; nothing was done", self._path)
-        identity = self._settle(issued, base)
+        try:
+            identity = self._settle(issued, base)
+        except BaseException:
+            self._close_file(issued)  # what is to be settled yet is known by its name
+            raise
         try:
             if identity is not None:
                 # Whoever builds on it makes both names durable before answering anybody.
                 settled()
         finally:
-            self._forget()  # not before: on a share others would wait for one change more
+            self._unsettled = None
+            self._clear_away(issued)  # not before: on a share others would wait for one change more
         if identity is None:
             return None
         self._make_durable(document, identity)
@@ -135,13 +147,17 @@ class CommitLog(Chain):
         aside = f"{ASIDE_PREFIX}{self._daemon}-{self._counter}"
         try:
             data = encode(document, self._parts)
-            status = files.write_new(
-                self._sys, aside, data, dir_fd=self._fd, mode=self._mode, ours=not self.coherent
-            )
+            return self._written(document, aside, data)
         except OSError as error:
             path = f"{self._path}/{aside}"
             raise files.unavailable(error, "cannot write a commit", path) from error
-        return _Issued(document, aside, identity_of(status))
+
+    def _written(self, document: Document, aside: str, data: bytes) -> _Issued:
+        if self.coherent:
+            files.write_new(self._sys, aside, data, dir_fd=self._fd, mode=self._mode)
+            return _Issued(document, aside, _NONE)
+        fd, status = files.write_ours(self._sys, aside, data, dir_fd=self._fd, mode=self._mode)
+        return _Issued(document, aside, identity_of(status), fd)
 
     def _settle(self, issued: _Issued, base: Document) -> Identity | None:
         """Link until the outcome is known. Repeating is safe: the same document cannot take
@@ -206,7 +222,34 @@ class CommitLog(Chain):
     def _forget(self) -> None:
         issued, self._unsettled = self._unsettled, None
         if issued is not None:
-            files.discard(self._sys, issued.aside, dir_fd=self._fd)
+            self._put_away(issued)
+
+    def _put_away(self, issued: _Issued) -> None:
+        self._close_file(issued)  # first: NFS keeps what is open, under another name
+        files.discard(self._sys, issued.aside, dir_fd=self._fd)
+
+    def _close_file(self, issued: _Issued) -> None:
+        fd, issued.fd = issued.fd, -1
+        if fd >= 0:
+            files.close_quietly(self._sys, fd)
+
+    def _clear_away(self, issued: _Issued) -> None:
+        """As `_put_away`, of a commit whose outcome is known, which needs nobody's attention."""
+        if self._errands is None or issued.fd < 0:
+            self._put_away(issued)
+            return
+        try:
+            place = self._sys.duplicate(self._fd)  # ours is closed when it is opened anew
+        except OSError:
+            self._put_away(issued)
+            return
+
+        def work() -> None:
+            files.close_quietly(self._sys, issued.fd)
+            files.discard(self._sys, issued.aside, dir_fd=place)
+            files.close_quietly(self._sys, place)
+
+        self._errands.run(work)
 
     def _link(self, document: Document, aside: str, base: Document) -> bool:
         """One try. OSError: outcome unknown, but for the refusals of the first try."""
@@ -331,13 +374,13 @@ class CommitLog(Chain):
             seal = self._author.successor(
                 head, head.snapshot.state, (), served=head.snapshot.served
             )
-            aside = self._write_aside(seal).aside
+            issued = self._write_aside(seal)
             try:
-                self._sys.link(aside, commit_name(seal.number), dir_fd=self._fd)
+                self._sys.link(issued.aside, commit_name(seal.number), dir_fd=self._fd)
             except FileExistsError:
                 continue
             finally:
-                files.discard(self._sys, aside, dir_fd=self._fd)
+                self._put_away(issued)
 
     def _make_durable(self, document: Document, identity: Identity) -> None:
         self._remember(document, identity)

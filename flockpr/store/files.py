@@ -120,15 +120,8 @@ def read_all(syscalls: Syscalls, fd: int, first: int, most: int) -> bytes:
 
 
 def write_new(
-    syscalls: Syscalls,
-    name: str,
-    data: bytes,
-    *,
-    dir_fd: int,
-    mode: int,
-    sync: bool = True,
-    ours: bool = False,
-) -> os.stat_result:
+    syscalls: Syscalls, name: str, data: bytes, *, dir_fd: int, mode: int, sync: bool = True
+) -> None:
     """Create a file with these contents.
 
     On any failure nothing of that name is left.
@@ -140,44 +133,69 @@ def write_new(
         dir_fd: Descriptor of the directory.
         mode: Permission bits.
         sync: Have it on stable storage before the return.
-        ours: Nobody else makes a file of that name, for it has an id of this process. A server is
-            not asked to see to that, then: on NFS that is a change more, which it makes durable.
-            What is found there all the same is left alone if it has bytes or another name.
-
-    Returns:
-        Its status: with `ours` when all was written, else when it was made.
 
     Raises:
         OSError: As the system call; FileExistsError if the name is taken.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if ours else os.O_EXCL)
-    fd = syscalls.open(name, flags, mode, dir_fd=dir_fd)
-    try:
-        status = syscalls.fstat(fd)
-    except BaseException:
-        close_quietly(syscalls, fd)
-        discard(syscalls, name, dir_fd=dir_fd)
-        raise
-    if ours and (status.st_size or status.st_nlink != 1):
-        close_quietly(syscalls, fd)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    fd, _ = _create(syscalls, name, dir_fd=dir_fd, mode=mode, ours=False)
     try:
         try:
-            if stat.S_IMODE(status.st_mode) != mode:
-                # The umask; on NFS it is one more change that the server has to make durable.
-                syscalls.fchmod(fd, mode)
             write_all(syscalls, fd, data)
             if sync:
                 syscalls.fsync(fd)
-            if ours:
-                status = syscalls.fstat(fd)
         finally:
             # A failed close on NFS can be the first word of a failed write.
             syscalls.close(fd)
     except BaseException:
         discard(syscalls, name, dir_fd=dir_fd)
         raise
-    return status
+
+
+def write_ours(
+    syscalls: Syscalls, name: str, data: bytes, *, dir_fd: int, mode: int
+) -> tuple[int, os.stat_result]:
+    """As `write_new`, where nobody else makes a file of that name: it has an id of this process.
+
+    A server is not asked to see to that: on NFS that is a change more, which it makes durable. What
+    is found there all the same is left alone if it has bytes or another name. The file is left
+    open: all of it is on stable storage, so nothing depends on its being closed.
+
+    Returns:
+        Its descriptor and its status, now that it is written.
+
+    Raises:
+        OSError: As `write_new`.
+    """
+    fd, _ = _create(syscalls, name, dir_fd=dir_fd, mode=mode, ours=True)
+    try:
+        write_all(syscalls, fd, data)
+        syscalls.fsync(fd)
+        return fd, syscalls.fstat(fd)
+    except BaseException:
+        close_quietly(syscalls, fd)
+        discard(syscalls, name, dir_fd=dir_fd)
+        raise
+
+
+def _create(
+    syscalls: Syscalls, name: str, *, dir_fd: int, mode: int, ours: bool
+) -> tuple[int, os.stat_result]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if ours else os.O_EXCL)
+    fd = syscalls.open(name, flags, mode, dir_fd=dir_fd)
+    try:
+        status = syscalls.fstat(fd)
+        taken = ours and (status.st_size > 0 or status.st_nlink != 1)
+        if not taken and stat.S_IMODE(status.st_mode) != mode:
+            # The umask; on NFS it is one more change that the server has to make durable.
+            syscalls.fchmod(fd, mode)
+    except BaseException:
+        close_quietly(syscalls, fd)
+        discard(syscalls, name, dir_fd=dir_fd)
+        raise
+    if taken:
+        close_quietly(syscalls, fd)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    return fd, status
 
 
 def write_all(syscalls: Syscalls, fd: int, data: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from flockpr.store.archive import Archive
 from flockpr.store.commits import CommitLog
 from flockpr.store.directory import SETTLE_SECONDS, LunDirectory
+from flockpr.store.errands import Errands
 from flockpr.store.layout import AUDIT, COMMITS, KEEP_COMMITS, SEGMENT
 from flockpr.store.syscalls import Syscalls
 from flockpr.store.transactions import Trail, Transactions
@@ -24,6 +25,8 @@ class LockDirectory(LunDirectory):
         segment: Transactions in a segment of the audit trail.
         settle: Seconds that a commit stays after its successor was seen.
         serves: This is a daemon; see `LunDirectory`.
+        errands: Where what no answer depends on is done on a share. The default is a thread for
+            a daemon, and at once for others and where tests put a file system.
 
     Raises:
         StoreError: See `LunDirectory`.
@@ -44,11 +47,19 @@ class LockDirectory(LunDirectory):
         segment: int = SEGMENT,
         settle: float = SETTLE_SECONDS,
         serves: bool = False,
+        errands: Errands | None = None,
     ) -> None:
+        self._errands = errands or (Errands() if serves and syscalls is None else None)
         self._patience = patience
         self._keep = keep
         self._segment = segment
         super().__init__(path, syscalls=syscalls, host=host, settle=settle, serves=serves)
+
+    def close(self) -> None:
+        """See `Store.close`. A file server that does not answer is not waited for, but a moment."""
+        if self._errands is not None:
+            self._errands.close()
+        super().close()
 
     def _open_transactions(self) -> tuple[Transactions, Trail]:
         commits = CommitLog(
@@ -60,6 +71,7 @@ class LockDirectory(LunDirectory):
             host=self.host,
             mode=self._mode,
             patience=self._patience,
+            errands=self._errands,
         )
         archive = Archive(
             self._sys,

@@ -37,6 +37,10 @@ class Syscalls:
         """The system call close."""
         os.close(fd)
 
+    def duplicate(self, fd: int) -> int:
+        """The system call fcntl with F_DUPFD_CLOEXEC."""
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
     def read(self, fd: int, size: int) -> bytes:
         """The system call read."""
         return os.read(fd, size)

@@ -12,7 +12,16 @@ import pytest
 
 from tests.support.explore.counts import count
 from tests.support.explore.run import FAULTS
-from tests.support.explore.scenarios import ON_LINKS, ON_VIEWS, SCENARIOS, kinds_of
+from tests.support.explore.scenario import Scenario
+from tests.support.explore.scenarios import (
+    IGNORE,
+    ON_LINKS,
+    ON_VIEWS,
+    SCENARIOS,
+    A,
+    B,
+    kinds_of,
+)
 from tests.support.explore.search import Bounds, Search
 
 pytestmark = pytest.mark.timeout(900)  # many runs, on a machine that may be busy
@@ -40,6 +49,25 @@ def test_one_fault_in_every_schedule_keeps_the_promises(name: str) -> None:
     search = Search(SCENARIOS[name], Bounds(changes=0, faults=1, kinds=_in_ci(name))).go()
     assert search.complete
     assert search.runs > 10
+
+
+@pytest.mark.parametrize("kinds", [("die",), ("cut",), ("link late",)], ids="+".join)
+def test_errands_that_are_late_or_never_done_break_no_promise(kinds: tuple[str, ...]) -> None:
+    """A thread closes and removes what was written aside, while others commit and prune."""
+    scenario = Scenario(
+        "cleared away later",
+        {
+            "A": ((IGNORE, "a", 0, A), (IGNORE, "a", 0, B), (IGNORE, "a", 0, A)),
+            "B": ((IGNORE, "b", 0, B), ("tidy",)),
+        },
+        gated=False,
+        pruning=True,
+        errands=True,
+    )
+    for bounds in (Bounds(changes=1), Bounds(changes=0, faults=1, kinds=kinds)):
+        search = Search(scenario, bounds).go()
+        assert search.complete
+        assert search.runs > 10
 
 
 def test_every_fault_happens_in_some_schedule() -> None:

@@ -73,12 +73,12 @@ def test_who_committed_last_writes_at_once() -> None:
     write, link = quick.index("write"), quick.index("link")
     path, new = ["open", "fstat", "which", "close"], ["open", "fstat"]
     assert quick[:write] == [*path, *new]
-    assert quick[link:] == ["link", "open", "close", "stat now", "unlink", "fsync"]
+    assert quick[link:] == ["link", "open", "close", "stat now", "close", "unlink", "fsync"]
     assert slow.index("write") > write
     assert "lock" in slow[: slow.index("write")]
     # Who waits for the right to commit next does not wait for what is only cleared away.
     link = slow.index("link")
-    assert slow[link:] == ["link", "open", "close", "stat now", "lock", "unlink", "fsync"]
+    assert slow[link:] == ["link", "open", "close", "stat now", "lock", "close", "unlink", "fsync"]
     world.judge()
 
 

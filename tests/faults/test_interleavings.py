@@ -59,6 +59,19 @@ def test_changes_by_chance_leave_replies_and_chain_consistent(
         interleave(plays, choose, order=order, forgetful=forgetful, keys=keys)
 
 
+@each
+def test_errands_at_any_time_leave_replies_and_chain_consistent(name: str) -> None:
+    """What was written aside is closed and removed while others commit and prune, or much later."""
+    plays, keys = ALL[name]
+    never = preempting(frozenset())
+    points = interleave(plays, never, forgetful=True, keys=keys, errands=True)
+    rng = random.Random(name)
+    schedules = list(one_preemption(points))
+    some = rng.sample(schedules, min(len(schedules), 60))
+    for choose in (*some, *(by_chance(rng, change) for change in (0.05, 0.1, 0.2, 0.3, 0.5))):
+        interleave(plays, choose, forgetful=True, keys=keys, errands=True)
+
+
 @pytest.mark.sweep
 @pytest.mark.timeout(7200)
 @each
@@ -73,4 +86,5 @@ def test_two_changes_at_any_calls_leave_replies_and_chain_consistent(
     rng = random.Random(name)
     for number in range(1000):
         choose = by_chance(rng, rng.choice((0.02, 0.1, 0.3, 0.6)))
-        interleave(plays, choose, order=number % 2 == 0, forgetful=forgetful, keys=keys)
+        even, errands = number % 2 == 0, forgetful and number % 3 == 0
+        interleave(plays, choose, order=even, forgetful=forgetful, keys=keys, errands=errands)

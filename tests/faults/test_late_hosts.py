@@ -20,6 +20,12 @@ def test_late_link_into_a_pruned_number_is_not_believed(stop: str, forgetful: bo
     stalls.late_link(stop=stop, forgetful=forgetful)
 
 
+@pytest.mark.parametrize("phantom", [False, True], ids=["", "phantom"])
+def test_late_link_on_a_pruned_commit_of_ones_own_is_not_believed(phantom: bool) -> None:
+    """Its file is asked for, and neither gone nor made anew is it the one that was written."""
+    stalls.late_link_on_own(phantom=phantom)
+
+
 @forgetful
 def test_reader_never_steps_to_a_phantom_successor(forgetful: bool) -> None:
     """A phantom N+1 that names N as its predecessor, for a reader that slept on N."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from flockpr.store.errands import Errands
 from tests.support.simfs import Call, Client
 from tests.support.simtime import Choose, Scheduler, Task, preempting
 from tests.support.simworld import Daemon, Play, World
@@ -37,8 +38,29 @@ PLAYS: dict[str, Plays] = {
 SPC2: Plays = ((("spc2", "a"), ("keys", "a")), (("spc2", "b"), ("keys", "b")))
 
 
+class _Spawned(Errands):
+    """Each errand is a task of its own, in whatever order the schedule has them."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+
+    def run(self, work: Callable[[], None]) -> None:
+        """See `Errands.run`."""
+        if self._scheduler.running:
+            self._scheduler.spawn("errand", work)
+        else:
+            work()
+
+
 def interleave(
-    plays: Plays, choose: Choose, *, order: bool = False, forgetful: bool = False, keys: bool = True
+    plays: Plays,
+    choose: Choose,
+    *,
+    order: bool = False,
+    forgetful: bool = False,
+    keys: bool = True,
+    errands: bool = False,
 ) -> int:
     """Play, and judge the replies and the chain.
 
@@ -47,6 +69,7 @@ def interleave(
         choose: The schedule.
         order: Whether the order lock works; without it more can go wrong.
         forgetful: Name caches.
+        errands: What no answer depends on is done by tasks of their own.
         keys: Whether nexuses A and B are registered beforehand, with keys 1 and 2.
 
     Returns:
@@ -54,7 +77,13 @@ def interleave(
     """
     world = World(segment=2, forgetful=forgetful)
     with world.clock.installed():
-        daemons = [world.daemon(order=order, keep=2, settle=0) for _ in plays]
+        scheduler = Scheduler(world.clock, choose)
+        daemons = [
+            world.daemon(
+                order=order, keep=2, settle=0, errands=_Spawned(scheduler) if errands else None
+            )
+            for _ in plays
+        ]
         if keys:
             for name, key, daemon in zip("ab", (1, 2), daemons, strict=False):
                 daemon.register(name, key)
@@ -62,7 +91,6 @@ def interleave(
             for daemon in daemons:
                 daemon.keys()
         world.clock.now += 10.0
-        scheduler = Scheduler(world.clock, choose)
 
         def point(_: Client, __: Call) -> None:
             scheduler.point()

@@ -467,6 +467,10 @@ class Client(Syscalls):
         self._forget_locks(handle)
         self._do("close", "", lambda: None)
 
+    def duplicate(self, fd: int) -> int:
+        """See `Syscalls.duplicate`."""
+        return self._do("duplicate", "", lambda: self._opened(self._handle(fd).node, 0))
+
     def read(self, fd: int, size: int) -> bytes:
         """See `Syscalls.read`."""
         return self._do("read", "", lambda: self._read(fd, size))

@@ -82,6 +82,12 @@ class Scheduler:
         """Add a task."""
         self._tasks.append(Task(name, body))
 
+    def spawn(self, name: str, body: Callable[[], None]) -> None:
+        """Add a task while others run; called by one of them."""
+        task = Task(name, body)
+        self._tasks.append(task)
+        threading.Thread(target=self._run, args=(task,), daemon=True).start()
+
     def run(self) -> None:
         """Run all tasks to their end; the first error of any is raised."""
         threads = [threading.Thread(target=self._run, args=(t,), daemon=True) for t in self._tasks]

@@ -24,6 +24,7 @@ from flockpr.spc.codes import Status
 from flockpr.store import layout
 from flockpr.store.base import Applied, AuditRecord
 from flockpr.store.document import Document, decode
+from flockpr.store.errands import Errands
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from tests.support.lun_tools import directory_of
@@ -281,6 +282,7 @@ class World:
         order: bool = True,
         keep_tidy: bool = False,
         client: Client | None = None,
+        errands: Errands | None = None,
     ) -> Daemon:
         """Start a daemon on a host of its own; `order`: whether its order lock works."""
         client = client or Client(self.disk, forgetful=self.forgetful)
@@ -293,6 +295,7 @@ class World:
             keep=keep,
             segment=self.segment,
             settle=settle,
+            errands=errands,
         )
         if not order:
             store.order = lambda: False  # type: ignore[method-assign]

@@ -21,6 +21,7 @@ from flockpr.store import layout
 from flockpr.store.document import decode
 from flockpr.store.encoding import encode
 from flockpr.store.strict import loads
+from tests.support.lun_tools import directory_of
 from tests.support.scenes import BUSY, CONFLICT, GOOD, stall
 from tests.support.simfs import Call, Client, DirNode, FileNode, Killed, fail
 from tests.support.simworld import COMMITS, LUN, OUTCOME_UNKNOWN, Daemon, World
@@ -137,6 +138,43 @@ def late_link(*, stop: str, forgetful: bool = False) -> None:
         for number, _ in world.phantoms:
             assert layout.commit_name(number) not in names, "the phantom was left"
         world.judge_recovery(world.disk.cut(lambda _: 0))
+
+
+def late_link_on_own(*, phantom: bool) -> None:
+    """As `late_link` before the document is written, where what A builds on is its own, so that
+    it knows the file.
+
+    Args:
+        phantom: By then a third host's phantom stands in the place of that one, in a file that
+            has got its number.
+    """
+    world = World(segment=2, forgetful=True)
+    with world.clock.installed():
+        a, b, c = world.daemon(order=False), world.daemon(keep=2, settle=0), world.daemon()
+        assert b.register("b", 2) == GOOD
+        assert b.reserve("b", 2) == GOOD
+        assert a.register("a", 1) == GOOD
+        name = layout.commit_name(world.newest)
+        directory = world.disk.directory(COMMITS)
+        base = world.disk.nodes[directory.names[name]]
+        assert isinstance(base, FileNode)
+
+        def meanwhile() -> None:
+            assert b.preempt("b", 2, 1) == GOOD
+            commit_and_prune(b)
+            assert name not in directory.names
+            if phantom:
+                plant_phantom(c, base.data, name)
+                node = world.disk.nodes[directory.names[name]]
+                node.number = directory.names[name] = base.number
+                world.disk.nodes[base.number] = node
+
+        stall(a, "open", layout.ASIDE_PREFIX, meanwhile)
+        assert directory_of(a.unit).likely_head() is not None
+        assert a.preempt("a", 1, 2) == CONFLICT
+        assert len(world.phantoms) == 1
+        world.judge()
+        assert a.keys() == b.keys()
 
 
 def phantom_read(*, forgetful: bool = False) -> None:

@@ -47,6 +47,7 @@ class Scenario:
         publishing: Each command publishes the view.
         forgetful: The hosts believe names as NFS clients do.
         order: Whether the lock that puts commits in order works.
+        errands: What no answer depends on is done by another thread.
         lease: Seconds after which the server gives the locks of a dead host to others; None for
             never.
     """
@@ -59,6 +60,7 @@ class Scenario:
     publishing: bool = False
     forgetful: bool = True
     order: bool = True
+    errands: bool = False
     lease: float | None = 3.0
 
     @property

@@ -113,6 +113,16 @@ class Condition:
         self._lock.acquire()
         return woken
 
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        """As of threading.Condition."""
+        end = None if timeout is None else _now() + timeout
+        while not (found := predicate()):
+            left = None if end is None else end - _now()
+            if left is not None and left <= 0:
+                break
+            self.wait(left)
+        return found
+
     def notify(self, n: int = 1) -> None:
         """As of threading.Condition."""
         mine = me()

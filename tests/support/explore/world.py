@@ -26,6 +26,7 @@ from flockpr.spc.codes import Status
 from flockpr.store import layout
 from flockpr.store.base import Applied
 from flockpr.store.document import Document, decode
+from flockpr.store.errands import Errands
 from flockpr.store.lockdir import LockDirectory
 from tests.support import simworld
 from tests.support.explore.history import Asked, actions, judge_history
@@ -117,6 +118,7 @@ class Share(simworld.World):
                 keep=keep,
                 segment=2,
                 settle=settle,
+                errands=Errands() if scenario.errands else None,
             )
             if not scenario.order:
                 store.order = lambda: False  # type: ignore[method-assign]
