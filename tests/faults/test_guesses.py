@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flockpr import events
-from flockpr.errors import LunNotFound
+from flockpr.errors import LunNotFound, StateLost
 from flockpr.logical_unit import LogicalUnit
 from flockpr.spc.codes import Status
 from flockpr.store.courtesy import COMPANY, ORDER_PATIENCE, SPARED, SPARED_AT_MOST, SPARED_SECONDS
@@ -47,6 +50,10 @@ def _calls_of_a_registration(daemon: Daemon, key: int) -> list[str]:
     before = len(daemon.client.calls)
     assert daemon.register("A", key).status is Status.GOOD
     return [call.name for call in daemon.client.calls[before:]]
+
+
+def _refuse(name: str, *, dir_fd: int) -> NoReturn:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"{dir_fd}/{name}")
 
 
 @settings(max_examples=150, deadline=None)
@@ -100,6 +107,40 @@ def test_who_has_the_right_to_commit_next_is_not_overtaken_by_a_guess() -> None:
         assert _calls_of_a_registration(one, 2)[0] == "lock"  # as long as there may be others
         assert "read" not in (again := _calls_of_a_registration(one, 3))[: again.index("write")]
     world.judge()
+
+
+def test_where_attributes_cannot_be_had_the_base_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel, or a filter of system calls, without statx."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        daemon = world.daemon()
+        daemon.register("A", 1)
+        monkeypatch.setattr(daemon.client, "stat_now", _refuse)
+        monkeypatch.setattr(daemon.client, "which", _refuse)
+        calls = _calls_of_a_registration(daemon, 2)
+        assert "stat" in calls[: calls.index("write")]
+        assert "read" in calls[calls.index("link") :]
+    world.judge()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["", "by its number"])
+def test_guess_on_commits_that_were_replaced_is_not_committed(tmp_path: Path, known: bool) -> None:
+    """Another directory in their place is not ours, whatever is in it."""
+    create_lun(str(tmp_path), "disk")
+    share = _Share()
+    if not known:
+        share.which = _refuse  # type: ignore[method-assign]
+    with LogicalUnit(LockDirectory(str(tmp_path / "disk"), syscalls=share), door="api") as unit:
+        assert register(unit, A, 1).status is Status.GOOD
+        store = directory_of(unit)
+        guess = store.likely_head()
+        assert guess is not None
+        commits = tmp_path / "disk" / "commits"
+        shutil.copytree(commits, tmp_path / "copy")
+        commits.rename(tmp_path / "old")
+        (tmp_path / "copy").rename(commits)
+        with pytest.raises(StateLost, match="another directory stands in the place"):
+            store.commit(guess, guess.state, [], served={})
 
 
 def test_who_is_alone_asks_for_the_right_to_commit_next_now_and_then() -> None:

@@ -59,6 +59,15 @@ class Hanging(Syscalls):
         self._pass("link")
         super().link(source, target, dir_fd=dir_fd)
 
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        self._pass("unlink")
+        super().unlink(name, dir_fd=dir_fd)
+
+    def close(self, fd: int) -> None:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            self._pass("close of a file")
+        super().close(fd)
+
     def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
         self._pass("unlock" if kind == fcntl.F_UNLCK else "lock")
         super().set_lock(fd, kind, start, length)
