@@ -115,6 +115,7 @@ class CommitLog(Chain):
         deleted: bool = False,
         format_number: int | None = None,
         settled: Callable[[], None] = lambda: None,
+        alone: bool = False,
     ) -> Document | None:
         """Link a successor of `base`, durably. See `Transactions.append`."""
         self._settle_old()
@@ -136,7 +137,9 @@ class CommitLog(Chain):
                 settled()
         finally:
             self._unsettled = None
-            self._clear_away(issued)  # not before: on a share others would wait for one change more
+            self._clear_away(
+                issued, alone=alone
+            )  # not before: on a share others would wait for one change more
         if identity is None:
             return None
         self._make_durable(document, identity)
@@ -233,9 +236,13 @@ class CommitLog(Chain):
         if fd >= 0:
             files.close_quietly(self._sys, fd)
 
-    def _clear_away(self, issued: _Issued) -> None:
-        """As `_put_away`, of a commit whose outcome is known, which needs nobody's attention."""
-        if self._errands is None or issued.fd < 0:
+    def _clear_away(self, issued: _Issued, *, alone: bool) -> None:
+        """As `_put_away`, of a commit whose outcome is known, which needs nobody's attention.
+
+        Who is not alone does it itself: it has given away the right to commit next, and would ask
+        for it again before somebody who tries now and then has noticed.
+        """
+        if self._errands is None or issued.fd < 0 or not alone:
             self._put_away(issued)
             return
         try:

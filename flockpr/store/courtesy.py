@@ -87,6 +87,11 @@ class Courtesy:
         """Somebody else commits to this logical unit."""
         self._met = time.monotonic()
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else was noticed lately."""
+        return self._met is None or time.monotonic() - self._met >= COMPANY
+
     def _take(self, patience: float) -> bool:
         now = time.monotonic()
         self._held = self._presence.take_order(patience)
@@ -97,10 +102,7 @@ class Courtesy:
         return self._held
 
     def _may_do_without(self) -> bool:
-        if not self._sparing or self._asked is None:
+        if not self._sparing or self._asked is None or not self.alone:
             return False
-        now = time.monotonic()
-        if self._met is not None and now - self._met < COMPANY:
-            return False
-        since = now - self._asked
+        since = time.monotonic() - self._asked
         return since < (SPARED_AT_MOST if self._spared < SPARED else SPARED_SECONDS)

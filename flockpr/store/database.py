@@ -202,11 +202,12 @@ class Database:
         deleted: bool = False,
         format_number: int | None = None,
         settled: Callable[[], None] = lambda: None,
+        alone: bool = False,
     ) -> Document | None:
         """Add a successor of `base`, durably. See `Transactions.append`; here it is durable when
         it is settled.
         """
-        del settled
+        del settled, alone
         self._settle_old()
         document = self._author.successor(
             base, state, applied, served=served, deleted=deleted, format_number=format_number

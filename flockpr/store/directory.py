@@ -253,6 +253,7 @@ class LunDirectory(Store):
                 may_issue=may_issue,
                 deleted=deleted,
                 settled=self.disorder,
+                alone=self._courtesy.alone,
             )
         except OutcomeUnknown as error:
             log.error("outcome unknown: %s", error)

@@ -41,12 +41,15 @@ class Transactions(Protocol):
         deleted: bool = False,
         format_number: int | None = None,
         settled: Callable[[], None] = lambda: None,
+        alone: bool = False,
     ) -> Document | None:
         """Add a successor of `base`, durably. See `Store.commit`.
 
         `format_number` is the format to write from here on; the default keeps that of
         `base`, which every live daemon reads. `settled` is called as soon as it is certain
         that it is the successor, which others may build on while it is made durable.
+        `alone`: nobody else is known to commit; else what is left to clear away is done before
+        the return, and gives others the time to take their turn.
         """
 
     def numbers(self) -> list[int]:
