@@ -16,7 +16,8 @@ takes the highest number, which no phantom can be, because the head is never pru
 *Caches.* An NFS client may believe for a minute that a name is absent, or present, although
 the server knows better. Hence absence and presence count only after the directory was opened
 anew, which makes the client ask. `stat` times and inode numbers are believed only on file
-systems of one host, where they are always current.
+systems of one host, where they are always current, and where the server was asked for them
+just now (see `commits`).
 """
 
 from __future__ import annotations

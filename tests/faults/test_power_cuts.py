@@ -34,20 +34,25 @@ _scripts = st.lists(st.tuples(st.integers(0, 1), _plays), min_size=2, max_size=1
 _seeds = st.integers(0, 2**32 - 1)
 
 
+@pytest.mark.parametrize("forgetful", [False, True], ids=["coherent", "name caches"])
 @pytest.mark.parametrize("stalls", [0.0, 0.02, 0.1])
-def test_power_cut_after_each_call_of_each_kind_of_command_loses_nothing(stalls: float) -> None:
+def test_power_cut_after_each_call_of_each_kind_of_command_loses_nothing(
+    stalls: float, forgetful: bool
+) -> None:
     """Each kind of command, archiving and pruning, by two daemons that alternate."""
-    world = power_cuts(EVERYTHING, random.Random(1), stalls=stalls)
+    world = power_cuts(EVERYTHING, random.Random(1), stalls=stalls, forgetful=forgetful)
     assert world.newest >= 6
 
 
 @settings(max_examples=25)
-@given(script=_scripts, seed=_seeds, stalls=st.sampled_from((0.0, 0.03, 0.1)))
+@given(
+    script=_scripts, seed=_seeds, stalls=st.sampled_from((0.0, 0.03, 0.1)), forgetful=st.booleans()
+)
 def test_power_cut_during_random_commands_loses_nothing(
-    script: list[tuple[int, Play]], seed: int, stalls: float
+    script: list[tuple[int, Play]], seed: int, stalls: float, forgetful: bool
 ) -> None:
     """Any commands; the one daemon may be stopped in a call while the other goes on."""
-    power_cuts(script, random.Random(seed), stalls=stalls)
+    power_cuts(script, random.Random(seed), stalls=stalls, forgetful=forgetful)
 
 
 @pytest.mark.sweep

@@ -86,7 +86,9 @@ def cut_at_every_change(world: World, rng: random.Random) -> Callable[[], None]:
     return probe
 
 
-def power_cuts(script: Script, rng: random.Random, *, stalls: float = 0.0) -> World:
+def power_cuts(
+    script: Script, rng: random.Random, *, stalls: float = 0.0, forgetful: bool = False
+) -> World:
     """Two daemons carry out a script, and the power fails after each of their system calls.
 
     Args:
@@ -94,8 +96,9 @@ def power_cuts(script: Script, rng: random.Random, *, stalls: float = 0.0) -> Wo
         rng: Decides what a power cut leaves, and who stalls where.
         stalls: How often, per call, the one daemon is stopped at a system call for the
             next command of the script, which the other then carries out.
+        forgetful: Name caches.
     """
-    world = World(segment=2)
+    world = World(segment=2, forgetful=forgetful)
     todo = list(script)
     busy: list[Daemon] = []
 

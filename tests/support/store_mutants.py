@@ -74,8 +74,8 @@ class Mutant:
             yield
 
 
-def _cuts() -> None:
-    power_cuts(EVERYTHING, random.Random(1))
+def _cuts(*, forgetful: bool = False) -> None:
+    power_cuts(EVERYTHING, random.Random(1), forgetful=forgetful)
 
 
 def _fault(name: str, what: str, number: int, late: bool) -> Scene:
@@ -148,6 +148,14 @@ _UNSETTLED = _part(stalls.unsettled, lands="during")
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("no file fsync", files, "write_new", "if sync:", "if False:", (_cuts,)),
+    Mutant(
+        "no file fsync on a share",
+        files,
+        "write_ours",
+        "syscalls.fsync(fd)",
+        "pass",
+        (_part(_cuts, forgetful=True),),
+    ),
     Mutant(
         "no directory fsync", Chain, "ensure_durable", "self._sys.fsync(self._fd)", "pass", (_cuts,)
     ),
