@@ -137,9 +137,8 @@ class CommitLog(Chain):
                 settled()
         finally:
             self._unsettled = None
-            self._clear_away(
-                issued, alone=alone
-            )  # not before: on a share others would wait for one change more
+            # Not before: on a share others would wait for one change more.
+            self._clear_away(issued, alone=alone)
         if identity is None:
             return None
         self._make_durable(document, identity)
