@@ -8,13 +8,10 @@ kept is a subclass's: as files (`lockdir`), or in a database (`sqlite`).
 from __future__ import annotations
 
 import abc
-import contextlib
-import errno
 import logging
 import os
 import secrets
 import socket
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,7 +20,6 @@ from flockpr import events, timings
 from flockpr.core.model import LogicalUnitState
 from flockpr.errors import (
     Busy,
-    LunNotFound,
     OutcomeUnknown,
     StateLost,
     StateUnreadable,
@@ -36,16 +32,16 @@ from flockpr.store.courtesy import Courtesy
 from flockpr.store.document import Document
 from flockpr.store.identity import LunIdentity, check_label, read_identity
 from flockpr.store.journal import EventJournal, Journal, is_event, read_journals
-from flockpr.store.layout import FORMAT, IDENTITY, REGISTRY
+from flockpr.store.layout import FORMAT, REGISTRY
 from flockpr.store.litter import Litter
 from flockpr.store.presence import Presence
 from flockpr.store.syscalls import Syscalls
 from flockpr.store.transactions import Trail, Transactions
+from flockpr.store.whereabouts import Whereabouts
+from flockpr.store.whereabouts import deleted as deleted_at
 
 log = logging.getLogger(__name__)
 
-PATH_CHECK = 1.0
-"""Seconds between two looks whether the path still leads to the directory that is open."""
 UPKEEP = 5.0
 """Seconds between two looks after lost locks and a registry that fell behind."""
 SETTLE_SECONDS = 60.0
@@ -95,24 +91,24 @@ class LunDirectory(Store):
         self._settle = settle
         self._seen: list[tuple[float, int]] = []
         self._next_upkeep = 0.0
-        self._next_path_check = 0.0
-        self._astray = False
         self._behind: Document | None = None
         self._committed: Document | None = None
         self._committed_at = 0.0
         self._guess: Snapshot | None = None
         self._warned_of_view = False
-        self._fd = self._open_lun()
+        self._where = Whereabouts(
+            self._sys, path, truth=self.truth, deleted=self._is_deleted, serves=serves
+        )
+        self._fd = self._where.fd
         try:
-            self._check_open()
             self.identity: LunIdentity = read_identity(self._sys, self._fd, path)
-            self._mode = 0o660 if self._status.st_mode & 0o020 else 0o600
+            self._mode = 0o660 if self._where.status.st_mode & 0o020 else 0o600
             self._transactions, self._trail = self._open_truth()
         except OSError as error:
-            files.close_quietly(self._sys, self._fd)
+            self._where.close()
             raise files.unavailable(error, "cannot be opened", path) from error
         except BaseException:
-            files.close_quietly(self._sys, self._fd)
+            self._where.close()
             raise
         queues = syscalls is None and self._transactions.coherent  # a simulated one has no kernel
         self._presence = Presence(self._sys, self._fd, path, queues=queues)
@@ -122,7 +118,6 @@ class LunDirectory(Store):
             self._sys, self._fd, daemon=self.daemon, host=self.host, mode=self._mode
         )
         self._serves = serves
-        self._lost_since: float | None = None
         self._places: tuple[str, ...] = ()
         if syscalls is None:  # the thread that writes events has nothing to do in a simulated one
             self._attach_events()
@@ -132,29 +127,15 @@ class LunDirectory(Store):
     def _attach_events(self) -> None:
         """Have the events of this lock directory, and of its image, in its journal."""
         image = self.identity.image
-        self._places = (self.path, *([os.path.join(self._root(), image)] if image else []))
+        self._places = (self.path, *([os.path.join(self._where.root, image)] if image else []))
         journal = EventJournal(self._sys, self.path, host=self.host, mode=self._mode)
         for place in self._places:
             events.attach(place, self.path, journal.write)
 
-    def _open_lun(self) -> int:
-        try:
-            return files.open_directory(self._sys, self.path)
-        except FileNotFoundError:
-            # An unmounted share says nothing of the LUNs on it. Where its mount point is left
-            # it cannot be told from a root without this LUN; hence a daemon asks again.
-            if self._device_of_root() is None:
-                raise _missing(self._root()) from None
-            raise LunNotFound(
-                "does not exist", self.path, "`flockpr lun list` shows what does"
-            ) from None
-        except OSError as error:
-            raise files.unavailable(error, "cannot be opened", self.path) from error
-
     def _open_truth(self) -> tuple[Transactions, Trail]:
         where = f"{self.path}/{self.truth}"
         try:
-            self._truth_status = self._sys.stat(self.truth, dir_fd=self._fd)
+            self._where.note_truth()
             return self._open_transactions()
         except OSError as error:
             raise files.unavailable(error, "cannot be opened", where) from error
@@ -168,34 +149,27 @@ class LunDirectory(Store):
             StoreError: It cannot be read as ours.
         """
 
-    def _check_open(self) -> None:
-        self._status = self._sys.fstat(self._fd)
-        if self._status.st_mode & stat.S_IWOTH:
-            raise StateUnreadable(
-                "may be written by everybody", self.path, f"chmod o-w {self.path}"
-            )
-
     # ------------------------------------------------------------------ Store
 
     def head(self) -> Snapshot:
         """See `Store.head`. A deleted logical unit is `LunNotFound`."""
         self._guess = None
-        self._check_path()
+        self._check_place()
         before = self._transactions.known
         try:
             document = self._transactions.head()
         except (StateLost, StateUnreadable, StoreUnavailable):
-            self._check_path(now=True)  # "was deleted" says more than "cannot be read"
+            self._check_place(now=True)  # "was deleted" says more than "cannot be read"
             raise
         if document.snapshot.deleted:
-            raise _deleted(self.path)
+            raise deleted_at(self.path)
         if before is not None and before.txid != document.txid:
             self._courtesy.meet()
         return document.snapshot
 
     def head_at_once(self, *, looks: bool = True) -> Snapshot | None:
         """See `Store.head_at_once`: a look at two names, or none."""
-        if self._fd < 0 or time.monotonic() >= self._next_path_check:
+        if self._fd < 0 or time.monotonic() >= self._where.next_look:
             return None
         document = self._transactions.head_at_once(looks=looks)
         return None if document is None or document.snapshot.deleted else document.snapshot
@@ -242,7 +216,7 @@ class LunDirectory(Store):
         known = self._transactions.known
         if known is None or known.snapshot is not base:
             return None  # the caller's base is not what this store showed last
-        self._check_path(now=True)
+        self._check_place(now=True)
         begun = time.monotonic()
         try:
             document = self._transactions.append(
@@ -271,7 +245,7 @@ class LunDirectory(Store):
     def tidy(self) -> None:
         """See `Store.tidy`."""
         document = self._transactions.known
-        if document is None or self._astray:
+        if document is None or self._where.astray:
             return
         now = time.monotonic()
         self._note_seen(now, document.number)
@@ -394,117 +368,17 @@ class LunDirectory(Store):
         self._journal.close()
         self._presence.close()
         self._transactions.close()
-        if self._fd >= 0:
-            files.close_quietly(self._sys, self._fd)
-            self._fd = -1
+        self._where.close()
+        self._fd = -1
+
+    def _check_place(self, *, now: bool = False) -> None:
+        """See `Whereabouts.check`: briefly for who commits again and again."""
+        self._where.check(now=now, briefly=self._guess is not None)
+
+    def _is_deleted(self) -> bool:
+        return self._transactions.head().snapshot.deleted
 
     # ------------------------------------------------------------------ upkeep
-
-    def _check_path(self, *, now: bool = False) -> None:
-        """Whether the path still leads to this directory, and to its commits: another one put
-        in its place (a restored backup, say) may be served by somebody else by now.
-
-        Raises:
-            LunNotFound: It was deleted; it never comes back.
-            StateLost: Another directory stands in its place.
-            StoreUnavailable: It is missing for the moment, or that cannot be told.
-        """
-        if self._fd < 0:
-            raise StoreUnavailable("was closed", self.path)
-        clock = time.monotonic()
-        if not now and clock < self._next_path_check:
-            return
-        self._astray = True  # nothing is tidied in a directory that may be a stranger's
-        try:
-            fd = files.open_directory(self._sys, self.path)
-        except FileNotFoundError:
-            if self._was_deleted():
-                raise _deleted(self.path) from None
-            self._note_lost("nothing is at its path")
-            raise _missing(self.path) from None
-        except OSError as error:
-            self._note_lost(error.strerror or "")
-            raise files.unavailable(error, "cannot be opened", self.path) from error
-        try:
-            self._check_same(self._sys.fstat(fd), self._status, self.path)
-            self._check_truth(fd)
-        except OSError as error:
-            raise files.unavailable(error, "cannot be examined", self.path) from error
-        finally:
-            files.close_quietly(self._sys, fd)
-        self._next_path_check = clock + PATH_CHECK
-        self._astray = False
-        if self._lost_since is not None:
-            events.mount_back(self.path, clock - self._lost_since)
-            self._lost_since = None
-
-    def _check_truth(self, fd: int) -> None:
-        where, before = f"{self.path}/{self.truth}", self._truth_status
-        if self._guess is not None:  # who commits again and again: the attributes cost a call
-            with contextlib.suppress(OSError):
-                if self._sys.which(self.truth, dir_fd=fd) == (before.st_dev, before.st_ino):
-                    return
-        self._check_same(self._sys.stat(self.truth, dir_fd=fd), before, where)
-
-    def _note_lost(self, why: str) -> None:
-        """Once until it is back; a command line says it as its error."""
-        if self._serves and self._lost_since is None:
-            self._lost_since = time.monotonic()
-            events.lost_mount(self.path, why)
-
-    def _was_deleted(self) -> bool:
-        """Whether this LUN, whose path leads nowhere, was deleted, and is not merely missing.
-
-        The path alone does not tell: a share that is unmounted, or a directory that somebody
-        moves, comes back. The descriptor still leads to the directory that was opened. What
-        it shows of a deletion, in the order in which `removal` does it: the transaction that
-        deletes; `lun.json` gone, before any commit is; the directory without a name.
-
-        A file server that forgot the directory (ESTALE) has removed it, or does not serve
-        that file system at the moment. The latter takes the root along.
-        """
-        try:
-            if not self._sys.fstat(self._fd).st_nlink:
-                return True
-            if not files.exists(self._sys, IDENTITY, dir_fd=self._fd):
-                return True
-            return self._transactions.head().snapshot.deleted
-        except (OSError, StoreUnavailable) as error:
-            stale = error.errno == errno.ESTALE
-            return stale and self._device_of_root() == self._status.st_dev
-        except StoreError:
-            return False
-
-    def _root(self) -> str:
-        return os.path.dirname(self.path.rstrip("/")) or "."
-
-    def _device_of_root(self) -> int | None:
-        """The device of the directory that the path is in now; None where there is none.
-
-        Raises:
-            StoreUnavailable: That cannot be told.
-        """
-        root = self._root()
-        try:
-            fd = self._sys.open(root, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                return self._sys.fstat(fd).st_dev
-            finally:
-                files.close_quietly(self._sys, fd)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise files.unavailable(error, "cannot be opened", root) from error
-
-    @staticmethod
-    def _check_same(status: os.stat_result, before: os.stat_result, path: str) -> None:
-        if (status.st_dev, status.st_ino) != (before.st_dev, before.st_ino):
-            kind = "directory" if stat.S_ISDIR(before.st_mode) else "file"
-            raise StateLost(
-                f"another {kind} stands in the place of the one that was opened",
-                path,
-                "restart this daemon when you know why",
-            )
 
     def _publish(self, document: Document) -> None:
         self._behind = None
@@ -564,11 +438,3 @@ class LunDirectory(Store):
         if settled:
             self._seen.insert(0, (now - self._settle, settled + 1))
         return settled
-
-
-def _deleted(path: str) -> LunNotFound:
-    return LunNotFound("was deleted", path, "`flockpr lun list` shows what exists")
-
-
-def _missing(path: str) -> StoreUnavailable:
-    return StoreUnavailable("is missing", path, "mount the share, or put the directory back")

@@ -76,7 +76,7 @@ class SqliteStore(LunDirectory):
         """See `Store.head`. The path is looked at each time: SQLite finds the journal by it, and
         in a directory that was moved it would read what somebody left unfinished.
         """
-        self._check_path(now=True)
+        self._check_place(now=True)
         return super().head()
 
 

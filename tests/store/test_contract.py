@@ -287,7 +287,7 @@ def test_truth_replaced_under_an_open_store_is_noticed(
     os.rename(copy, stores.truth(kind, lun))
     before = tree(lun)
 
-    store._next_path_check = 0.0
+    store._where.next_look = 0.0
     with pytest.raises(StateLost, match="stands in the place of the one that was opened") as caught:
         store.head() if when == "before head" else store.commit(base, base.state, [], served={})
 
@@ -303,7 +303,7 @@ def test_directory_that_is_missing_is_not_ready_until_it_is_back(opened: Open, l
     before = tree(f"{lun}.old")
 
     for _ in range(2):
-        store._next_path_check = 0.0
+        store._where.next_look = 0.0
         with pytest.raises(StoreUnavailable, match="is missing"):
             store.head()
         with pytest.raises(StoreUnavailable, match="is missing"):
@@ -432,7 +432,7 @@ def test_directory_without_its_transactions_is_no_empty_one(
     os.rename(stores.truth(kind, lun), f"{lun}.away")
     before = tree(lun)
 
-    store._next_path_check = 0.0
+    store._where.next_look = 0.0
     with pytest.raises(StoreError):
         store.head()
     with pytest.raises(StoreUnavailable, match="cannot be opened"):
@@ -547,11 +547,11 @@ def test_deleted_is_deleted_for_all_who_have_it_open(
     delete_lun(str(tmp_path), "disk")
     assert not os.path.exists(lun)
     for _ in range(2):
-        store._next_path_check = 0.0
+        store._where.next_look = 0.0
         with pytest.raises(LunNotFound, match="was deleted"):
             store.head()
     create_lun(str(tmp_path), "disk", store=kind)
-    idle._next_path_check = 0.0
+    idle._where.next_look = 0.0
     with pytest.raises((StateLost, LunNotFound)):
         idle.head()
     store.tidy()

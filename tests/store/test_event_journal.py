@@ -12,7 +12,7 @@ import pytest
 from flockpr import events
 from flockpr.errors import StoreUnavailable
 from flockpr.events import Event, Kind
-from flockpr.store import directory, journal
+from flockpr.store import journal, whereabouts
 from flockpr.store.journal import EventJournal, event_to_json
 from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
@@ -92,7 +92,7 @@ def test_lock_directory_that_goes_and_comes_back_is_two_events(
     lun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first cannot be written while it is away; the second says how long that was."""
-    monkeypatch.setattr(directory, "PATH_CHECK", 0.0)
+    monkeypatch.setattr(whereabouts, "PATH_CHECK", 0.0)
     store = LockDirectory(lun, serves=True)
     before = events.counts().get((Kind.LOST_MOUNT, lun), 0)
     os.rename(lun, f"{lun}.away")

@@ -69,7 +69,7 @@ def other(lun: str) -> Iterator[LockDirectory]:
 
 def look_again(store: LockDirectory) -> None:
     """Let the time pass after which the path is looked at again."""
-    store._next_path_check = time.monotonic()
+    store._where.next_look = time.monotonic()
 
 
 # --------------------------------------------------------------------------- the contract
