@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STEPS = 8
+_STEPS = 2
 """How far to follow single successors before a listing is cheaper."""
 _LEAP = 64
 """Likewise where a step is a look at a name."""
@@ -223,7 +223,7 @@ class Chain:
                 return document
             self._check_predecessor(successor, document)
             document = successor
-        return self._search_by_listing()
+        return self._search_by_listing(document.number)
 
     def _leap(self, known: Document) -> Document | None:
         """The head, from the last one known, where names are always current; None where a
@@ -262,7 +262,12 @@ class Chain:
                 "files of two histories were mixed: restore the lock directory from a backup",
             )
 
-    def _search_by_listing(self) -> Document:
+    def _search_by_listing(self, seen: int = 0) -> Document:
+        """The head, from all numbers that there are.
+
+        Args:
+            seen: One that was there a moment ago.
+        """
         for _ in range(_ROUNDS):
             numbers = self.numbers()
             if not numbers:
@@ -275,14 +280,29 @@ class Chain:
             if document is None:
                 continue
             before = self._before(document)
-            self._revalidate()
-            if self._is_head(document):
+            if self._was_head(document, before, seen) or self._is_head_now(document):
                 if before is not None:
                     self._check_predecessor(document, before)
                 return document
+            seen = max(seen, document.number)
         raise StoreUnavailable(
             "the newest commit is listed and cannot be read", self._path, "check the file server"
         )
+
+    def _was_head(self, highest: Document, before: Document | None, seen: int) -> bool:
+        """Whether the highest number of a listing was the head while the listing was made, whatever
+        has come since: who commits without a pause may be faster than it can be told that nothing
+        follows, and would be waited for.
+
+        What was there when the listing began is in it, so either it is the highest or that came
+        while the listing was made. That it shows more than was seen before says that it is a new
+        one; that its base stands, looked at afterwards, that it is no phantom.
+        """
+        return 0 < seen < highest.number and before is not None
+
+    def _is_head_now(self, document: Document) -> bool:
+        self._revalidate()
+        return self._is_head(document)
 
     def _before(self, document: Document) -> Document | None:
         try:

@@ -22,6 +22,7 @@ from flockpr.store.lockdir import LockDirectory
 from flockpr.store.provision import create_lun
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
+from tests.support import stalls
 from tests.support.lun_tools import directory_of, register
 from tests.support.scsi import A
 from tests.support.simfs import Call, Client
@@ -208,6 +209,36 @@ def test_who_needs_longer_gets_on_beside_one_that_does_not_ask() -> None:
         two.client.before = None
     assert 0 < hurried <= SPARED
     world.judge()
+
+
+@pytest.mark.parametrize("behind", [0, 1, 5])
+def test_who_looks_is_not_overtaken_for_ever(behind: int) -> None:
+    """Beside one that commits again before it can be told that nothing follows its last one."""
+    world = World(forgetful=True)
+    with world.clock.installed():
+        one, two = world.daemon(), world.daemon()
+        one.register("A", 1)
+        assert two.keys("B").status is Status.GOOD
+        for key in range(2, 2 + behind):
+            one.register("A", key)
+        hurried = 0
+
+        def hurry(_: Client, call: Call) -> None:
+            nonlocal hurried
+            if call.name == "open":
+                hurried += 1
+                one.register("A", 100 + hurried)
+
+        two.client.before = hurry
+        assert two.keys("B").status is Status.GOOD
+        assert 0 < hurried < 40
+        two.client.before = None
+    world.judge()
+
+
+def test_old_listing_is_not_believed() -> None:
+    """It has to show more than was seen before it was made."""
+    stalls.old_listing()
 
 
 def test_who_only_reads_asks_for_nothing_but_the_head() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import attrs
@@ -425,3 +426,19 @@ def foreign_successor() -> None:
         fresh = world.daemon()
         assert fresh.keys() == INFORMATION_LOST
         assert set(directory.names) == {layout.commit_name(n) for n in (1, 2, 3)}
+
+
+def old_listing() -> None:
+    """Of a listing that shows less than was seen before nothing is believed."""
+    world = World(forgetful=True)
+    one, two = world.daemon(), world.daemon()
+    one.register("A", 1)
+    two.keys("B")
+    store = directory_of(two.unit)
+    chain: Any = store._transactions
+    old, read = chain.numbers(), chain.numbers
+    for key in range(2, 9):
+        one.register("A", key)
+    listings = [old, old]
+    chain.numbers = lambda: listings.pop() if listings else read()
+    assert store.head().number == read()[-1]

@@ -403,6 +403,14 @@ MUTANTS: tuple[Mutant, ...] = (
         (_known_and_not_looked,),
     ),
     Mutant(
+        "any listing is new enough",
+        Chain,
+        "_was_head",
+        "0 < seen < highest.number and before is not None",
+        "True",
+        (stalls.old_listing,),
+    ),
+    Mutant(
         "what has changed is told once",
         Chain,
         "head_at_once",
