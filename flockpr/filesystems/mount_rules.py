@@ -106,6 +106,8 @@ def _nfs(facts: Facts, mount: Mount) -> Iterator[Finding]:
         yield _finding("nfs-soft", "soft: a request is given up, and may be done later")
     if mount.has("nocto"):
         yield _finding("nfs-nocto", "nocto: an open does not ask the server")
+    if mount.has("softreval"):  # which Linux shows of softerr as well
+        yield _finding("nfs-softreval", "softreval: the cache answers for a server out of reach")
     yield _finding(
         "nfs-export",
         "whether the server exports it with async cannot be seen from here: it must be sync",

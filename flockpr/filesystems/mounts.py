@@ -92,9 +92,27 @@ def covering(path: str, table: str | None = None) -> Mount | None:
 
 def filesystem_type(device: int) -> str | None:
     """The file system type of a device number in this process's mount table."""
+    mount = _any_of(device)
+    return mount.kind if mount else None
+
+
+def asks_its_server(device: int) -> bool:
+    """Whether a file system is one whose client answers by what the server says, when it is asked
+    for attributes as they are now: NFS from 4.1 on. In 4.0 an open looks for the name, so it knows
+    more than attributes do. With `softreval` the client answers itself, from its cache, for a
+    server that it does not reach.
+    """
+    mount = _any_of(device)
+    if mount is None or mount.kind != "nfs4" or mount.has("softreval"):
+        return False
+    return mount.value("vers") in ("4.1", "4.2")
+
+
+def _any_of(device: int) -> Mount | None:
+    """The first mount of a file system: what the file system says of itself, all of them have."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     lines = (line for line in _lines(read_table()) if line.device == wanted)
-    return next((line.mount().kind for line in lines), None)
+    return next((line.mount() for line in lines), None)
 
 
 def _covers(point: str, path: str) -> bool:

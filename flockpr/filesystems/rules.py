@@ -131,6 +131,9 @@ MOUNT_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             "soft mount", _NIL, _NO, _NIL, remedy="mount hard: a write that failed may land later"
         ),
         "nfs-nocto": Rule("close-to-open", _NO, _NO, _NIL, remedy="mount without nocto"),
+        "nfs-softreval": Rule(
+            "revalidation", _NO, _NO, _NIL, remedy="mount without softreval and softerr"
+        ),
         "nfs-recover": Rule(
             "nfs.recover_lost_locks",
             _NIL,

@@ -123,9 +123,12 @@ class CommitLog(Chain):
             base, state, applied, served=served, deleted=deleted, format_number=format_number
         )
         issued = self._write_aside(document)
-        if not may_issue():
+        try:
+            if not may_issue():
+                raise Busy("the time for this command is over; nothing was done", self._path)
+        except BaseException:
             self._put_away(issued)
-            raise Busy("the time for this command is over; nothing was done", self._path)
+            raise
         try:
             identity = self._settle(issued, base)
         except BaseException:
@@ -158,7 +161,12 @@ class CommitLog(Chain):
         if self.coherent:
             files.write_new(self._sys, aside, data, dir_fd=self._fd, mode=self._mode)
             return _Issued(document, aside, _NONE)
-        fd, status = files.write_ours(self._sys, aside, data, dir_fd=self._fd, mode=self._mode)
+        fd, status = files.write_ours(
+            *(self._sys, aside, data),
+            dir_fd=self._fd,
+            mode=self._mode,
+            keep=self._asks_its_server(),
+        )
         return _Issued(document, aside, identity_of(status), fd)
 
     def _settle(self, issued: _Issued, base: Document) -> Identity | None:
@@ -241,7 +249,7 @@ class CommitLog(Chain):
         Who is not alone does it itself: it has given away the right to commit next, and would ask
         for it again before somebody who tries now and then has noticed.
         """
-        if self._errands is None or issued.fd < 0 or not alone:
+        if self._errands is None or self.coherent or not alone:
             self._put_away(issued)
             return
         try:
@@ -251,7 +259,7 @@ class CommitLog(Chain):
             return
 
         def work() -> None:
-            files.close_quietly(self._sys, issued.fd)
+            self._close_file(issued)
             files.discard(self._sys, issued.aside, dir_fd=place)
             files.close_quietly(self._sys, place)
 
@@ -286,12 +294,16 @@ class CommitLog(Chain):
         ourselves: nobody writes to a file that has been linked, and what takes the place of one
         that was pruned was made later.
         """
-        if not self.coherent and base is self._head and base.snapshot.daemon == self._daemon:
-            if self._answers_now is None:
-                self._answers_now = self._sys.answers_now(self._fd)
-            if self._answers_now and self._is_ours(commit_name(base.number)):
-                return True
+        ours = not self.coherent and base is self._head and base.snapshot.daemon == self._daemon
+        if ours and self._asks_its_server() and self._is_ours(commit_name(base.number)):
+            return True
         return self._stands(base)
+
+    def _asks_its_server(self) -> bool:
+        """See `Syscalls.answers_now`; asked for once, since it stays on one file system."""
+        if self._answers_now is None:
+            self._answers_now = self._sys.answers_now(self._fd)
+        return self._answers_now
 
     def _is_ours(self, name: str) -> bool:
         """Whether that is certain; else the document itself has to be read."""

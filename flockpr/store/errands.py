@@ -8,10 +8,13 @@ thread, so that nothing piles up.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 MOST: Final = 4
 """How many may wait, with the one that is under way."""
@@ -64,6 +67,8 @@ class Errands:
         while (work := self._next()) is not None:
             try:
                 work()
+            except Exception:  # no memory, say: what comes after it is to be done all the same
+                log.exception("what was to be done meanwhile is not done")
             finally:
                 with self._changed:
                     self._due.popleft()

@@ -152,29 +152,43 @@ def write_new(
 
 
 def write_ours(
-    syscalls: Syscalls, name: str, data: bytes, *, dir_fd: int, mode: int
+    syscalls: Syscalls, name: str, data: bytes, *, dir_fd: int, mode: int, keep: bool
 ) -> tuple[int, os.stat_result]:
     """As `write_new`, where nobody else makes a file of that name: it has an id of this process.
 
     A server is not asked to see to that: on NFS that is a change more, which it makes durable. What
-    is found there all the same is left alone if it has bytes or another name. The file is left
-    open: all of it is on stable storage, so nothing depends on its being closed.
+    is found there all the same is left alone if it has bytes or another name.
+
+    Args:
+        syscalls: Where the calls go.
+        name: The name.
+        data: What is to be in it.
+        dir_fd: Descriptor of the directory.
+        mode: Permission bits.
+        keep: Leave it open, where fsync has told of every failure: nothing depends on its close.
 
     Returns:
-        Its descriptor and its status, now that it is written.
+        Its descriptor, -1 if it is closed, and its status, now that it is written.
 
     Raises:
         OSError: As `write_new`.
     """
     fd, _ = _create(syscalls, name, dir_fd=dir_fd, mode=mode, ours=True)
     try:
-        write_all(syscalls, fd, data)
-        syscalls.fsync(fd)
-        return fd, syscalls.fstat(fd)
+        try:
+            write_all(syscalls, fd, data)
+            syscalls.fsync(fd)
+            status = syscalls.fstat(fd)
+        except BaseException:
+            close_quietly(syscalls, fd)
+            raise
+        if not keep:
+            syscalls.close(fd)  # which can be the first word of a failed write
+            fd = -1
     except BaseException:
-        close_quietly(syscalls, fd)
         discard(syscalls, name, dir_fd=dir_fd)
         raise
+    return fd, status
 
 
 def _create(

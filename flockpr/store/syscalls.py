@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from flockpr.filesystems.kinds import COHERENT, TELLING
-from flockpr.filesystems.mounts import filesystem_type
+from flockpr.filesystems.mounts import asks_its_server, filesystem_type
 
 if TYPE_CHECKING:
     from flockpr.store.statx import Attributes
@@ -183,8 +183,8 @@ class Syscalls:
         return filesystem_type(device) in COHERENT
 
     def answers_now(self, fd: int) -> bool:
-        """Whether `stat_now` asks the server for what is seen through `fd`: NFS 4."""
-        return filesystem_type(os.fstat(fd).st_dev) == "nfs4"
+        """Whether `stat_now` says of what is seen through `fd` what the server says."""
+        return asks_its_server(os.fstat(fd).st_dev)
 
     def await_changes(self, fd: int) -> None:
         """Wait until the calls that change a directory at this moment are done, on a file system

@@ -286,14 +286,15 @@ def test_helper_door_serves_more_and_says_so(
         assert daemon.end() == 0
 
 
-def test_helper_door_where_what_is_read_may_be_old_does_not_start(host: Host) -> None:
-    """nocto: a reservation that another host made may not be seen."""
-    host.tables.remount("hard", "hard,nocto")
+@pytest.mark.parametrize("option", ["nocto", "softreval"])
+def test_helper_door_where_what_is_read_may_be_old_does_not_start(host: Host, option: str) -> None:
+    """A reservation that another host made may not be seen."""
+    host.tables.remount("hard", f"hard,{option}")
 
     text = host.refused("serve", "--socket", str(host.socket))
 
     assert "reservations cannot be kept on nfs 4.2" in text
-    assert "without nocto" in text
+    assert f"without {option}" in text
     assert not host.socket.exists()
 
 

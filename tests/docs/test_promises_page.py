@@ -41,7 +41,7 @@ STANDS_FOR: dict[str, list[Facts]] = {
     "NFS 3": [facts("nfs", V3)],
     'NFS 3, fencing = "external" declared': [facts("nfs", V3)],
     "NFS 3 without lockd": [facts("nfs", V3, lockd=False)],
-    "NFS with soft or softerr": [
+    "NFS with soft, or with softerr and nosoftreval": [
         facts("nfs4", f"{V42},soft"),
         facts("nfs4", f"{V42},softerr"),
         facts("nfs", f"{V3},soft"),
@@ -50,6 +50,11 @@ STANDS_FOR: dict[str, list[Facts]] = {
         facts("nfs", f"{V3},nolock"),
         facts("nfs4", "rw,vers=4.2,local_lock=all"),
         facts("nfs4", "rw,vers=4.2,local_lock=posix"),
+    ],
+    "NFS with softreval, which softerr turns on": [
+        facts("nfs4", f"{V42},softreval"),
+        facts("nfs4", f"{V42},softerr,softreval"),
+        facts("nfs", f"{V3},softreval"),
     ],
     "NFS with nocto": [facts("nfs4", f"{V42},nocto"), facts("nfs", f"{V3},nocto")],
     "GFS2 with lock_dlm": [facts("gfs2", lock_protocol="lock_dlm", dlm_fences=True)],

@@ -26,6 +26,11 @@ def test_late_link_on_a_pruned_commit_of_ones_own_is_not_believed(phantom: bool)
     stalls.late_link_on_own(phantom=phantom)
 
 
+def test_late_link_on_a_pruned_commit_that_is_open_at_the_server_is_not_believed() -> None:
+    """It is the very file, and it has no name any more."""
+    stalls.late_link_on_own(phantom=False, kept=True)
+
+
 @forgetful
 def test_reader_never_steps_to_a_phantom_successor(forgetful: bool) -> None:
     """A phantom N+1 that names N as its predecessor, for a reader that slept on N."""

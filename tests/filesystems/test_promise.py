@@ -49,6 +49,7 @@ ROWS = [
     ("nfs4", "rw,vers=4.2,soft,local_lock=none", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,softerr", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,hard,nocto", {}, NO, NO, False),
+    ("nfs4", "rw,vers=4.2,hard,softreval", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,hard,local_lock=all", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,hard,local_lock=posix", {}, NO, NO, False),
     ("nfs4", "rw,vers=4.2,hard,nolock", {}, NO, NO, False),
@@ -144,8 +145,14 @@ def test_refusal_of_nfs3_names_the_declaration() -> None:
 
 # Whatever stands beside them: any of these breaks the promise, declared or not.
 BREAKING = {
-    "nfs4": ["ro", "soft", "softerr", "nocto", "nolock", "local_lock=all", "local_lock=posix"],
-    "nfs": ["ro", "soft", "softerr", "nocto", "nolock", "local_lock=all", "local_lock=posix"],
+    "nfs4": [
+        *("ro", "soft", "softerr", "softreval", "nocto"),
+        *("nolock", "local_lock=all", "local_lock=posix"),
+    ],
+    "nfs": [
+        *("ro", "soft", "softerr", "softreval", "nocto"),
+        *("nolock", "local_lock=all", "local_lock=posix"),
+    ],
     "gfs2": ["ro", "localflocks", "lock_nolock", "lockproto=lock_nolock"],
 }
 HARMLESS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flockpr.errors import Busy, StoreUnavailable
 from flockpr.store import errands
 from flockpr.store.errands import MOST, Errands
 from flockpr.store.layout import ASIDE_PREFIX
@@ -88,6 +90,27 @@ def test_thread_ends_when_there_is_nothing_to_do(
     assert len(set(seen)) == 3
 
 
+def test_work_that_raises_keeps_nobody_from_what_comes_after_it(
+    runner: Errands, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told of; the same thread does the next one."""
+    done: list[int] = []
+
+    def broken() -> None:
+        done.append(threading.get_ident())
+        raise MemoryError
+
+    for number in range(1, 2 * MOST):
+        runner.run(broken)
+        wait_until(lambda n=number: len(done) == n)  # type: ignore[misc]
+    runner.run(lambda: done.append(threading.get_ident()))
+    runner.close()
+    assert len(done) == 2 * MOST
+    (one,) = set(done)
+    assert one != threading.get_ident()
+    assert "MemoryError" in caplog.text
+
+
 def test_closing_waits_for_what_is_left_and_not_for_ever(
     stuck: Stuck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +158,10 @@ class Share(Hanging):
     def coherent(self, fd: int) -> bool:
         """See `Syscalls.coherent`."""
         return os.fstat(fd).st_dev < 0
+
+    def answers_now(self, fd: int) -> bool:
+        """See `Syscalls.answers_now`."""
+        return os.fstat(fd).st_dev >= 0
 
 
 @pytest.fixture
@@ -201,6 +228,70 @@ def test_only_a_daemon_on_a_share_has_a_thread_for_it(lun: str) -> None:
         assert not asides(lun)
         assert threading.active_count() == threads
         store.close()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_file_is_open_over_the_link_only_where_its_close_tells_nothing(
+    lun: str, answers: bool
+) -> None:
+    """Elsewhere that may be the first word of a failed write, and nothing is linked then."""
+    closed: list[str] = []
+
+    class Watched(Share):
+        """What was closed before the link, and fails then."""
+
+        linked = False
+
+        def answers_now(self, fd: int) -> bool:
+            """See `Syscalls.answers_now`."""
+            return answers and fd >= 0
+
+        def link(self, source: str, target: str, *, dir_fd: int) -> None:
+            """See `Syscalls.link`."""
+            self.linked = True
+            super().link(source, target, dir_fd=dir_fd)
+
+        def close(self, fd: int) -> None:
+            """See `Syscalls.close`."""
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            super().close(fd)
+            if ASIDE_PREFIX in path and not self.linked:
+                closed.append(path)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = descriptors()
+    syscalls = Watched()
+    store = LockDirectory(lun, syscalls=syscalls)
+    if answers:
+        append(store)
+    else:
+        with pytest.raises(StoreUnavailable, match="cannot write a commit"):
+            append(store)
+    assert (len(closed), syscalls.linked) == ((0, True) if answers else (1, False))
+    assert not asides(lun)
+    store.close()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["failed", "late"])
+def test_commit_that_is_not_issued_leaves_no_file(lun: str, share: Share, late: bool) -> None:
+    """Neither its name nor its descriptor: there is no time, or nobody knows whether there is."""
+
+    def may_issue() -> bool:
+        if late:
+            return False
+        raise MemoryError
+
+    before = descriptors()
+    store = LockDirectory(lun, syscalls=share)
+    head = store.head()
+    opened = descriptors()
+    with pytest.raises(Busy if late else MemoryError):
+        store.commit(head, head.state, [], served={}, may_issue=may_issue)
+    assert not asides(lun)
+    assert descriptors() == opened
+    store.close()
+    assert descriptors() == before
 
 
 def test_file_is_closed_before_its_name_is_removed(lun: str) -> None:

@@ -320,6 +320,8 @@ class Client(Syscalls):
         self.dead = False
         self.fds: dict[int, OpenFile] = {}
         self.calls: list[Call] = []
+        self.handles: dict[str, Node] = {}
+        """Names that `stat_now` takes for these files, which the server has open yet."""
         self._cache: dict[int, dict[str, int | None]] = {}
 
     # ------------------------------------------------------------------ the process
@@ -622,11 +624,12 @@ class Client(Syscalls):
         return self._do("stat now", name, lambda: self._stat_now(name, dir_fd))
 
     def _stat_now(self, name: str, dir_fd: int) -> Attributes:
+        if name in self.handles:
+            return _attributes(self.handles[name])
         _, _, number = self._resolve(name, dir_fd)
         if number is None:
             fail(errno.ENOENT, name)
-        now = _status(self._node(number))
-        return Attributes(now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size, now.st_nlink)
+        return _attributes(self._node(number))
 
     def which(self, name: str, *, dir_fd: int) -> tuple[int, int]:
         """See `Syscalls.which`."""
@@ -778,6 +781,11 @@ class Watcher:
     def end(self) -> None:
         """See `Vigil.end`."""
         self._before = None
+
+
+def _attributes(node: Node) -> Attributes:
+    now = _status(node)
+    return Attributes(now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size, now.st_nlink)
 
 
 def _status(node: Node) -> os.stat_result:

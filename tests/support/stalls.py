@@ -141,13 +141,14 @@ def late_link(*, stop: str, forgetful: bool = False) -> None:
         world.judge_recovery(world.disk.cut(lambda _: 0))
 
 
-def late_link_on_own(*, phantom: bool) -> None:
+def late_link_on_own(*, phantom: bool, kept: bool = False) -> None:
     """As `late_link` before the document is written, where what A builds on is its own, so that
     it knows the file.
 
     Args:
         phantom: By then a third host's phantom stands in the place of that one, in a file that
             has got its number.
+        kept: The server has that one open yet, so whoever has its handle is told of it.
     """
     world = World(segment=2, forgetful=True)
     with world.clock.installed():
@@ -169,6 +170,8 @@ def late_link_on_own(*, phantom: bool) -> None:
                 node = world.disk.nodes[directory.names[name]]
                 node.number = directory.names[name] = base.number
                 world.disk.nodes[base.number] = node
+            if kept:
+                a.client.handles[name] = base
 
         stall(a, "open", layout.ASIDE_PREFIX, meanwhile)
         assert directory_of(a.unit).likely_head() is not None

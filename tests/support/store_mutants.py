@@ -176,6 +176,14 @@ MUTANTS: tuple[Mutant, ...] = (
         (_part(stalls.late_link_on_own, phantom=False),),
     ),
     Mutant(
+        "base of one's own without a name",
+        CommitLog,
+        "_is_ours",
+        "now.st_nlink > 0 and ",
+        "",
+        (_part(stalls.late_link_on_own, phantom=False, kept=True),),
+    ),
+    Mutant(
         "base of one's own known by its name",
         CommitLog,
         "_is_ours",
