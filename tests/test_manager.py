@@ -31,7 +31,8 @@ from flockpr.manager.device import Device
 from flockpr.spc.codes import Status
 from flockpr.spc.transport_id import InitiatorPort
 from flockpr.store.provision import create_lun
-from tests.support.helper import DEADLINE, PORT, MemoryUnits, count_open, eventually, sense_code
+from tests.support.helper import DEADLINE, PORT, MemoryUnits, eventually, sense_code
+from tests.support.open_files import count_open
 from tests.support.scsi import REGISTER, basic_list, in_cdb, out_cdb
 
 OTHER = InitiatorPort("iqn.2026-11.org.flockpr:other")

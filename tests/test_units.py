@@ -26,6 +26,7 @@ from flockpr.units import Units
 from flockpr.units import worker as module
 from tests.support.hanging import Hanging
 from tests.support.lun_tools import LOST, NO_LUN, UNKNOWN, register, sense_of
+from tests.support.open_files import open_below
 from tests.support.scsi import (
     INQUIRY,
     REGISTER,
@@ -451,15 +452,6 @@ def test_deleted_lun_is_gone_for_the_daemon_that_serves_it(
     assert enter(units, A, 1, lun="other").result(LONG).status == GOOD
 
 
-def descriptors(path: str) -> list[str]:
-    """What this process has open below a directory, deleted or not."""
-    found = []
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/self/fd/{entry}"))
-    return [target for target in found if target.startswith(path)]
-
-
 def _delete(root: str) -> None:
     delete_lun(root, "disk")
 
@@ -481,13 +473,13 @@ def test_lun_that_is_lost_is_let_go_and_stays_lost(
     assert units.submit("disk", A, TEST_UNIT_READY).result(LONG).status == GOOD
     assert units.submit("disk", A, RESERVE_6, report_attentions=False).result(LONG).status == GOOD
     assert units.submit("disk", A, RELEASE_6, report_attentions=False).result(LONG).status == GOOD
-    assert descriptors(root)
+    assert open_below(root)
     happen(root)
 
     deadline = time.monotonic() + LONG  # the path is looked at now and then, not for each
     while sense_of(units.submit("disk", A, RESERVE_6).result(LONG)) != sense:
         assert time.monotonic() < deadline
-    while descriptors(root):
+    while open_below(root):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -498,7 +490,7 @@ def test_lun_that_is_lost_is_let_go_and_stays_lost(
     for _ in range(2):
         assert sense_of(units.submit("disk", A, TEST_UNIT_READY).result(LONG)) == sense
     assert units.submit("disk", A, INQUIRY).result(LONG).status == GOOD  # reference 4.11
-    assert not descriptors(root)
+    assert not open_below(root)
 
 
 def test_lun_that_a_door_forgot_is_opened_anew(root: str, make: Callable[..., Units]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from flockpr.filesystems.trial import TRIAL, try_image
 from flockpr.store.syscalls import Syscalls
+from tests.support.open_files import open_below
 
 
 class Lying(Syscalls):
@@ -52,11 +53,12 @@ def test_trial_on_a_real_file_system_finds_nothing_and_leaves_nothing(
     """No lock and no descriptor stays."""
     path, fd = image
     calls = Syscalls()
-    before = len(os.listdir("/proc/self/fd"))
+    directory = os.path.dirname(path)
+    before = open_below(directory)
 
     assert try_image(path, fd, calls, one_host=True) == ()
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(directory) == before
     other = os.open(path, os.O_RDWR)
     try:
         calls.set_lock(other, fcntl.F_WRLCK, TRIAL, 1 << 41)

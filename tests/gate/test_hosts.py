@@ -17,7 +17,7 @@ from flockpr.store.layout import HOSTS
 from flockpr.store.removal import delete_lun
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, Aside, Failing
-from tests.support.helper import open_descriptors
+from tests.support.open_files import open_descriptors
 
 
 @pytest.fixture

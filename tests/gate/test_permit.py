@@ -17,7 +17,7 @@ from flockpr.gate import watch
 from flockpr.gate.doorbell import Doorbell, provide
 from flockpr.store.syscalls import Syscalls
 from tests.support.gates import LONG, SIZE, Aside, Failing, Rig, eventually, soon
-from tests.support.helper import open_descriptors
+from tests.support.open_files import open_descriptors
 from tests.support.starved import starve
 
 

@@ -14,7 +14,8 @@ from flockpr.manager import PRManager, create_manager, passing, remove_manager
 from flockpr.manager.passing import PassingManager, name_of
 from flockpr.spc.codes import Status
 from flockpr.spc.transport_id import InitiatorPort
-from tests.support.helper import DEADLINE, PORT, count_open, eventually, sense_code
+from tests.support.helper import DEADLINE, PORT, eventually, sense_code
+from tests.support.open_files import count_open
 from tests.support.scsi import REGISTER, in_cdb, out_cdb
 
 OTHER = InitiatorPort("iqn.2026-11.org.flockpr:other")

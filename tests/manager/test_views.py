@@ -13,7 +13,8 @@ import pytest
 
 from flockpr.manager import views as module
 from flockpr.manager.views import MAX_KEPT, Views, name_of, told_of
-from tests.support.helper import DEADLINE, open_descriptors
+from tests.support.helper import DEADLINE
+from tests.support.open_files import open_descriptors
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def opened(tmp_path: Path) -> Iterator[Callable[[str], int]]:
 
 
 def count() -> int:
-    """How many descriptors are open."""
-    return len(open_descriptors())
+    """How many files of procfs are open."""
+    return sum(1 for _, found in open_descriptors() if found.startswith("/proc/"))
 
 
 def same(views: Views, descriptor: int) -> tuple[bytes, str]:

@@ -16,7 +16,8 @@ import pytest
 
 from flockpr.prhelper import inbox as inbox_module
 from flockpr.spc.codes import Status
-from tests.support.helper import DEADLINE, RawClient, Served, count_open, eventually, serving
+from tests.support.helper import DEADLINE, RawClient, Served, eventually, serving
+from tests.support.open_files import count_open, open_descriptors
 from tests.support.scsi import basic_list, in_cdb
 
 CDB_IN = in_cdb(0).ljust(16, b"\0")
@@ -131,10 +132,7 @@ def test_received_descriptors_are_closed_on_exec(served: Served, device: str) ->
         os.close(descriptor)
         eventually(lambda: bool(served.units.pending), "the command did not arrive")
         received = [
-            int(name)
-            for name in os.listdir("/proc/self/fd")
-            if os.path.exists(f"/proc/self/fd/{name}")
-            and os.readlink(f"/proc/self/fd/{name}") == os.path.realpath(device)
+            int(number) for number, found in open_descriptors() if found == os.path.realpath(device)
         ]
         assert received
         assert not any(os.get_inheritable(number) for number in received)
@@ -158,7 +156,8 @@ def test_other_control_messages_are_ignored(served: Served, device: str) -> None
 
 FULL_TABLE = """
 import os, resource, socket, sys, threading
-from tests.support.helper import RawClient, count_open, eventually, serving
+from tests.support.helper import RawClient, eventually, serving
+from tests.support.open_files import count_open
 from tests.support.scsi import in_cdb, basic_list
 
 CDB_IN = in_cdb(0).ljust(16, b"\\0")

@@ -27,11 +27,11 @@ from tests.support.desks import (
 from tests.support.helper import (
     DEADLINE,
     RawClient,
-    count_open,
     eventually,
     serving,
     short_directory,
 )
+from tests.support.open_files import count_open
 from tests.support.scsi import basic_list, in_cdb, nexus
 
 pytestmark = pytest.mark.usefixtures("patient")

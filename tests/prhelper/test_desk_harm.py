@@ -21,7 +21,8 @@ from flockpr.prhelper.aside import Aside
 from flockpr.prhelper.connection import Limits
 from flockpr.spc.codes import Status
 from tests.support.desks import READ_KEYS, REGISTER_IGNORE, Gate, Readers, at, sit, sitting
-from tests.support.helper import DEADLINE, PORT, RawClient, Served, count_open, eventually, serving
+from tests.support.helper import DEADLINE, PORT, RawClient, Served, eventually, serving
+from tests.support.open_files import count_open
 from tests.support.scsi import basic_list, in_cdb
 
 pytestmark = pytest.mark.usefixtures("patient")

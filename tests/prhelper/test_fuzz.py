@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.helper import RawClient, Served, count_open, eventually, serving
+from tests.support.helper import RawClient, Served, eventually, serving
+from tests.support.open_files import count_open
 from tests.support.scsi import in_cdb
 
 _cdbs = st.builds(

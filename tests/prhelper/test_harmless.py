@@ -15,7 +15,8 @@ from flockpr.prhelper.connection import ENOUGH, Connection
 from flockpr.prhelper.harmless import Files, Places
 from flockpr.spc.codes import Status
 from tests.support.desks import READ_KEYS, REGISTER_IGNORE, Readers, at, image, sit, sitting
-from tests.support.helper import DEADLINE, RawClient, Served, count_open, eventually, serving
+from tests.support.helper import DEADLINE, RawClient, Served, eventually, serving
+from tests.support.open_files import count_open
 from tests.support.scsi import basic_list
 
 pytestmark = pytest.mark.usefixtures("patient")

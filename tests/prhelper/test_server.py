@@ -33,12 +33,12 @@ from tests.support.helper import (
     PORT,
     RawClient,
     Served,
-    count_open,
     eventually,
     sense_code,
     serving,
     short_directory,
 )
+from tests.support.open_files import count_open
 from tests.support.scsi import REGISTER, RESERVE, WERO, basic_list, in_cdb
 
 KEY = 0xABC

@@ -20,6 +20,7 @@ from flockpr.store.provision import create_lun
 from tests.support.disks import wait_until
 from tests.support.hanging import LONG, Hanging
 from tests.support.lun_tools import append
+from tests.support.open_files import open_below
 
 A_MOMENT = 0.05
 
@@ -184,17 +185,12 @@ def asides(lun: str) -> list[str]:
     return [name for name in os.listdir(f"{lun}/commits") if name.startswith(ASIDE_PREFIX)]
 
 
-def descriptors() -> int:
-    """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("call", ["unlink", "close of a file"])
 def test_commits_go_on_while_what_was_written_aside_cannot_be_cleared_away(
     lun: str, share: Share, call: str
 ) -> None:
     """A few of them; closing the store goes on as well, and nothing is left in the end."""
-    before = descriptors()
+    before = open_below(lun)
     store = LockDirectory(lun, syscalls=share, errands=Errands())
     share.hang_in(call)
     append(store, MOST)
@@ -206,17 +202,17 @@ def test_commits_go_on_while_what_was_written_aside_cannot_be_cleared_away(
     assert time.monotonic() - begun < LONG / 2
     share.release()
     wait_until(lambda: not asides(lun))
-    wait_until(lambda: descriptors() == before)
+    wait_until(lambda: open_below(lun) == before)
 
 
 def test_all_is_cleared_away_when_a_store_is_closed(lun: str, share: Share) -> None:
     """Whoever looks then finds commits and nothing else, and no file is left open."""
-    before = descriptors()
+    before = open_below(lun)
     store = LockDirectory(lun, syscalls=share, errands=Errands())
     append(store, 10)
     store.close()
     assert not asides(lun)
-    assert descriptors() == before
+    assert open_below(lun) == before
 
 
 def test_only_a_daemon_on_a_share_has_a_thread_for_it(lun: str) -> None:
@@ -259,7 +255,7 @@ def test_file_is_open_over_the_link_only_where_its_close_tells_nothing(
                 closed.append(path)
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    before = descriptors()
+    before = open_below(lun)
     syscalls = Watched()
     store = LockDirectory(lun, syscalls=syscalls)
     if answers:
@@ -270,7 +266,7 @@ def test_file_is_open_over_the_link_only_where_its_close_tells_nothing(
     assert (len(closed), syscalls.linked) == ((0, True) if answers else (1, False))
     assert not asides(lun)
     store.close()
-    assert descriptors() == before
+    assert open_below(lun) == before
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["failed", "late"])
@@ -282,16 +278,16 @@ def test_commit_that_is_not_issued_leaves_no_file(lun: str, share: Share, late: 
             return False
         raise MemoryError
 
-    before = descriptors()
+    before = open_below(lun)
     store = LockDirectory(lun, syscalls=share)
     head = store.head()
-    opened = descriptors()
+    opened = open_below(lun)
     with pytest.raises(Busy if late else MemoryError):
         store.commit(head, head.state, [], served={}, may_issue=may_issue)
     assert not asides(lun)
-    assert descriptors() == opened
+    assert open_below(lun) == opened
     store.close()
-    assert descriptors() == before
+    assert open_below(lun) == before
 
 
 def test_file_is_closed_before_its_name_is_removed(lun: str) -> None:
@@ -303,9 +299,7 @@ def test_file_is_closed_before_its_name_is_removed(lun: str) -> None:
 
         def unlink(self, name: str, *, dir_fd: int) -> None:
             """See `Syscalls.unlink`."""
-            paths = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
-            targets = [os.readlink(path) for path in paths if os.path.lexists(path)]
-            open_when_removed.append(any(target.endswith(name) for target in targets))
+            open_when_removed.append(any(target.endswith(name) for target in open_below(lun)))
             super().unlink(name, dir_fd=dir_fd)
 
     for runner in (None, Errands()):

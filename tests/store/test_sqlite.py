@@ -40,6 +40,7 @@ from tests.support.lun_tools import (
     tidy_now,
     tree,
 )
+from tests.support.open_files import open_below
 from tests.support.scsi import A
 from tests.support.stores import sql
 
@@ -490,7 +491,7 @@ def test_journal_that_somebody_removed_is_no_obstacle(lun: str, store: SqliteSto
 
 def test_stores_leave_no_descriptors(lun: str) -> None:
     """Neither those that were opened nor those that were refused."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(lun)
     for _ in range(3):
         with contextlib.closing(SqliteStore(lun)) as store:
             append(store)
@@ -498,7 +499,7 @@ def test_stores_leave_no_descriptors(lun: str) -> None:
     for _ in range(3):
         with pytest.raises(StateUnreadable):
             SqliteStore(lun)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(lun) == before
 
 
 def test_path_may_have_any_characters(tmp_path: Path) -> None:

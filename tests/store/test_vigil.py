@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from flockpr.store.provision import create_lun
 from flockpr.store.syscalls import Syscalls
 from flockpr.store.vigil import NOBODY, Vigil, keep_vigil
 from tests.support.lun_tools import directory_of, register
+from tests.support.open_files import open_descriptors
 from tests.support.scsi import A, B, in_cdb, keys_in
 
 READ_KEYS = in_cdb(0)
@@ -306,11 +306,7 @@ def watches() -> int:
 
 def queues() -> int:
     """How many queues this process has open."""
-    found = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found += os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify"
-    return found
+    return sum(1 for _, found in open_descriptors() if found == "anon_inode:inotify")
 
 
 def test_before_it_begins_nothing_is_certain(watch: Vigil) -> None:

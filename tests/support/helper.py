@@ -263,21 +263,6 @@ def sense_code(sense: bytes) -> tuple[int, int, int]:
     return sense[2], sense[12], sense[13]
 
 
-def open_descriptors() -> set[tuple[str, str]]:
-    """What this process has open: number and target."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-    return found
-
-
-def count_open(path: str) -> int:
-    """How many descriptors of this process lead to that file."""
-    target = os.path.realpath(path)
-    return sum(1 for _, found in open_descriptors() if found == target)
-
-
 def eventually(condition: Callable[[], bool], what: str) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + DEADLINE

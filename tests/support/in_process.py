@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import pathlib
 import threading
 from collections.abc import Sequence
@@ -170,22 +169,6 @@ class Rig:
         session = Session(initiator, self.url(lun, portal).lun)
         session.settle()
         return session
-
-
-def descriptors() -> int:
-    """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def open_below(path: str | pathlib.Path) -> list[str]:
-    """Which files below a directory this process has open; what earlier tests left to be closed
-    by their threads does not count.
-    """
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-    return [one for one in found if one.startswith(f"{os.path.realpath(path)}/")]
 
 
 def iscsi_threads() -> list[str]:

@@ -20,7 +20,8 @@ from flockpr.iscsi.command import Command
 from flockpr.iscsi.events import DataComplete, Released, Violation
 from flockpr.iscsi.reading import ENOUGH, Reading, suits
 from tests.support import sbc_cdbs
-from tests.support.in_process import Rig, descriptors
+from tests.support.in_process import Rig
+from tests.support.open_files import open_descriptors
 from tests.support.scsi import in_cdb, keys_in, out_cdb
 from tests.support.target_rig import CONFLICT, GOOD, SOLICITED, Session, eventually, make_root
 
@@ -142,13 +143,13 @@ def test_connections_that_break_at_the_desk_leave_nothing(rig: Rig) -> None:
     for _ in range(2):  # what the first ones have opened for all stays
         sessions = [rig.session(f"s{number}") for number in range(6)]
         sit(rig, *sessions)
-        counts.append(descriptors())
+        counts.append(len(open_descriptors()))
         for number, session in enumerate(sessions):
             session.initiator.reset() if number % 2 else session.initiator.close()
         eventually(lambda: rig.server.connections == 0, "that the connections end")
         assert seated(rig) == readers() == 0
     first, second = counts
-    eventually(lambda: descriptors() <= second - 12, "that their descriptors are closed")
+    eventually(lambda: len(open_descriptors()) <= second - 12, "that their descriptors are closed")
     assert second == first
 
 

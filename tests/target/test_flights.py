@@ -18,8 +18,9 @@ from flockpr.iscsi.output import Output
 from flockpr.iscsi.pace import Pace
 from flockpr.iscsi.settings import Limits
 from tests.support import sbc_cdbs
-from tests.support.in_process import HangingCalls, Rig, open_below
+from tests.support.in_process import HangingCalls, Rig
 from tests.support.iscsi_client import ConnectionLost, Task
+from tests.support.open_files import open_below
 from tests.support.target_rig import CONFLICT, GOOD, Session, eventually, make_root
 
 REGISTER, RESERVE, PREEMPT = 6, 1, 4

@@ -31,8 +31,9 @@ from flockpr.store.listing import read_identity
 from flockpr.store.provision import create_lun
 from flockpr.units import Units
 from tests.support import iscsi_wire, sbc_cdbs
-from tests.support.in_process import Rig, descriptors, iscsi_threads, open_below
+from tests.support.in_process import Rig, iscsi_threads
 from tests.support.iscsi_client import ConnectionLost, Initiator, LoginRefused
+from tests.support.open_files import open_below, open_descriptors
 from tests.support.scsi import in_cdb
 from tests.support.target_rig import (
     BUSY,
@@ -799,7 +800,7 @@ def test_many_logins_leave_nothing_behind(rig: Rig) -> None:
     """No descriptor, thread, session or timer is left of sessions that came and went."""
     rig.session("first").close()
     eventually(lambda: not rig.server.connections, "the end of the first")
-    before, threads = descriptors(), len(iscsi_threads())
+    before, threads = len(open_descriptors()), len(iscsi_threads())
     for number in range(300):
         session = rig.session("a", isid=number)
         if number % 3 == 0:
@@ -809,7 +810,7 @@ def test_many_logins_leave_nothing_behind(rig: Rig) -> None:
         else:
             session.close()
     eventually(lambda: not rig.server.connections, "the end of all")
-    eventually(lambda: descriptors() <= before, "closed descriptors")
+    eventually(lambda: len(open_descriptors()) <= before, "closed descriptors")
     eventually(lambda: len(iscsi_threads()) <= threads, "ended threads")
     assert rig.server.sessions == 0
 
