@@ -152,6 +152,16 @@ def test_runs_by_chance_keep_the_promises() -> None:
     run_state_machine_as_test(Hosts, settings=once)
 
 
+def test_late_commit_is_not_taken_for_that_of_an_equal_command_after_it() -> None:
+    """Found by chance: the first is told that nobody knows, the second that nothing was done."""
+    hosts = Hosts()
+    hosts.begin(gated=True, pruning=False, publishing=False, forget=False)
+    hosts.trouble(host="A", how="late for good")
+    hosts.command(play=(6, "a", 0, 1), steps=0, task="A")
+    hosts.command(play=(6, "a", 0, 1), steps=0, task="A")
+    hosts.teardown()
+
+
 @pytest.mark.sweep
 @pytest.mark.timeout(0)
 def test_many_long_runs_by_chance_keep_the_promises() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Self
@@ -19,6 +20,7 @@ import attrs
 from flockpr import LogicalUnit
 from flockpr.core.model import LogicalUnitState
 from flockpr.spc.codes import Status
+from flockpr.store.courtesy import COMPANY
 from tests.support.daemons import (
     BY_THE_UNITS,
     LUN,
@@ -173,8 +175,10 @@ class Rig:
     def aim(self, point: Point, effect: str) -> Trial:
         """Send a command and have `effect` on its call of this shape.
 
-        Now and then a command makes other calls as well (the path is looked at once a second),
-        so a shot that missed is aimed again by what was seen.
+        Now and then a command makes other calls as well (the path is looked at once a second, on
+        a share one in five asks for the right to commit next), so a shot that missed is aimed
+        again by what was seen. One that hit a lock instead has the daemon believe in company,
+        and commit in another way, for a while.
         """
         shot = point
         for _ in range(8):
@@ -183,6 +187,8 @@ class Rig:
             hit = [p for p, call in zip(found, trial.calls, strict=True) if call.injected]
             if any(point.like(other) for other in hit):
                 return trial
+            if any("/locks>" in other.shape for other in hit):
+                time.sleep(COMPANY)
             shot = next(filter(point.like, self.baseline()), point)
         raise AssertionError(f"{point} was never hit")
 

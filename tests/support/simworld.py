@@ -23,6 +23,7 @@ from flockpr.spc.cdb import Command, PersistentReserveOut, parse_command
 from flockpr.spc.codes import Status
 from flockpr.store import layout
 from flockpr.store.base import Applied, AuditRecord
+from flockpr.store.clock import utc_now
 from flockpr.store.document import Document, decode
 from flockpr.store.errands import Errands
 from flockpr.store.lockdir import LockDirectory
@@ -73,7 +74,8 @@ _TEMPLATE = _fresh()
 @attrs.define(eq=False)
 class Sent:
     """One command: when it was sent and answered, in transaction numbers, and what it did:
-    the transaction that carried it, and the reply that is due then.
+    the transaction that carried it, and the reply that is due then. `since` is the time by the
+    clock that the audit trail has.
     """
 
     daemon: Daemon
@@ -85,6 +87,7 @@ class Sent:
     result: Result | None = None
     numbers: list[int] = attrs.Factory(list)
     reply: Result | None = None
+    since: str = attrs.Factory(utc_now)
 
     @property
     def answered(self) -> bool:
@@ -328,14 +331,17 @@ class World:
                 self.carried.setdefault(document.number, []).append(sent)
 
     def _sender_of(self, author: Daemon, applied: Applied, document: Document) -> Sent:
-        """Which command of a daemon a line is about: of those under way, else the latest; of two
+        """Which command of a daemon a line is about: of those under way, else the latest that had
+        come when the line was written, for it may land after an equal one was answered; of two
         equal ones under way, which may be in two transactions, the one that has none yet.
         """
         own = [sent for sent in reversed(self.sent) if sent.daemon is author]
         found = [
             sent
             for sent in (*author.under_way, *own)
-            if document.number not in sent.numbers and _is_of(sent, applied)
+            if document.number not in sent.numbers
+            and sent.since <= applied.time
+            and _is_of(sent, applied)
         ]
         twins = (sent for sent in author.under_way if sent in found and not sent.numbers)
         return next(twins, found[0])
