@@ -47,10 +47,7 @@ def _sweep(directory: str, scenario: str, errors: int) -> None:
     answers: set[object] = set()
     with Rig(directory, network=network, behind=behind) as rig:
         rig.attempt()  # the first command makes more calls than those that follow
-        # Upkeep, which the first of these may have met, is not of every commit; nor is, on a
-        # share, the right to commit next, but of one in five.
-        first, *others = [rig.baseline() for _ in range(5)]
-        points = [point for point in first if any(map(point.like, itertools.chain(*others)))]
+        points = rig.baseline()
         assert {point.name for point in points} >= set(COMMITTING)
         before = rig.open_files() - rig.unclosed
         for number, point in enumerate(points):
